@@ -1,0 +1,179 @@
+"""Profile and command -> Plan. Pure: what it needs of the outside comes in a Caller value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Final
+
+from sandbox import plan as ops
+from sandbox import seccomp, syscalls
+from sandbox.errors import GrantError, PlanError, UsageError
+from sandbox.grants import (
+    SAFE_TYPES,
+    STDIO_TYPES,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    SecretGrant,
+    number_grants,
+    number_of,
+    substitute,
+    variable_for,
+)
+from sandbox.plan import MAX_ARGS, MAX_COMMANDS, MAX_ENV_OPS, Op, Plan, StatusFormat
+from sandbox.profile import Caller, ExecPolicy, Profile, check, resolved
+
+DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+
+
+def build(
+    profile: Profile,
+    command: Sequence[str],
+    caller: Caller,
+    *,
+    status: tuple[int, StatusFormat] | None = None,
+    quiet: bool = False,
+) -> Plan:
+    """Compile a profile and a command into the plan that the launcher carries out.
+
+    status: the caller's descriptor for records of the run, and their form. quiet: failures go there only.
+    Establishes: every grant is placed once at its number; the filter reserves exactly those numbers.
+    Raises: ProfileError, GrantError, UsageError before anything is started; UnsupportedError without libseccomp.
+    """
+    check(profile)
+    profile = resolved(profile, caller)
+    grants = number_grants(profile.grants)
+    arguments = [substitute(_clean(word), grants) for word in command]
+    if not arguments or not arguments[0]:
+        raise UsageError("command", "it is empty", "give a program and its arguments")
+    return Plan(
+        (
+            *_launcher_ops(profile, caller, status),
+            *_descriptor_ops(grants, status),
+            *_attribute_ops(profile, grants),
+            *_confinement_ops(profile, grants),
+            *_exec_ops(profile, arguments, caller),
+        ),
+        quiet=quiet,
+    )
+
+
+def filter_policy(profile: Profile, grants: Sequence[Grant]) -> seccomp.FilterPolicy:
+    """Return what the filter of a profile refuses and allows, with the numbers of its grants reserved."""
+    return seccomp.FilterPolicy(
+        allow=syscalls.expand(profile.filter.allow), reserved=tuple(number_of(grant) for grant in grants)
+    )
+
+
+def _clean(word: str) -> str:
+    if "\0" in word:
+        raise UsageError(repr(word), "an argument holds a NUL byte", "no program can be given one")
+    return word
+
+
+def _launcher_ops(profile: Profile, caller: Caller, status: tuple[int, StatusFormat] | None) -> Iterator[Op]:
+    if status is not None:
+        yield ops.status(*status)
+    if profile.process.die_with_parent:
+        yield ops.die_with_parent(caller.parent_pid)
+
+
+def grant_label(grant: Grant) -> str:
+    """Return the words by which messages name a grant."""
+    match grant:
+        case InheritGrant():
+            return f"grant {grant.name}: descriptor {grant.inherit}"
+        case FileGrant():
+            return f"grant {grant.name}: file {grant.file}"
+        case SecretGrant():
+            source = f"variable {grant.variable}" if grant.variable else f"file {grant.secret}"
+            return f"grant {grant.name}: {source}"
+
+
+def _obtain(slot: int, grant: Grant) -> Op:
+    label = grant_label(grant)
+    match grant:
+        case InheritGrant(type=fd_type):
+            types = SAFE_TYPES if fd_type is None else frozenset({fd_type})
+            return ops.inherit(slot, grant.inherit, types, grant.access, label)
+        case FileGrant(file=path, access=access):
+            return ops.file(slot, path, access, create=grant.create, truncate=grant.truncate, label=label)
+        case SecretGrant(variable=None):
+            return ops.secret_file(slot, grant.secret, label)
+        case SecretGrant():
+            return ops.secret_env(slot, grant.variable or "", label)
+
+
+def _descriptor_ops(grants: Sequence[Grant], status: tuple[int, StatusFormat] | None) -> Iterator[Op]:
+    for grant in grants:
+        if status is not None and isinstance(grant, InheritGrant) and grant.inherit == status[0]:
+            raise GrantError(grant.name, f"descriptor {grant.inherit} is the status descriptor", "use another one")
+    yield ops.stdio(STDIO_TYPES)
+    obtained = [_obtain(slot, grant) for slot, grant in enumerate(grants)]
+    # Within a code, INHERIT ascends by the caller's number: so the launcher can close what lies between.
+    yield from sorted(obtained, key=lambda op: (op.code, op.b if op.code is ops.OpCode.INHERIT else op.a))
+    for slot, grant in enumerate(grants):
+        yield ops.place(slot, number_of(grant), f"grant {grant.name}: number {number_of(grant)}")
+    yield ops.sweep()
+    yield ops.verify()
+
+
+def environment_set(profile: Profile, grants: Sequence[Grant]) -> dict[str, str]:
+    """Return the variables that the child gets beside those that the profile keeps: set ones and grants' numbers."""
+    return dict(profile.environment.set) | {variable_for(g.name): str(number_of(g)) for g in grants}
+
+
+def _attribute_ops(profile: Profile, grants: Sequence[Grant]) -> Iterator[Op]:
+    variables = environment_set(profile, grants)
+    if len(variables) > MAX_ENV_OPS or len(profile.environment.keep) > MAX_ENV_OPS:
+        raise PlanError("environment", f"more than {MAX_ENV_OPS} variables are named", "name fewer")
+    yield ops.signals()
+    yield ops.umask(profile.process.umask)
+    if profile.process.chdir is not None:
+        yield ops.chdir(profile.process.chdir)
+    # A secret that comes from a variable leaves the environment: it travels as a descriptor only.
+    secrets = {grant.variable for grant in grants if isinstance(grant, SecretGrant) and grant.variable}
+    for pattern in profile.environment.keep:
+        if any(fnmatchcase(secret, pattern) for secret in secrets):
+            raise GrantError(
+                next(g.name for g in grants if isinstance(g, SecretGrant) and g.variable in secrets),
+                f"the environment keeps {pattern!r}, which holds the secret",
+                "take it out of environment.keep",
+            )
+        yield ops.env_keep(pattern)
+    for name, value in variables.items():
+        yield ops.env_set(name, value)
+
+
+def _confinement_ops(profile: Profile, grants: Sequence[Grant]) -> Iterator[Op]:
+    yield ops.no_new_privs()
+    if profile.process.exec is ExecPolicy.ONCE:
+        yield ops.exec_once()
+    for program in seccomp.compile(filter_policy(profile, grants)):
+        yield ops.filter_program(program)
+
+
+def child_path(profile: Profile, caller: Caller) -> str:
+    """Return the PATH that the child will have, by which its command is looked up."""
+    settings = dict(profile.environment.set)
+    if "PATH" in settings:
+        return settings["PATH"]
+    kept = any(fnmatchcase("PATH", pattern) for pattern in profile.environment.keep)
+    return caller.environ.get("PATH", DEFAULT_PATH) if kept else DEFAULT_PATH
+
+
+def _exec_ops(profile: Profile, arguments: Sequence[str], caller: Caller) -> Iterator[Op]:
+    name = arguments[0]
+    candidates = [name]
+    if "/" not in name:
+        folders = child_path(profile, caller).split(os.pathsep)
+        candidates = list(dict.fromkeys(os.path.join(folder or ".", name) for folder in folders))
+    if len(candidates) > MAX_COMMANDS:
+        raise UsageError("PATH", f"it has more than {MAX_COMMANDS} folders", "give the command's path")
+    if len(arguments) > MAX_ARGS:
+        raise UsageError("command", f"it has more than {MAX_ARGS} arguments", "pass them by a file or a pipe")
+    for candidate in candidates:
+        yield ops.command(candidate, candidate)
+    yield ops.execute(arguments, name)

@@ -1,0 +1,98 @@
+"""Events: what the status descriptor tells of a run, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from sandbox.errors import PlanError, SandboxError, launch_error
+from sandbox.grants import FdType
+from sandbox.plan import Plan
+from sandbox.wire import Record
+
+# Reasons of the launcher's own (report.h, enum reason): what it tells where there is no errno.
+REASONS: Final = {
+    -1: "the descriptor is of another type: ",
+    -2: "the descriptor has another access mode: ",
+    -3: "an undeclared descriptor is left: ",
+    -4: "a declared descriptor is missing: ",
+    -5: "a descriptor has the wrong close-on-exec flag: ",
+    -6: "/proc is absent or is not procfs",
+    -7: "/dev/null is not the null device",
+    -8: "the secret is larger than 1 MiB",
+    -9: "the variable is not set",
+    -10: "the interpreter that the file names is missing",
+    -11: "the parent process has ended",
+    -12: "it is not a sealed memfd",
+    -13: "",
+    -14: "the launcher must not be set-uid, set-gid or hold file capabilities",
+    -15: "too many variables",
+    -16: "the child ended before it could start the command",
+}
+STEPS: Final = ("usage", "plan", "start", "fork", "supervise")
+_WRONG_TYPE, _WRONG_ACCESS = -1, -2
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The command's exec succeeded; `pid` is the child as the launcher sees it."""
+
+    time_ns: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A step failed before exec; nothing of the command was executed."""
+
+    time_ns: int
+    error: SandboxError
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The child ended: `code` is None when it was killed by `signal`, and the other way round."""
+
+    time_ns: int
+    pid: int
+    code: int | None
+    signal: int | None
+
+    @property
+    def returncode(self) -> int:
+        """The end in the manner of subprocess: the code, or the negative signal."""
+        return self.code if self.code is not None else -(self.signal or 0)
+
+
+Event: TypeAlias = Started | Failed | Exited
+
+
+def event_of(record: Record, plan: Plan) -> Event:
+    """Return what a record means for the plan that was run.
+
+    Raises: PlanError if the record is of an unknown type.
+    """
+    match record.type:
+        case 1:
+            return Started(record.time_ns, record.pid)
+        case 2:
+            return Failed(record.time_ns, _failure(record, plan))
+        case 3 if record.signal:
+            return Exited(record.time_ns, record.pid, None, record.signal)
+        case 3:
+            return Exited(record.time_ns, record.pid, record.code, None)
+    raise PlanError("status record", f"type {record.type} is unknown")
+
+
+def _failure(record: Record, plan: Plan) -> SandboxError:
+    reason = REASONS.get(record.error, "")
+    if record.error == _WRONG_TYPE:
+        reason += str(list(FdType)[record.detail])
+    elif record.error == _WRONG_ACCESS:
+        reason += ("read", "append" if record.detail & 0o2000 else "write", "read-write")[record.detail & 3]
+    elif -5 <= record.error <= -3:
+        reason += str(record.detail)
+    if record.op < 0:
+        return launch_error(STEPS[record.step], "", max(record.error, 0), reason)
+    op = plan.ops[record.op]
+    return launch_error(op.step, op.label, max(record.error, 0), reason, op.hint)

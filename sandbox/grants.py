@@ -1,0 +1,266 @@
+"""Grants: authority declared by name; their command-line grammar; and the numbers they get in the child.
+
+Values only. A grant is opened by the launcher, never here.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+from sandbox.errors import GrantError
+
+FIRST_NUMBER: Final = 3
+LAST_NUMBER: Final = 65535
+MAX_GRANTS: Final = 512
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z")
+_PLACEHOLDER = re.compile(r"\{fd:([^{}]*)\}")
+
+
+class Access(enum.StrEnum):
+    """What the descriptor's own mode lets the child do: open(2), `O_ACCMODE` and `O_APPEND`."""
+
+    READ = "read"
+    WRITE = "write"
+    APPEND = "append"
+    READ_WRITE = "read-write"
+
+
+class FdType(enum.StrEnum):
+    """What a descriptor refers to, as fstat(2), fcntl(2) and its `/proc/self/fd` link tell.
+
+    The order is the bit number in the plan (docs/plan-format.md).
+    """
+
+    FILE = "file"
+    PIPE = "pipe"
+    SOCKET = "socket"
+    MEMFD = "memfd"
+    EVENTFD = "eventfd"
+    NULL = "null"
+    TTY = "tty"
+    DIRECTORY = "directory"
+    PATH = "path"
+    BLOCK_DEVICE = "block-device"
+    CHAR_DEVICE = "char-device"
+    NAMESPACE = "namespace"
+    PIDFD = "pidfd"
+    EPOLL = "epoll"
+    TIMERFD = "timerfd"
+    SIGNALFD = "signalfd"
+    INOTIFY = "inotify"
+    FANOTIFY = "fanotify"
+    USERFAULTFD = "userfaultfd"
+    IO_URING = "io_uring"
+    SECCOMP_LISTENER = "seccomp-listener"
+    BPF = "bpf"
+    OTHER = "other"
+
+    @property
+    def bit(self) -> int:
+        """The type's bit in a plan's type mask."""
+        return 1 << list(FdType).index(self)
+
+
+# What an `inherit` grant without a type accepts; every other type must be asked for by name.
+SAFE_TYPES: Final = frozenset({FdType.FILE, FdType.PIPE, FdType.SOCKET, FdType.MEMFD, FdType.EVENTFD, FdType.NULL})
+# What may stand on 0, 1 and 2: a terminal is normal there, a directory never is.
+STDIO_TYPES: Final = SAFE_TYPES | {FdType.TTY}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InheritGrant:
+    """A descriptor of the caller's: `inherit` is its number there; the caller keeps its own copy.
+
+    type None accepts SAFE_TYPES; access None accepts any mode, otherwise the mode must be exactly that.
+    """
+
+    name: str
+    inherit: int
+    type: FdType | None = None
+    access: Access | None = None
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileGrant:
+    """A regular file, opened once by the launcher with `access`.
+
+    create makes a missing file (mode 0666 less the umask); truncate empties it. Both need a writing access.
+    """
+
+    name: str
+    file: str
+    access: Access = Access.READ
+    create: bool = False
+    truncate: bool = False
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretGrant:
+    """Bytes in a sealed memfd, read by the launcher from `PATH` or, with `env:NAME`, from the caller's environment."""
+
+    name: str
+    secret: str
+    number: int | None = None
+
+    @property
+    def variable(self) -> str | None:
+        """The caller's environment variable that holds the secret, or None when it comes from a file."""
+        return self.secret[4:] if self.secret.startswith("env:") else None
+
+
+Grant: TypeAlias = InheritGrant | FileGrant | SecretGrant
+KINDS: Final[dict[str, type[Grant]]] = {"inherit": InheritGrant, "file": FileGrant, "secret": SecretGrant}
+
+
+def kind_of(grant: Grant) -> str:
+    """Return the word that the grant's kind has in profiles and on the command line."""
+    return next(word for word, kind in KINDS.items() if isinstance(grant, kind))
+
+
+def variable_for(name: str) -> str:
+    """Return the environment variable that tells the child the grant's number: `SANDBOX_FD_<NAME>`."""
+    return "SANDBOX_FD_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def checked(grant: Grant) -> Grant:
+    """Return the grant unchanged if its own fields agree with each other.
+
+    Raises: GrantError for a bad name, a number out of range, or fields that contradict each other.
+    """
+    if not _NAME.match(grant.name):
+        raise GrantError(repr(grant.name), "not a grant name", "use a letter, then letters, digits, '_', '.', '-'")
+    if grant.number is not None and not FIRST_NUMBER <= grant.number <= LAST_NUMBER:
+        raise GrantError(
+            grant.name, f"number {grant.number} is out of range", f"use {FIRST_NUMBER} to {LAST_NUMBER}, or leave it out"
+        )
+    match grant:
+        case InheritGrant(inherit=fd) if not 0 <= fd < 2**31:
+            raise GrantError(grant.name, f"{fd} is not a descriptor", "give the number that the caller has open")
+        case FileGrant(file=path) if not path or "\0" in path:
+            raise GrantError(grant.name, "the path is empty or holds a NUL byte", "write file = \"/a/path\"")
+        case FileGrant(access=Access.READ) if grant.create or grant.truncate:
+            raise GrantError(grant.name, "create and truncate need a writing access", "add access = \"write\"")
+        case SecretGrant(secret=source) if source in ("", "env:") or "\0" in source or "=" in (grant.variable or ""):
+            raise GrantError(grant.name, "the secret has no source", 'write secret = "/a/path" or "env:NAME"')
+    return grant
+
+
+def parse_grant(text: str) -> Grant:
+    """Parse the command line's form of a grant.
+
+    Grammar: `NAME[@NUMBER]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of inherit, file, secret; a WORD is an access
+    (read, write, append, read-write), for `file` also create and truncate, for `inherit` also a descriptor type.
+    A last part that is no list of such words belongs to VALUE, so that paths may hold colons.
+
+    Raises: GrantError with the grammar as hint.
+    """
+    head, equals, body = text.partition("=")
+    name, at, number = head.partition("@")
+    kind, colon, value = body.partition(":")
+    if not equals or not colon or kind not in KINDS or (at and not number.isdecimal()):
+        raise GrantError(
+            name or text, f"cannot read {text!r}", "write NAME[@NUMBER]=inherit|file|secret:VALUE[:ACCESS]"
+        )
+    chosen = int(number) if at else None
+    if kind == "secret":
+        return checked(SecretGrant(name=name, secret=value, number=chosen))
+    value, words = _trailing_words(value, kind)
+    access = next((Access(word) for word in words if word in list(Access)), None)
+    if kind == "file":
+        return checked(
+            FileGrant(
+                name=name, file=value, access=access or Access.READ, number=chosen,
+                create="create" in words, truncate="truncate" in words,
+            )
+        )  # fmt: skip
+    if not value.isdecimal():
+        raise GrantError(name, f"{value!r} is not a descriptor number", "write NAME=inherit:5[:read][,pipe]")
+    fd_type = next((FdType(word) for word in words if word in list(FdType)), None)
+    return checked(InheritGrant(name=name, inherit=int(value), type=fd_type, access=access, number=chosen))
+
+
+def _trailing_words(value: str, kind: str) -> tuple[str, list[str]]:
+    """Split the trailing `:WORD,WORD` off a value, if all of it are words of that kind, each used once."""
+    known = {str(access) for access in Access}
+    known |= {"create", "truncate"} if kind == "file" else {str(fd_type) for fd_type in FdType}
+    rest, colon, tail = value.rpartition(":")
+    words = tail.split(",")
+    accesses = [word for word in words if word in list(Access)]
+    if colon and set(words) <= known and len(set(words)) == len(words) and len(accesses) <= 1:
+        return rest, words
+    return value, []
+
+
+def format_grant(grant: Grant) -> str:
+    """Return the command line's form; parse_grant(format_grant(g)) == g."""
+    head = grant.name if grant.number is None else f"{grant.name}@{grant.number}"
+    match grant:
+        case InheritGrant():
+            words = [str(word) for word in (grant.access, grant.type) if word is not None]
+            return f"{head}=inherit:{grant.inherit}" + (":" + ",".join(words) if words else "")
+        case FileGrant():
+            flags = [word for word in ("create", "truncate") if getattr(grant, word)]
+            return f"{head}=file:{grant.file}:" + ",".join([str(grant.access), *flags])
+        case SecretGrant():
+            return f"{head}=secret:{grant.secret}"
+
+
+def number_grants(grants: Iterable[Grant]) -> tuple[Grant, ...]:
+    """Give every grant its number: the declared one, else the lowest free from 3 up in order of declaration.
+
+    Establishes: numbers, names, variables and inherited descriptors are pairwise different.
+    Returns: the grants in ascending order of number.
+    Raises: GrantError that names the second of two grants that collide.
+    """
+    given = [checked(grant) for grant in grants]
+    if len(given) > MAX_GRANTS:
+        raise GrantError(given[MAX_GRANTS].name, f"more than {MAX_GRANTS} grants", "send further ones over a socket")
+    _refuse_doubles(given, lambda g: g.name, "the name is used twice")
+    _refuse_doubles(given, lambda g: variable_for(g.name), "its variable is that of another grant")
+    _refuse_doubles(given, lambda g: g.number, "the number is used twice")
+    _refuse_doubles(given, lambda g: g.inherit if isinstance(g, InheritGrant) else None, "the descriptor is used twice")
+    taken = {grant.number for grant in given}
+    free = (number for number in range(FIRST_NUMBER, LAST_NUMBER) if number not in taken)
+    numbered = [grant if grant.number is not None else replace(grant, number=next(free)) for grant in given]
+    return tuple(sorted(numbered, key=number_of))
+
+
+def number_of(grant: Grant) -> int:
+    """Return the number of a grant that number_grants has numbered."""
+    assert grant.number is not None
+    return grant.number
+
+
+def _refuse_doubles(grants: Sequence[Grant], key, reason: str) -> None:  # type: ignore[no-untyped-def]
+    seen: dict[object, str] = {}
+    for grant in grants:
+        value = key(grant)
+        if value is None:
+            continue
+        if value in seen:
+            raise GrantError(
+                grant.name, f"{reason} ({value}, by {seen[value]!r} as well)", "give each grant one of its own"
+            )
+        seen[value] = grant.name
+
+
+def substitute(argument: str, grants: Sequence[Grant]) -> str:
+    """Replace each `{fd:NAME}` by the number of that grant.
+
+    Raises: GrantError if no grant has the name.
+    """
+    numbers = {grant.name: str(number_of(grant)) for grant in grants}
+
+    def number(match: re.Match[str]) -> str:
+        if match[1] not in numbers:
+            known = ", ".join(sorted(numbers)) or "none"
+            raise GrantError(match[1], f"no such grant, in argument {argument!r}", f"declared: {known}")
+        return numbers[match[1]]
+
+    return _PLACEHOLDER.sub(number, argument)

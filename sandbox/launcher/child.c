@@ -1,0 +1,164 @@
+/* child.c: the child's way from the fork to exec: the plan's ops in their order. */
+#include "child.h"
+
+#include "confine.h"
+#include "fd.h"
+#include "grant.h"
+#include "report.h"
+#include "sys.h"
+#include "text.h"
+
+#include <linux/prctl.h>
+#include <linux/stat.h>
+
+#define SIGKILL_NUMBER 9
+
+/* What the ops leave for later ops; lives in the child only. */
+struct progress {
+	int slots[MAX_SLOTS];
+	uint64_t cookie[3];
+	const char *environment[MAX_ARGS + 1];
+	uint32_t variables;
+	const char *arguments[MAX_ARGS + 1];
+	int exec_error; /* of the candidates so far */
+};
+
+static struct progress progress; /* 4 MiB of zero pages; only those used are ever touched */
+
+static void add_variable(const struct op *op, const char *text)
+{
+	if (progress.variables >= MAX_ARGS)
+		fail(op_index(op), REASON_TOO_MANY, 0);
+	progress.environment[progress.variables++] = text;
+}
+
+static bool same_name(const char *variable, const char *other)
+{
+	size_t length = (size_t)text_find(other, '=') + 1;
+
+	return text_same(variable, other, length < text_length(variable) ? length : text_length(variable));
+}
+
+/* ENV_KEEP: a name, or the start of one and '*'. A variable that two ops name, or that ENV_SET sets, comes once. */
+static bool name_fits(const char *pattern, const char *variable)
+{
+	size_t at = 0;
+
+	while (pattern[at] && pattern[at] != '*' && pattern[at] == variable[at])
+		at++;
+	return pattern[at] == '*' || (!pattern[at] && variable[at] == '=');
+}
+
+static void keep_variables(const struct plan *plan, const struct op *op, char **environment)
+{
+	for (; *environment; environment++) {
+		bool wanted = name_fits(op_text(plan, op), *environment) && text_find(*environment, '=') > 0;
+
+		for_ops(plan, set, OP_ENV_SET) if (wanted && same_name(*environment, op_text(plan, set))) wanted = false;
+		for (uint32_t i = 0; wanted && i < progress.variables; i++)
+			if (same_name(*environment, progress.environment[i]))
+				wanted = false;
+		if (wanted)
+			add_variable(op, *environment);
+	}
+}
+
+static void set_umask(const struct op *op)
+{
+	sys1(__NR_umask, op->a); /* cannot fail */
+}
+
+/* The dispositions were reset by CLONE_CLEAR_SIGHAND; what is left is the mask. */
+static void reset_signals(const struct op *op)
+{
+	uint64_t none = 0;
+
+	must(op, sys4(__NR_rt_sigprocmask, 2 /* SIG_SETMASK */, addr(&none), 0, sizeof none));
+}
+
+static bool exists(const char *path)
+{
+	return sys3(__NR_faccessat, AT_FDCWD, addr(path), 0) == 0;
+}
+
+/* Try one candidate as execvp(3) does: go on when it is missing, remember when it may not be executed. */
+static void try_command(const struct plan *plan, const struct op *op)
+{
+	const char *path = op_text(plan, op);
+	long error = -sys6(__NR_execve, addr(path), addr(progress.arguments), addr(progress.environment),
+			   (long)progress.cookie[0], (long)progress.cookie[1], (long)progress.cookie[2]);
+
+	if (error == ENOENT && exists(path))
+		fail(op_index(op), REASON_NO_INTERPRETER, 0);
+	if (error == EACCES)
+		progress.exec_error = EACCES;
+	else if (error != ENOENT && error != ENOTDIR)
+		fail(op_index(op), (int)error, 0);
+}
+
+static void build_arguments(const struct plan *plan, const struct op *op)
+{
+	const char *next = op_text(plan, op);
+
+	for (uint32_t i = 0; i < op->a; i++) {
+		progress.arguments[i] = next;
+		next += text_length(next) + 1;
+	}
+}
+
+static void run_op(const struct plan *plan, const struct op *op, const struct start *start)
+{
+	switch (op->code) {
+	case OP_STDIO: fd_check_stdio(op); return;
+	case OP_INHERIT: progress.slots[op->a] = grant_inherit(plan, op); return;
+	case OP_FILE: progress.slots[op->a] = grant_file(plan, op); return;
+	case OP_SECRET_FILE: progress.slots[op->a] = grant_secret_file(plan, op); return;
+	case OP_SECRET_ENV: progress.slots[op->a] = grant_secret_env(plan, op, start->environment); return;
+	case OP_PLACE: fd_place(op, progress.slots[op->a]); return;
+	case OP_SWEEP: fd_sweep(plan, op, start->exec_fd); return;
+	case OP_VERIFY: fd_verify(plan, op, start->exec_fd); return;
+	case OP_SIGNALS: reset_signals(op); return;
+	case OP_UMASK: set_umask(op); return;
+	case OP_CHDIR: must(op, sys1(__NR_chdir, addr(op_text(plan, op)))); return;
+	case OP_ENV_KEEP: keep_variables(plan, op, start->environment); return;
+	case OP_ENV_SET: add_variable(op, op_text(plan, op)); return;
+	case OP_NO_NEW_PRIVS: confine_no_new_privs(op); return;
+	case OP_EXEC_ONCE: confine_exec_once(op, progress.cookie); return;
+	case OP_FILTER: confine_filter(plan, op); return;
+	case OP_COMMAND: try_command(plan, op); return;
+	case OP_EXEC: fail(op_index(op), progress.exec_error ? progress.exec_error : ENOENT, 0);
+	default: return; /* the launcher's own ops: STATUS, DIE_WITH_PARENT */
+	}
+}
+
+/* Death with the launcher must be asked for before anything else can go on without it. */
+static void die_with_launcher(const struct start *start)
+{
+	long failed = sys5(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL_NUMBER, 0, 0, 0);
+
+	if (failed < 0)
+		fail_step(STEP_START, (int)-failed, 0);
+	if (sys0(__NR_getppid) != start->launcher_pid)
+		sys_exit(125);
+}
+
+_Noreturn void child_run(const struct plan *plan, const struct start *start)
+{
+	const struct op *exec = plan_find(plan, OP_EXEC);
+	bool limited = false;
+
+	reporter.page = start->page;
+	die_with_launcher(start);
+	if (exec)
+		build_arguments(plan, exec);
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
+		/* Placing may need numbers above the soft limit; from here on the caller's limit holds again. */
+		if (!limited && op->code >= OP_SIGNALS) {
+			must(op, sys4(__NR_prlimit64, 0, RLIMIT_NOFILE, addr(start->nofile), 0));
+			limited = true;
+		}
+		start->page->op = op_index(op);
+		run_op(plan, op, start);
+	}
+	fail_step(STEP_START, REASON_PLAN, 0);
+}

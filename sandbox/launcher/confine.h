@@ -1,0 +1,13 @@
+/* confine.h: no_new_privs, the filters, and the one exec that a plan may allow. */
+#ifndef CONFINE_H
+#define CONFINE_H
+
+#include "plan.h"
+
+void confine_no_new_privs(const struct op *op);
+void confine_filter(const struct plan *plan, const struct op *op);
+
+/* Refuse every later execve and execveat; post: `cookie` lets this process exec, and nothing after it. */
+void confine_exec_once(const struct op *op, uint64_t cookie[3]);
+
+#endif

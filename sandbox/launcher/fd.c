@@ -1,0 +1,292 @@
+/* fd.c: descriptors: what they are, moving them out of the way, placing, sweeping and verifying them. */
+#include "fd.h"
+
+#include "report.h"
+#include "sys.h"
+#include "text.h"
+
+#include <linux/magic.h>
+#include <linux/memfd.h>
+#include <linux/stat.h>
+
+#define NULL_DEVICE_MAJOR 1 /* Documentation/admin-guide/devices.txt: 1 = mem; 3 null, 5 zero, 7 full, 8/9 random */
+#define TCGETS_COMMAND 0x5401
+#define F_GET_SEALS_COMMAND (1024 + 10)
+
+const char *fd_type_word(enum fd_type type)
+{
+	static const char *const words[FD_TYPE_COUNT] = {
+#define FDTYPE(name, bit, word) [bit] = word,
+#include "fdtypes.def"
+#undef FDTYPE
+	};
+
+	return type < FD_TYPE_COUNT ? words[type] : "?";
+}
+
+const char *fd_access_word(int status_flags)
+{
+	switch (status_flags & O_ACCMODE) {
+	case O_RDONLY: return "read";
+	case O_WRONLY: return status_flags & O_APPEND ? "append" : "write";
+	default: return "read-write";
+	}
+}
+
+void fd_link(char link[32], int fd)
+{
+	struct line number = {.length = 0};
+	size_t at = 14;
+
+	__builtin_memcpy(link, "/proc/self/fd/", 14);
+	line_number(&number, fd);
+	for (size_t digit = 0; digit < number.length; digit++)
+		link[at++] = number.text[digit];
+	link[at] = '\0';
+}
+
+/* Anonymous inodes, memfds and namespaces have no type of their own in fstat(2); their /proc link names them. */
+static int type_by_link(int fd, int otherwise)
+{
+	static const struct {
+		const char *start;
+		enum fd_type type;
+	} links[] = {
+		{"anon_inode:[eventfd", FD_EVENTFD},	   {"anon_inode:[eventpoll", FD_EPOLL},
+		{"anon_inode:[timerfd", FD_TIMERFD},	   {"anon_inode:[signalfd", FD_SIGNALFD},
+		{"anon_inode:inotify", FD_INOTIFY},	   {"anon_inode:[fanotify", FD_FANOTIFY},
+		{"anon_inode:[userfaultfd", FD_USERFAULTFD}, {"anon_inode:[io_uring", FD_IO_URING},
+		{"anon_inode:seccomp notify", FD_SECCOMP_LISTENER}, {"anon_inode:bpf", FD_BPF},
+		{"anon_inode:[pidfd", FD_PIDFD},	   {"pidfd:", FD_PIDFD},
+		{"/memfd:", FD_MEMFD},
+	};
+	char path[32], link[64];
+	long length;
+
+	fd_link(path, fd);
+	length = sys4(__NR_readlinkat, AT_FDCWD, addr(path), addr(link), sizeof link - 1);
+	if (length < 0)
+		return (int)length;
+	link[length] = '\0';
+	for (size_t i = 0; i < sizeof links / sizeof links[0]; i++)
+		if (text_starts(link, links[i].start))
+			return links[i].type;
+	return otherwise;
+}
+
+static int type_of_regular(int fd)
+{
+	struct statfs fs;
+	int failed = (int)sys2(__NR_fstatfs, fd, addr(&fs));
+
+	if (failed < 0)
+		return failed;
+	if (fs.f_type == NSFS_MAGIC)
+		return FD_NAMESPACE;
+	/* Only shmem has seals; only then can the link "/memfd:" be believed. pidfs (6.9) shows regular inodes. */
+	if (sys_fcntl(fd, F_GET_SEALS_COMMAND, 0) >= 0 || fs.f_type == 0x50494446 /* PID_FS_MAGIC */)
+		return type_by_link(fd, FD_FILE);
+	return FD_FILE;
+}
+
+static int type_of_device(int fd, uint64_t device)
+{
+	char settings[64]; /* struct termios is 36 bytes here */
+	uint64_t major = (device >> 8) & 0xfff, minor = (device & 0xff) | ((device >> 12) & 0xfff00);
+
+	if (major == NULL_DEVICE_MAJOR)
+		return minor == 3 || minor == 5 || minor == 7 || minor == 8 || minor == 9 ? FD_NULL : FD_CHAR_DEVICE;
+	return sys3(__NR_ioctl, fd, TCGETS_COMMAND, addr(settings)) < 0 ? FD_CHAR_DEVICE : FD_TTY;
+}
+
+int fd_type(int fd)
+{
+	struct stat status;
+	int flags = sys_fcntl(fd, F_GETFL, 0);
+	int failed = flags < 0 ? flags : (int)sys2(__NR_fstat, fd, addr(&status));
+
+	if (failed < 0)
+		return failed;
+	if (flags & O_PATH)
+		return FD_PATH;
+	switch (status.st_mode & S_IFMT) {
+	case S_IFREG: return type_of_regular(fd);
+	case S_IFDIR: return FD_DIRECTORY;
+	case S_IFIFO: return FD_PIPE;
+	case S_IFSOCK: return FD_SOCKET;
+	case S_IFBLK: return FD_BLOCK_DEVICE;
+	case S_IFCHR: return type_of_device(fd, status.st_rdev);
+	default: return type_by_link(fd, FD_OTHER);
+	}
+}
+
+/* First of all: a grant or one of our own descriptors must never land on 0, 1 or 2. */
+void fd_fill_stdio(void)
+{
+	for (int fd = 0; fd <= 2; fd++) {
+		int opened;
+
+		if (sys_fcntl(fd, F_GETFD, 0) >= 0)
+			continue;
+		opened = sys_open("/dev/null", O_RDWR, 0);
+		if (opened != fd)
+			fail_step(STEP_START, opened < 0 ? -opened : REASON_NOT_NULL_DEVICE, 0);
+		if (fd_type(fd) != FD_NULL)
+			fail_step(STEP_START, REASON_NOT_NULL_DEVICE, 0);
+	}
+}
+
+/* The first number from `from` that no PLACE op wants; PLACE ops come in ascending order. */
+static int unwanted(const struct plan *plan, int from)
+{
+	for_ops(plan, op, OP_PLACE) if ((int)op->b == from) from++;
+	return from;
+}
+
+int fd_park(const struct plan *plan, int fd)
+{
+	int from = unwanted(plan, FIRST_NUMBER);
+
+	/* F_DUPFD gives the lowest free number, so it cannot hit a source that is still to be fetched. */
+	for (;;) {
+		int got = sys_fcntl(fd, F_DUPFD_CLOEXEC, (unsigned long)from);
+
+		if (got < 0 || unwanted(plan, got) == got)
+			return got;
+		sys_close(got);
+		from = unwanted(plan, got);
+	}
+}
+
+static int close_between(unsigned first, unsigned last)
+{
+	return first > last ? 0 : (int)sys3(__NR_close_range, first, last, 0);
+}
+
+void fd_drop_undeclared(const struct plan *plan)
+{
+	const struct op *status = plan_find(plan, OP_STATUS), *sweep = plan_find(plan, OP_SWEEP);
+	unsigned first = FIRST_NUMBER;
+	const struct op *next = plan_find(plan, OP_INHERIT);
+	const struct op *end = plan->ops + plan->op_count;
+
+	if (!sweep)
+		return;
+	for (;;) {
+		unsigned stop = ~0u; /* the lowest number from `first` on that stays open */
+
+		while (next && next < end && next->code == OP_INHERIT && next->b < first)
+			next++;
+		if (next && next < end && next->code == OP_INHERIT)
+			stop = next->b;
+		if (status && status->a >= first && status->a < stop)
+			stop = status->a;
+		must(sweep, close_between(first, stop == ~0u ? ~0u : stop - 1));
+		if (stop == ~0u)
+			return;
+		first = stop + 1;
+	}
+}
+
+void fd_check_type(const struct op *op, int fd, uint32_t types)
+{
+	int type = (int)must(op, fd_type(fd));
+
+	if (!(types & (1u << type)))
+		fail(op_index(op), REASON_WRONG_TYPE, type);
+}
+
+void fd_check_stdio(const struct op *op)
+{
+	for (int fd = 0; fd <= 2; fd++)
+		fd_check_type(op, fd, op->a);
+}
+
+void fd_place(const struct op *op, int fd)
+{
+	must(op, sys3(__NR_dup3, fd, op->b, 0));
+}
+
+/* Close all but 0-2, the placed numbers and `keep`, by number and without /proc: close_range(2), Linux 5.9. */
+void fd_sweep(const struct plan *plan, const struct op *op, int keep)
+{
+	unsigned first = FIRST_NUMBER, kept = (unsigned)keep;
+
+	for_ops(plan, place, OP_PLACE)
+	{
+		if (kept >= first && kept < place->b) {
+			must(op, close_between(first, kept - 1));
+			first = kept + 1;
+		}
+		must(op, close_between(first, place->b - 1));
+		first = place->b + 1;
+	}
+	if (kept >= first) {
+		must(op, close_between(first, kept - 1));
+		first = kept + 1;
+	}
+	must(op, close_between(first, ~0u));
+}
+
+static bool is_placed(const struct plan *plan, int fd)
+{
+	for_ops(plan, place, OP_PLACE) if ((int)place->b == fd) return true;
+	return fd <= 2;
+}
+
+/* One descriptor of the table: declared ones survive exec, ours do not, others must not be. */
+static void verify_one(const struct plan *plan, const struct op *op, int fd, bool ours)
+{
+	bool placed = is_placed(plan, fd);
+	long flags = must(op, sys_fcntl(fd, F_GETFD, 0));
+
+	if (!placed && !ours)
+		fail(op_index(op), REASON_UNEXPECTED_FD, fd);
+	if ((flags & FD_CLOEXEC) != (placed ? 0 : FD_CLOEXEC))
+		fail(op_index(op), REASON_NOT_CLOSED, fd);
+}
+
+struct linux_dirent64 {
+	uint64_t inode;
+	int64_t next;
+	uint16_t size;
+	uint8_t type;
+	char name[];
+};
+
+/* Reads the whole table back from the kernel and holds it against the plan; the last look before confinement. */
+void fd_verify(const struct plan *plan, const struct op *op, int keep)
+{
+	static char buffer[32768] __attribute__((aligned(8)));
+	struct statfs fs;
+	int directory = sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	int expected = 3, found = 0;
+	long size;
+
+	if (directory < 0 || sys2(__NR_fstatfs, directory, addr(&fs)) < 0 || fs.f_type != PROC_SUPER_MAGIC)
+		fail(op_index(op), REASON_NOT_PROC, 0);
+	while ((size = must(op, sys3(__NR_getdents64, directory, addr(buffer), sizeof buffer))) > 0) {
+		for (long at = 0; at < size;) {
+			struct linux_dirent64 *entry = (struct linux_dirent64 *)(void *)(buffer + at);
+			int fd = (int)text_number(entry->name);
+
+			at += entry->size;
+			if (fd < 0) /* "." and ".." */
+				continue;
+			verify_one(plan, op, fd, fd == directory || fd == keep);
+			found += fd != directory && fd != keep;
+		}
+	}
+	for_ops(plan, place, OP_PLACE)
+	{
+		expected++;
+		if (sys_fcntl((int)place->b, F_GETFD, 0) < 0)
+			fail(op_index(op), REASON_MISSING_FD, (int)place->b);
+	}
+	for (int fd = 0; fd <= 2; fd++)
+		if (sys_fcntl(fd, F_GETFD, 0) < 0)
+			fail(op_index(op), REASON_MISSING_FD, fd);
+	if (found != expected)
+		fail(op_index(op), REASON_UNEXPECTED_FD, found);
+	sys_close(directory);
+}

@@ -1,0 +1,30 @@
+/* fd.h: descriptors: what they are, moving them out of the way, placing, sweeping and verifying them. */
+#ifndef FD_H
+#define FD_H
+
+#include "plan.h"
+
+enum fd_type {
+#define FDTYPE(name, bit, word) FD_##name = (bit),
+#include "fdtypes.def"
+#undef FDTYPE
+	FD_TYPE_COUNT
+};
+
+const char *fd_type_word(enum fd_type type);
+const char *fd_access_word(int status_flags);
+
+/* What an open descriptor refers to. Returns the type, or -errno. Needs /proc for anonymous inodes and memfds. */
+int fd_type(int fd);
+
+void fd_fill_stdio(void);				/* 0, 1, 2 exist afterwards */
+int fd_park(const struct plan *plan, int fd);		/* move to a number that no PLACE op wants; close-on-exec */
+void fd_drop_undeclared(const struct plan *plan); /* in the launcher: close all but 0-2 and what ops name */
+void fd_check_stdio(const struct op *op);		/* op STDIO: each of 0-2 is of a type in its mask */
+void fd_check_type(const struct op *op, int fd, uint32_t types);
+void fd_place(const struct op *op, int fd);
+void fd_sweep(const struct plan *plan, const struct op *op, int keep);
+void fd_verify(const struct plan *plan, const struct op *op, int keep);
+void fd_link(char link[32], int fd); /* "/proc/self/fd/N" */
+
+#endif

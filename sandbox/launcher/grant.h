@@ -1,0 +1,15 @@
+/* grant.h: the ops that obtain a grant's descriptor; each returns it parked and close-on-exec. */
+#ifndef GRANT_H
+#define GRANT_H
+
+#include "plan.h"
+
+int grant_inherit(const struct plan *plan, const struct op *op);
+int grant_file(const struct plan *plan, const struct op *op);
+int grant_secret_file(const struct plan *plan, const struct op *op);
+int grant_secret_env(const struct plan *plan, const struct op *op, char **environment);
+
+/* In the supervisor: overwrite the values of the variables that were secrets. */
+void grant_forget_secrets(const struct plan *plan, char **environment);
+
+#endif

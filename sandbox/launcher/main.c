@@ -1,0 +1,201 @@
+/* main.c: the launcher from its start to the fork: map and check the plan, drop what it does not name, fork. */
+#include "main.h"
+
+#include "child.h"
+#include "fd.h"
+#include "grant.h"
+#include "probe.h"
+#include "report.h"
+#include "supervise.h"
+#include "sys.h"
+#include "text.h"
+
+#include <linux/memfd.h>
+#include <linux/mman.h>
+#include <linux/prctl.h>
+#include <linux/stat.h>
+
+enum { SIGNAL_CHILD = 17 };
+
+/* Map a sealed memfd: a plan that somebody can still write to is not a plan. */
+static void map_plan(int fd, struct plan *plan)
+{
+	const int seals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+	int found = sys_fcntl(fd, F_GET_SEALS, 0);
+	struct stat status;
+	long mapped;
+
+	if (found < 0 || (found & seals) != seals)
+		fail_step(STEP_PLAN, found == -EBADF ? EBADF : REASON_NOT_SEALED, 0);
+	if (sys2(__NR_fstat, fd, addr(&status)) < 0 || status.st_size <= 0 || status.st_size > PLAN_MAX_SIZE) {
+		reporter.plan_error = "its size is impossible";
+		fail_step(STEP_PLAN, REASON_PLAN, 0);
+	}
+	mapped = sys6(__NR_mmap, 0, status.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
+	if (mapped < 0 && mapped >= -SYS_MAX_ERRNO)
+		fail_step(STEP_PLAN, (int)-mapped, 0);
+	reporter.plan_error = plan_check(plan, (const void *)mapped, (size_t)status.st_size);
+	if (reporter.plan_error)
+		fail_step(STEP_PLAN, REASON_PLAN, 0);
+	reporter.plan = plan;
+	reporter.quiet = plan->header->flags & PLAN_QUIET;
+	sys_close(fd);
+}
+
+/* Move the status descriptor out of the way and keep it from the child. */
+static void take_status(const struct plan *plan)
+{
+	const struct op *op = plan_find(plan, OP_STATUS);
+
+	if (!op)
+		return;
+	reporter.status_json = op->b == 2;
+	reporter.status_fd = (int)must(op, fd_park(plan, (int)op->a));
+	if (op->a > 2)
+		sys_close((int)op->a);
+}
+
+static int watch_parent(const struct plan *plan)
+{
+	const struct op *op = plan_find(plan, OP_DIE_WITH_PARENT);
+	int fd;
+
+	if (!op)
+		return -1;
+	fd = (int)must(op, sys2(__NR_pidfd_open, op->a, 0));
+	/* Asked after the pidfd is open: if it is still our parent, the pidfd is that process and no later one. */
+	if (sys0(__NR_getppid) != op->a)
+		fail(op_index(op), REASON_PARENT_GONE, 0);
+	return fd;
+}
+
+/* All signals wait in a signalfd. SIGCHLD may have come ignored from the caller, and then nothing could be reaped. */
+static int take_signals(void)
+{
+	struct {
+		void *handler;
+		unsigned long flags;
+		void *restorer;
+		uint64_t mask;
+	} standard = {0};
+	uint64_t all = ~(uint64_t)0;
+	long fd;
+
+	sys4(__NR_rt_sigprocmask, 2 /* SIG_SETMASK */, addr(&all), 0, sizeof all);
+	sys4(__NR_rt_sigaction, SIGNAL_CHILD, addr(&standard), 0, sizeof standard.mask);
+	fd = sys4(__NR_signalfd4, -1, addr(&all), sizeof all, O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		fail_step(STEP_START, (int)-fd, 0);
+	return (int)fd;
+}
+
+static void raise_limit(struct rlimit64 *before)
+{
+	struct rlimit64 raised;
+	long failed = sys4(__NR_prlimit64, 0, RLIMIT_NOFILE, 0, addr(before));
+
+	raised = *before;
+	raised.rlim_cur = raised.rlim_max;
+	if (failed == 0 && raised.rlim_cur != before->rlim_cur)
+		failed = sys4(__NR_prlimit64, 0, RLIMIT_NOFILE, addr(&raised), 0);
+	if (failed < 0)
+		fail_step(STEP_START, (int)-failed, 0);
+}
+
+static struct progress_page *shared_page(void)
+{
+	long page = sys6(__NR_mmap, 0, sizeof(struct progress_page), PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (page < 0 && page >= -SYS_MAX_ERRNO)
+		fail_step(STEP_START, (int)-page, 0);
+	return (struct progress_page *)page;
+}
+
+static long fork_child(const struct plan *plan)
+{
+	struct clone_args args = {
+		.flags = plan_find(plan, OP_SIGNALS) ? CLONE_CLEAR_SIGHAND : 0,
+		.exit_signal = SIGNAL_CHILD,
+	};
+	long pid = sys2(__NR_clone3, addr(&args), sizeof args);
+
+	if (pid < 0)
+		fail_step(STEP_FORK, (int)-pid, 0);
+	return pid;
+}
+
+/* The supervisor keeps no grant, no stream but standard error, no secret, and is no target for its child. */
+static void become_supervisor(const struct plan *plan, char **environment, struct watched *watched)
+{
+	int null = sys_open("/dev/null", O_RDWR | O_CLOEXEC, 0);
+
+	for_ops(plan, op, OP_INHERIT) sys_close((int)op->b);
+	grant_forget_secrets(plan, environment);
+	if (null >= 0) {
+		sys3(__NR_dup3, null, 0, 0);
+		sys3(__NR_dup3, null, 1, 0);
+		sys_close(null);
+	}
+	sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+	supervise(watched);
+}
+
+static _Noreturn void launch(int plan_fd, char **environment)
+{
+	struct plan plan;
+	struct rlimit64 nofile;
+	struct watched watched;
+	struct start start;
+	int ends[2];
+	long failed;
+
+	map_plan(plan_fd, &plan);
+	raise_limit(&nofile);
+	fd_drop_undeclared(&plan);
+	take_status(&plan);
+	watched.parent_fd = watch_parent(&plan);
+	watched.signal_fd = take_signals();
+	failed = sys2(__NR_pipe2, addr(ends), O_CLOEXEC);
+	if (failed < 0)
+		fail_step(STEP_START, (int)-failed, 0);
+	start.exec_fd = fd_park(&plan, ends[1]);
+	if (start.exec_fd < 0)
+		fail_step(STEP_START, -start.exec_fd, 0);
+	sys_close(ends[1]);
+	start.environment = environment;
+	start.nofile = &nofile;
+	start.page = shared_page();
+	watched.page = start.page;
+	start.launcher_pid = (int)sys0(__NR_getpid);
+	watched.exec_fd = ends[0];
+	watched.pid = (int)fork_child(&plan);
+	if (watched.pid == 0)
+		child_run(&plan, &start);
+	sys_close(start.exec_fd);
+	become_supervisor(&plan, environment, &watched);
+	__builtin_unreachable();
+}
+
+int launcher_main(int argc, char **argv, char **environment, bool privileged)
+{
+	long fd;
+
+	if (privileged)
+		fail_step(STEP_START, REASON_PRIVILEGED, 0);
+	fd_fill_stdio();
+	if (argc == 2 && text_equal(argv[1], "--dump-abi"))
+		return probe_dump_abi();
+	if (argc == 2 && text_equal(argv[1], "--probe"))
+		return probe_kernel();
+	fd = argc == 2 ? text_number(argv[1]) : argc == 3 && text_equal(argv[1], "--check-plan") ? text_number(argv[2]) : -1;
+	if (fd < 0)
+		fail_step(STEP_USAGE, EINVAL, 0);
+	if (argc == 3) {
+		struct plan plan;
+
+		map_plan((int)fd, &plan);
+		return 0;
+	}
+	launch((int)fd, environment);
+}

@@ -1,0 +1,241 @@
+/* plan.c: checks a plan's bytes before anything is done with them. Pure; fuzzed (tests/native/fuzz_plan.c). */
+#include "plan.h"
+
+#include "text.h"
+
+#include <linux/fcntl.h>
+
+enum data_kind { DATA_NONE, DATA_TEXT, DATA_FILTER, DATA_ARGV };
+
+static const struct op_rule {
+	uint16_t code;
+	uint8_t data;
+	uint32_t least, most;
+	const char *step;
+} rules[] = {
+#define OP(name, code, step, least, most, data) {(code), DATA_##data, (least), (most), (step)},
+#include "ops.def"
+#undef OP
+};
+
+enum { RULE_COUNT = sizeof rules / sizeof rules[0] };
+
+static const struct op_rule *rule_for(uint16_t code)
+{
+	for (const struct op_rule *rule = rules; rule < rules + RULE_COUNT; rule++)
+		if (rule->code == code)
+			return rule;
+	return NULL;
+}
+
+const char *plan_step(uint16_t code)
+{
+	const struct op_rule *rule = rule_for(code);
+
+	return rule ? rule->step : "?";
+}
+
+const struct op *plan_find(const struct plan *plan, uint16_t code)
+{
+	for_ops(plan, op, code) return op;
+	return NULL;
+}
+
+/* A multiply-and-rotate hash over 64-bit words: each step is a bijection of the state, so a change in one word
+ * always shows. It finds damage, it is no protection from a forger; the caller's seals are. */
+static uint64_t checksum(const unsigned char *bytes, size_t size)
+{
+	uint64_t hash = 0x9e3779b97f4a7c15u;
+
+	for (size_t at = 0; at < size; at += 8) {
+		uint64_t word;
+
+		__builtin_memcpy(&word, bytes + at, 8);
+		if (at == offsetof(struct plan_header, checksum))
+			word = 0;
+		hash = (hash ^ word) * 0xff51afd7ed558ccdu;
+		hash = (hash << 29) | (hash >> 35);
+	}
+	return hash;
+}
+
+static const char *check_header(const struct plan_header *header, size_t size)
+{
+	uint64_t ops_end = sizeof *header + (uint64_t)header->op_count * sizeof(struct op);
+
+	if (!text_same(header->magic, PLAN_MAGIC, sizeof header->magic))
+		return "this is not a plan";
+	if (header->version != PLAN_VERSION)
+		return "it has another format version";
+	if (header->size != size || size % 8 != 0)
+		return "it is truncated";
+	if (header->op_size != sizeof(struct op) || header->op_offset != sizeof *header)
+		return "its ops have another layout";
+	if (ops_end > size || header->data_offset != ops_end || header->data_size != size - ops_end)
+		return "its areas do not fit";
+	if ((header->flags & ~PLAN_QUIET) || (header->reserved[0] | header->reserved[1] | header->reserved[2] | header->reserved[3]))
+		return "a reserved field is used";
+	if (header->data_size == 0)
+		return "its data area is empty";
+	if (checksum((const unsigned char *)header, size) != header->checksum)
+		return "its checksum does not match";
+	return NULL;
+}
+
+static const char *check_text(const struct plan *plan, uint32_t offset, uint32_t length)
+{
+	uint32_t room = plan->header->data_size;
+
+	if (offset >= room || length >= room - offset)
+		return "a text lies outside the data area";
+	if (plan->data[offset + length] != '\0' || text_length(plan->data + offset) != length)
+		return "a text is not ended where it should be";
+	return NULL;
+}
+
+static const char *check_argv(const struct plan *plan, const struct op *op)
+{
+	uint32_t room = plan->header->data_size, count = 0;
+
+	if (op->data >= room || op->data_size > room - op->data || op->data_size == 0)
+		return "the arguments lie outside the data area";
+	if (plan->data[op->data + op->data_size - 1] != '\0')
+		return "the arguments are not ended";
+	for (uint32_t at = 0; at < op->data_size; at++)
+		count += plan->data[op->data + at] == '\0';
+	if (count != op->a || count > MAX_ARGS)
+		return "the number of arguments is wrong";
+	return NULL;
+}
+
+static const char *check_filter(const struct plan *plan, const struct op *op)
+{
+	uint32_t room = plan->header->data_size;
+
+	if (op->data >= room || op->data_size > room - op->data || op->data % 8 != 0)
+		return "a filter lies outside the data area";
+	if (op->data_size == 0 || op->data_size % 8 != 0 || op->data_size / 8 > MAX_FILTER_LENGTH)
+		return "a filter has a wrong size";
+	return NULL;
+}
+
+static const char *check_data(const struct plan *plan, const struct op *op, uint8_t kind)
+{
+	switch (kind) {
+	case DATA_TEXT:
+		return check_text(plan, op->data, op->data_size);
+	case DATA_ARGV:
+		return check_argv(plan, op);
+	case DATA_FILTER:
+		return check_filter(plan, op);
+	default:
+		return op->data || op->data_size ? "an op carries data that it does not take" : NULL;
+	}
+}
+
+static const char *check_fields(const struct op *op, const struct plan *plan)
+{
+	const unsigned open_flags = O_ACCMODE | O_APPEND | O_CREAT | O_TRUNC;
+	bool obtains = op->code >= OP_INHERIT && op->code <= OP_SECRET_ENV;
+
+	if (obtains && op->a >= MAX_SLOTS)
+		return "a slot is out of range";
+	if (op->flags && op->code != OP_INHERIT)
+		return "an op carries flags that it does not take";
+	switch (op->code) {
+	case OP_STATUS:
+		return op->b == 1 || op->b == 2 ? NULL : "the status format is unknown";
+	case OP_INHERIT:
+		return op->flags < ACCESS_COUNT && op->b <= INT32_MAX ? NULL : "an inherited descriptor is out of range";
+	case OP_FILE:
+		return op->b & ~open_flags || (op->b & O_ACCMODE) == O_ACCMODE || op->c > 0777 ? "open flags are unknown" : NULL;
+	case OP_PLACE:
+		return op->a >= MAX_SLOTS || op->b < FIRST_NUMBER || op->b > LAST_NUMBER ? "a number is out of range" : NULL;
+	case OP_UMASK:
+		return op->a > 0777 ? "the umask is out of range" : NULL;
+	case OP_ENV_SET:
+		return text_find(op_text(plan, op), '=') > 0 ? NULL : "a variable has no name";
+	default:
+		return NULL;
+	}
+}
+
+/* Every slot is filled once and placed once; sources and numbers ascend, so that none comes twice. */
+static const char *check_slots(const struct plan *plan)
+{
+	uint8_t filled[MAX_SLOTS] = {0};
+	int64_t last_source = -1, last_number = -1;
+	const struct op *status = plan_find(plan, OP_STATUS);
+
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
+		if (op->code == OP_INHERIT) {
+			if (op->b <= last_source || (status && status->a == op->b))
+				return "a descriptor is used twice";
+			last_source = op->b;
+		}
+		if (op->code >= OP_INHERIT && op->code <= OP_SECRET_ENV && filled[op->a]++ != 0)
+			return "a slot is filled twice";
+		if (op->code == OP_PLACE) {
+			if (op->b <= last_number)
+				return "a number is used twice";
+			last_number = op->b;
+			if (filled[op->a]++ != 1)
+				return "a slot is placed that is not filled, or twice";
+		}
+	}
+	for (int slot = 0; slot < MAX_SLOTS; slot++)
+		if (filled[slot] == 1)
+			return "a slot is filled and not placed";
+	return NULL;
+}
+
+static const char *check_counts(const struct plan *plan)
+{
+	for (const struct op_rule *rule = rules; rule < rules + RULE_COUNT; rule++) {
+		uint32_t count = 0;
+
+		for_ops(plan, op, rule->code) count++;
+		if (count > rule->most)
+			return "an op comes too often";
+#ifndef TEST_PARTIAL_PLANS /* the mutation tests drop ops; no installed launcher is built so */
+		if (count < rule->least)
+			return "a mandatory op is missing";
+#endif
+	}
+	return NULL;
+}
+
+const char *plan_check(struct plan *plan, const void *bytes, size_t size)
+{
+	const char *wrong;
+	uint16_t last = 0;
+
+	if (size < sizeof(struct plan_header) || size > PLAN_MAX_SIZE)
+		return "its size is impossible";
+	plan->header = bytes;
+	wrong = check_header(plan->header, size);
+	if (wrong)
+		return wrong;
+	plan->ops = (const struct op *)((const char *)bytes + sizeof(struct plan_header));
+	plan->op_count = plan->header->op_count;
+	plan->data = (const char *)bytes + plan->header->data_offset;
+	if (plan->data[plan->header->data_size - 1] != '\0')
+		return "its data area is not ended";
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
+		const struct op_rule *rule = rule_for(op->code);
+
+		if (!rule)
+			return "an op is unknown";
+		if (op->code < last)
+			return "an op is out of order";
+		last = op->code;
+		if (op->label >= plan->header->data_size || op->hint >= plan->header->data_size)
+			return "a message lies outside the data area";
+		wrong = check_data(plan, op, rule->data);
+		wrong = wrong ? wrong : check_fields(op, plan);
+		if (wrong)
+			return wrong;
+	}
+	wrong = check_counts(plan);
+	return wrong ? wrong : check_slots(plan);
+}

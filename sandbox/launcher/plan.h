@@ -1,0 +1,75 @@
+/* plan.h: the plan's bytes (docs/plan-format.md), and the check that every other file relies on. */
+#ifndef PLAN_H
+#define PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PLAN_MAGIC "SBXPLAN\n"
+#define PLAN_VERSION 1
+#define PLAN_MAX_SIZE (16u << 20)
+#define PLAN_QUIET 1u /* flags: failures go to the status descriptor only, not to standard error */
+
+enum { MAX_SLOTS = 512, MAX_ENV_OPS = 4096, MAX_FILTERS = 4, MAX_COMMANDS = 64, MAX_ARGS = 1 << 18 };
+enum { FIRST_NUMBER = 3, LAST_NUMBER = 65535, MAX_FILTER_LENGTH = 4096 };
+
+enum op_code {
+#define OP(name, code, step, least, most, data) OP_##name = (code),
+#include "ops.def"
+#undef OP
+};
+
+/* The access an INHERIT op demands, in its flags; 0 demands nothing. */
+enum { ACCESS_ANY, ACCESS_READ, ACCESS_WRITE, ACCESS_APPEND, ACCESS_READ_WRITE, ACCESS_COUNT };
+
+struct plan_header {
+	char magic[8];
+	uint32_t version;
+	uint32_t flags;
+	uint64_t checksum; /* of all bytes, this field taken as zero */
+	uint32_t size;
+	uint32_t op_size;
+	uint32_t op_count;
+	uint32_t op_offset;
+	uint32_t data_offset;
+	uint32_t data_size;
+	uint32_t reserved[4];
+};
+
+struct op {
+	uint16_t code;
+	uint16_t flags;
+	uint32_t a, b, c;
+	uint32_t data, data_size; /* offset into the data area; the size excludes a text's NUL */
+	uint32_t label, hint;	  /* offsets of NUL-terminated texts for messages */
+};
+
+_Static_assert(sizeof(struct plan_header) == 64, "docs/plan-format.md");
+_Static_assert(sizeof(struct op) == 32, "docs/plan-format.md");
+
+struct plan {
+	const struct plan_header *header;
+	const struct op *ops;
+	uint32_t op_count;
+	const char *data;
+};
+
+/* Check `size` bytes and point `plan` into them. Post: every offset, count, order and text that any op uses is
+ * valid, so that nothing is checked again. Returns NULL, or what is wrong. Pure: no system call, no output. */
+const char *plan_check(struct plan *plan, const void *bytes, size_t size);
+
+const char *plan_step(uint16_t code); /* the step's name for messages, or "?" */
+const struct op *plan_find(const struct plan *plan, uint16_t code);
+
+static inline const char *op_text(const struct plan *plan, const struct op *op)
+{
+	return plan->data + op->data;
+}
+
+/* for (each op of that code) */
+#define for_ops(plan, each, wanted)                                                                                    \
+	for (const struct op *each = (plan)->ops; each < (plan)->ops + (plan)->op_count; each++)                      \
+		if (each->code == (wanted))
+
+#endif

@@ -1,0 +1,186 @@
+/* report.c: the one error exit, its one-line message, and the status records. */
+#include "report.h"
+
+#include "fd.h"
+#include "sys.h"
+#include "text.h"
+
+#include <linux/time.h>
+
+struct reporter reporter = {.status_fd = -1};
+
+const char *reason_text(int error)
+{
+	switch (error) {
+	case REASON_WRONG_TYPE: return "the descriptor is of another type: ";
+	case REASON_WRONG_ACCESS: return "the descriptor has another access mode: ";
+	case REASON_UNEXPECTED_FD: return "an undeclared descriptor is left: ";
+	case REASON_MISSING_FD: return "a declared descriptor is missing: ";
+	case REASON_NOT_CLOSED: return "a descriptor has the wrong close-on-exec flag: ";
+	case REASON_NOT_PROC: return "/proc is absent or is not procfs";
+	case REASON_NOT_NULL_DEVICE: return "/dev/null is not the null device";
+	case REASON_TOO_LARGE: return "the secret is larger than 1 MiB";
+	case REASON_NO_VARIABLE: return "the variable is not set";
+	case REASON_NO_INTERPRETER: return "the interpreter that the file names is missing";
+	case REASON_PARENT_GONE: return "the parent process has ended";
+	case REASON_NOT_SEALED: return "it is not a sealed memfd";
+	case REASON_PLAN: return "";
+	case REASON_PRIVILEGED: return "the launcher must not be set-uid, set-gid or hold file capabilities";
+	case REASON_TOO_MANY: return "too many variables";
+	case REASON_CHILD_VANISHED: return "the child ended before it could start the command";
+	default: return NULL;
+	}
+}
+
+const char *step_text(int step)
+{
+	static const char *const names[STEP_COUNT] = {"usage", "plan", "start", "fork", "supervise"};
+
+	return step >= 0 && step < STEP_COUNT ? names[step] : "?";
+}
+
+int exit_code_of(const struct failure *failure)
+{
+	if (failure->op < 0 || reporter.plan->ops[failure->op].code < OP_COMMAND)
+		return 125;
+	return failure->error == ENOENT ? 127 : 126;
+}
+
+static const char *failure_step(const struct failure *failure)
+{
+	return failure->op < 0 ? step_text(failure->step) : plan_step(reporter.plan->ops[failure->op].code);
+}
+
+static void failure_reason(struct line *line, const struct failure *failure)
+{
+	const char *own = reason_text(failure->error);
+
+	if (!own) {
+		line_errno(line, failure->error);
+		return;
+	}
+	line_text(line, own);
+	if (failure->error == REASON_PLAN)
+		line_text(line, reporter.plan_error);
+	else if (failure->error == REASON_WRONG_TYPE)
+		line_text(line, fd_type_word((enum fd_type)failure->detail));
+	else if (failure->error == REASON_WRONG_ACCESS)
+		line_text(line, fd_access_word(failure->detail));
+	else if (failure->error <= REASON_UNEXPECTED_FD && failure->error >= REASON_NOT_CLOSED)
+		line_number(line, failure->detail);
+}
+
+/* sandbox: <step>: <object>: <reason>; <hint> */
+static void print_failure(const struct failure *failure)
+{
+	static struct line line;
+	const struct op *op = failure->op < 0 ? NULL : &reporter.plan->ops[failure->op];
+
+	line_text(&line, "sandbox: ");
+	line_text(&line, failure_step(failure));
+	line_text(&line, ": ");
+	if (op && reporter.plan->data[op->label]) {
+		line_text(&line, reporter.plan->data + op->label);
+		line_text(&line, ": ");
+	}
+	failure_reason(&line, failure);
+	if (op && reporter.plan->data[op->hint]) {
+		line_text(&line, "; ");
+		line_text(&line, reporter.plan->data + op->hint);
+	}
+	line_text(&line, "\n");
+	sys_write_all(2, line.text, line.length);
+}
+
+static void add_number(struct line *line, const char *key, int64_t number)
+{
+	line_text(line, ",\"");
+	line_text(line, key);
+	line_text(line, "\":");
+	line_number(line, number);
+}
+
+static void add_text(struct line *line, const char *key, const char *text)
+{
+	line_text(line, ",\"");
+	line_text(line, key);
+	line_text(line, "\":");
+	line_json(line, text);
+}
+
+static void write_json(const struct event *event)
+{
+	static const char *const names[] = {"", "started", "failed", "exited"};
+	static struct line line, reason;
+	const struct failure failure = {event->op, event->error, event->detail, event->step};
+
+	line.length = reason.length = 0;
+	line_text(&line, "{\"event\":");
+	line_json(&line, names[event->type]);
+	add_number(&line, "time_ns", (int64_t)event->time_ns);
+	add_number(&line, "pid", event->pid);
+	if (event->type == EVENT_EXITED && !event->signal)
+		add_number(&line, "code", event->code);
+	if (event->signal)
+		add_number(&line, "signal", event->signal);
+	if (event->type == EVENT_FAILED) {
+		failure_reason(&reason, &failure);
+		reason.text[reason.length] = '\0';
+		add_number(&line, "code", exit_code_of(&failure));
+		add_text(&line, "step", failure_step(&failure));
+		add_text(&line, "reason", reason.text);
+		if (event->op >= 0)
+			add_text(&line, "object", reporter.plan->data + reporter.plan->ops[event->op].label);
+	}
+	line_text(&line, "}\n");
+	sys_write_all(reporter.status_fd, line.text, line.length);
+}
+
+/* A reader that is gone (EPIPE) loses its records; the sandbox goes on, as a program does without its log. */
+void report_event(struct event *event)
+{
+	struct __kernel_timespec now;
+
+	if (reporter.status_fd < 0)
+		return;
+	sys2(__NR_clock_gettime, CLOCK_REALTIME, addr(&now));
+	event->size = sizeof *event;
+	event->time_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	if (reporter.status_json)
+		write_json(event);
+	else
+		sys_write_all(reporter.status_fd, event, sizeof *event);
+}
+
+_Noreturn void fail_with(const struct failure *failure)
+{
+	struct event event = {.type = EVENT_FAILED,
+			      .op = failure->op,
+			      .error = failure->error,
+			      .detail = failure->detail,
+			      .step = failure->step};
+
+	if (reporter.page) {
+		reporter.page->failure = *failure;
+		reporter.page->failed = 1;
+		sys_exit(125);
+	}
+	report_event(&event);
+	if (!reporter.quiet)
+		print_failure(failure);
+	sys_exit(exit_code_of(failure));
+}
+
+_Noreturn void fail(int op, int error, int detail)
+{
+	const struct failure failure = {.op = op, .error = error, .detail = detail};
+
+	fail_with(&failure);
+}
+
+_Noreturn void fail_step(enum launcher_step step, int error, int detail)
+{
+	const struct failure failure = {.op = -1, .error = error, .detail = detail, .step = step};
+
+	fail_with(&failure);
+}

@@ -1,0 +1,96 @@
+/* report.h: how a failure leaves the launcher, and the records on the status descriptor. */
+#ifndef REPORT_H
+#define REPORT_H
+
+#include "plan.h"
+
+#include <stdint.h>
+
+/* Reasons of our own, as negative "errno"; texts in report.c, checked against the Python side by a test. */
+enum reason {
+	REASON_WRONG_TYPE = -1,	     /* detail: enum fd_type found */
+	REASON_WRONG_ACCESS = -2,    /* detail: F_GETFL's O_ACCMODE found */
+	REASON_UNEXPECTED_FD = -3,   /* detail: the number */
+	REASON_MISSING_FD = -4,	     /* detail: the number */
+	REASON_NOT_CLOSED = -5,	     /* detail: the number */
+	REASON_NOT_PROC = -6,
+	REASON_NOT_NULL_DEVICE = -7,
+	REASON_TOO_LARGE = -8,
+	REASON_NO_VARIABLE = -9,
+	REASON_NO_INTERPRETER = -10,
+	REASON_PARENT_GONE = -11,
+	REASON_NOT_SEALED = -12,
+	REASON_PLAN = -13, /* plan_check's text follows */
+	REASON_PRIVILEGED = -14,
+	REASON_TOO_MANY = -15,
+	REASON_CHILD_VANISHED = -16,
+};
+
+/* A step that failed. */
+struct failure {
+	int32_t op;    /* index in the plan, -1 for a step that is no op */
+	int32_t error; /* errno, or an enum reason */
+	int32_t detail;
+	int32_t step; /* enum launcher_step when op is -1 */
+};
+
+/* Steps that belong to the launcher itself and not to an op. */
+enum launcher_step { STEP_USAGE, STEP_PLAN, STEP_START, STEP_FORK, STEP_SUPERVISE, STEP_COUNT };
+
+enum event_type { EVENT_STARTED = 1, EVENT_FAILED = 2, EVENT_EXITED = 3 };
+
+/* One record on the status descriptor; fixed size, native byte order (docs/plan-format.md). */
+struct event {
+	uint32_t size, type;
+	uint64_t time_ns; /* CLOCK_REALTIME */
+	int32_t pid;	  /* the child, as the launcher sees it */
+	int32_t code;	  /* EXITED: exit code, or -1 */
+	int32_t signal;	  /* EXITED: signal, or 0 */
+	int32_t op, error, detail, step; /* FAILED: as in struct failure */
+	int32_t reserved[5];
+};
+
+_Static_assert(sizeof(struct event) == 64, "docs/plan-format.md");
+
+/* A page that child and supervisor share until exec gives the child another memory. The child tells its way here
+ * and not by a pipe, since the filter may not let it write; a close-on-exec pipe only marks the moment. */
+struct progress_page {
+	int32_t op; /* the op that is being carried out; that of the last COMMAND op when exec succeeded */
+	int32_t failed;
+	struct failure failure;
+};
+
+/* Where reports go; one per process, set up by main and changed after the fork. */
+struct reporter {
+	const struct plan *plan; /* NULL until it is checked */
+	const char *plan_error;
+	struct progress_page *page; /* in the child; NULL in the launcher */
+	int status_fd;		    /* -1: none */
+	bool status_json;
+	bool quiet;
+};
+
+extern struct reporter reporter;
+
+_Noreturn void fail(int op, int error, int detail);			/* an op of the plan failed */
+_Noreturn void fail_step(enum launcher_step step, int error, int detail); /* the launcher itself failed */
+_Noreturn void fail_with(const struct failure *failure);
+int exit_code_of(const struct failure *failure);
+void report_event(struct event *event);
+const char *reason_text(int error);
+const char *step_text(int step);
+
+static inline int op_index(const struct op *op)
+{
+	return (int)(op - reporter.plan->ops);
+}
+
+/* Fail the op if a call returned -errno; otherwise give the result on. */
+static inline long must(const struct op *op, long result)
+{
+	if (result < 0)
+		fail(op_index(op), (int)-result, 0);
+	return result;
+}
+
+#endif

@@ -1,0 +1,105 @@
+/* supervise.c: the supervisor: forwards signals, stops with the child, tells how it ended, exits as it did. */
+#include "supervise.h"
+
+#include "report.h"
+#include "sys.h"
+
+#include <linux/poll.h>
+#include <linux/wait.h>
+
+enum { SIGNAL_KILL = 9, SIGNAL_CHILD = 17, SIGNAL_STOP = 19, SENT_BY_KERNEL = 0x80 /* SI_KERNEL */ };
+enum { EXIT_SIGNAL_BASE = 128 };
+
+/* wait status bits, wait(2) */
+static bool has_exited(int status) { return (status & 0x7f) == 0; }
+static bool is_stopped(int status) { return (status & 0xff) == 0x7f; }
+static int exit_code(int status) { return (status >> 8) & 0xff; }
+static int death_signal(int status) { return status & 0x7f; }
+
+/* The pipe has ended: exec succeeded, a step failed, or the child died on the way; the shared page tells which. */
+static void read_start(struct watched *watched)
+{
+	const struct op *reached = reporter.plan->ops + watched->page->op;
+	struct event event = {.type = EVENT_STARTED, .pid = watched->pid};
+
+	sys_close(watched->exec_fd);
+	watched->exec_fd = -1;
+	if (watched->page->failed) {
+		sys4(__NR_wait4, watched->pid, 0, 0, 0);
+		fail_with(&watched->page->failure);
+	}
+	if (reached->code != OP_COMMAND)
+		fail(watched->page->op, REASON_CHILD_VANISHED, 0);
+	report_event(&event);
+}
+
+static _Noreturn void end_as_child(struct watched *watched, int status)
+{
+	struct event event = {.type = EVENT_EXITED, .pid = watched->pid, .code = -1};
+
+	if (has_exited(status))
+		event.code = exit_code(status);
+	else
+		event.signal = death_signal(status);
+	report_event(&event);
+	sys_exit(has_exited(status) ? event.code : EXIT_SIGNAL_BASE + event.signal);
+}
+
+static void reap(struct watched *watched)
+{
+	int status;
+
+	for (;;) {
+		long pid = sys4(__NR_wait4, watched->pid, addr(&status), WNOHANG | WUNTRACED, 0);
+
+		if (pid == -EINTR)
+			continue;
+		if (pid < 0)
+			fail_step(STEP_SUPERVISE, (int)-pid, 0);
+		if (pid == 0)
+			return;
+		if (is_stopped(status)) { /* stop as well, so that a shell sees a stopped job */
+			sys2(__NR_kill, sys0(__NR_getpid), SIGNAL_STOP);
+			continue;
+		}
+		if (watched->exec_fd >= 0)
+			read_start(watched);
+		end_as_child(watched, status);
+	}
+}
+
+/* What the terminal sends (SI_KERNEL) reaches the child by itself, as a member of the same foreground group. */
+static void forward(struct watched *watched)
+{
+	struct signalfd_siginfo info;
+
+	while (sys_read(watched->signal_fd, &info, sizeof info) == sizeof info) {
+		if (info.ssi_signo == SIGNAL_CHILD)
+			reap(watched);
+		else if (info.ssi_code != SENT_BY_KERNEL)
+			sys2(__NR_kill, watched->pid, (long)info.ssi_signo);
+	}
+}
+
+_Noreturn void supervise(struct watched *watched)
+{
+	for (;;) {
+		struct pollfd polled[] = {
+			{.fd = watched->signal_fd, .events = POLLIN},
+			{.fd = watched->exec_fd, .events = POLLIN},
+			{.fd = watched->parent_fd, .events = POLLIN},
+		};
+		long ready = sys3(__NR_poll, addr(polled), 3, -1);
+
+		if (ready < 0 && ready != -EINTR)
+			fail_step(STEP_SUPERVISE, (int)-ready, 0);
+		if (polled[2].revents) {
+			sys2(__NR_kill, watched->pid, SIGNAL_KILL);
+			watched->parent_fd = -1;
+		}
+		if (polled[1].revents)
+			read_start(watched);
+		if (polled[0].revents)
+			forward(watched);
+	}
+}

@@ -1,0 +1,310 @@
+"""The plan: the straight-line program that the native launcher carries out, as a frozen value.
+
+An op's fields are those of its record in the byte format (docs/plan-format.md); the constructors below give them
+names. sandbox/launcher/ops.def is the other side of the table; a test holds both together.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sandbox.grants import Access, FdType
+
+MAX_SLOTS: Final = 512
+MAX_ENV_OPS: Final = 4096
+MAX_FILTERS: Final = 4
+MAX_COMMANDS: Final = 64
+MAX_ARGS: Final = 1 << 18
+MAX_FILTER_LENGTH: Final = 4096
+_OPEN_FLAGS: Final = {
+    Access.READ: os.O_RDONLY,
+    Access.WRITE: os.O_WRONLY,
+    Access.APPEND: os.O_WRONLY | os.O_APPEND,
+    Access.READ_WRITE: os.O_RDWR,
+}
+_ACCESS_CODES: Final[dict[Access | None, int]] = {None: 0} | {access: i + 1 for i, access in enumerate(Access)}
+
+
+class Data(enum.Enum):
+    """What an op's data is."""
+
+    NONE = "none"
+    TEXT = "text"
+    FILTER = "filter"
+    ARGV = "argv"
+
+
+class OpCode(enum.IntEnum):
+    """The ops; the high byte is the phase, and a plan's codes never descend."""
+
+    STATUS = 0x0101
+    DIE_WITH_PARENT = 0x0102
+    STDIO = 0x0301
+    INHERIT = 0x0302
+    FILE = 0x0303
+    SECRET_FILE = 0x0304
+    SECRET_ENV = 0x0305
+    PLACE = 0x0501
+    SWEEP = 0x0502
+    VERIFY = 0x0503
+    SIGNALS = 0x0601
+    UMASK = 0x0602
+    CHDIR = 0x0603
+    ENV_KEEP = 0x0604
+    ENV_SET = 0x0605
+    NO_NEW_PRIVS = 0x0701
+    EXEC_ONCE = 0x0702
+    FILTER = 0x0703
+    COMMAND = 0x0801
+    EXEC = 0x0802
+
+
+@dataclass(frozen=True, slots=True)
+class OpRule:
+    """How often an op comes, what it carries, and the step that messages name."""
+
+    step: str
+    least: int
+    most: int
+    data: Data = Data.NONE
+
+
+RULES: Final[dict[OpCode, OpRule]] = {
+    OpCode.STATUS: OpRule("status", 0, 1),
+    OpCode.DIE_WITH_PARENT: OpRule("parent", 0, 1),
+    OpCode.STDIO: OpRule("stdio", 1, 1),
+    OpCode.INHERIT: OpRule("inherit", 0, MAX_SLOTS),
+    OpCode.FILE: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
+    OpCode.SECRET_FILE: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
+    OpCode.SECRET_ENV: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
+    OpCode.PLACE: OpRule("place", 0, MAX_SLOTS),
+    OpCode.SWEEP: OpRule("sweep", 1, 1),
+    OpCode.VERIFY: OpRule("verify", 1, 1),
+    OpCode.SIGNALS: OpRule("signals", 1, 1),
+    OpCode.UMASK: OpRule("umask", 1, 1),
+    OpCode.CHDIR: OpRule("chdir", 0, 1, Data.TEXT),
+    OpCode.ENV_KEEP: OpRule("environment", 0, MAX_ENV_OPS, Data.TEXT),
+    OpCode.ENV_SET: OpRule("environment", 0, MAX_ENV_OPS, Data.TEXT),
+    OpCode.NO_NEW_PRIVS: OpRule("no_new_privs", 1, 1),
+    OpCode.EXEC_ONCE: OpRule("exec_once", 0, 1),
+    OpCode.FILTER: OpRule("filter", 1, MAX_FILTERS, Data.FILTER),
+    OpCode.COMMAND: OpRule("exec", 1, MAX_COMMANDS, Data.TEXT),
+    OpCode.EXEC: OpRule("exec", 1, 1, Data.ARGV),
+}
+MANDATORY: Final = frozenset(code for code, rule in RULES.items() if rule.least)
+OBTAINING: Final = frozenset({OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV})
+
+
+class StatusFormat(enum.IntEnum):
+    """How the status descriptor is written: fixed records for programs, JSON lines for people's tools."""
+
+    RECORDS = 1
+    JSON = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One op. `label` and `hint` are the object and the advice of a failure message."""
+
+    code: OpCode
+    a: int = 0
+    b: int = 0
+    c: int = 0
+    flags: int = 0
+    data: bytes = b""
+    label: str = ""
+    hint: str = ""
+
+    @property
+    def step(self) -> str:
+        """The step that a failure of this op names."""
+        return RULES[self.code].step
+
+    def describe(self) -> str:
+        """Return one line that says what the launcher does."""
+        return f"{self.code.name.lower():15} {_DESCRIBE[self.code](self)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The ops in their order. quiet: failures go to the status descriptor only, not to standard error."""
+
+    ops: tuple[Op, ...]
+    quiet: bool = False
+
+    def describe(self) -> tuple[str, ...]:
+        """Return one line per op."""
+        return tuple(op.describe() for op in self.ops)
+
+    def only(self, code: OpCode) -> tuple[Op, ...]:
+        """Return the ops of that code."""
+        return tuple(op for op in self.ops if op.code is code)
+
+
+def _text(data: bytes) -> str:
+    return os.fsdecode(data)
+
+
+def _types(mask: int) -> str:
+    return ", ".join(str(fd_type) for fd_type in FdType if mask & fd_type.bit)
+
+
+def _open_words(op: Op) -> str:
+    access = next(access for access, flags in _OPEN_FLAGS.items() if flags == op.b & (os.O_ACCMODE | os.O_APPEND))
+    flags = [word for word, bit in (("create", os.O_CREAT), ("truncate", os.O_TRUNC)) if op.b & bit]
+    return ", ".join([str(access), *flags])
+
+
+def _arguments(op: Op) -> str:
+    return " ".join(repr(_text(argument)) for argument in op.data.split(b"\0")[:-1])
+
+
+def _access_word(op: Op) -> str:
+    return next((f", {access}" for access, code in _ACCESS_CODES.items() if access and code == op.flags), "")
+
+
+_DESCRIBE: Final = {
+    OpCode.STATUS: lambda op: f"write {StatusFormat(op.b).name.lower()} to descriptor {op.a}",
+    OpCode.DIE_WITH_PARENT: lambda op: f"end when process {op.a} ends",
+    OpCode.STDIO: lambda op: f"0, 1, 2 exist and are each one of: {_types(op.a)}",
+    OpCode.INHERIT: lambda op: f"slot {op.a}: the caller's {op.b}, if it is one of: {_types(op.c)}{_access_word(op)}",
+    OpCode.FILE: lambda op: f"slot {op.a}: open {_text(op.data)!r} for {_open_words(op)}",
+    OpCode.SECRET_FILE: lambda op: f"slot {op.a}: copy {_text(op.data)!r} into a sealed memfd",
+    OpCode.SECRET_ENV: lambda op: f"slot {op.a}: copy variable {_text(op.data)} into a sealed memfd",
+    OpCode.PLACE: lambda op: f"slot {op.a} becomes descriptor {op.b}",
+    OpCode.SWEEP: lambda _: "close every descriptor but 0, 1, 2 and the placed ones",
+    OpCode.VERIFY: lambda _: "read the table back and compare it with this plan",
+    OpCode.SIGNALS: lambda _: "default dispositions, nothing blocked",
+    OpCode.UMASK: lambda op: f"{op.a:03o}",
+    OpCode.CHDIR: lambda op: repr(_text(op.data)),
+    OpCode.ENV_KEEP: lambda op: f"keep {_text(op.data)}",
+    OpCode.ENV_SET: lambda op: f"set {_text(op.data)}",
+    OpCode.NO_NEW_PRIVS: lambda _: "set; set-uid files and file capabilities give nothing",
+    OpCode.EXEC_ONCE: lambda _: "the command itself, and no program after it",
+    OpCode.FILTER: lambda op: f"load {len(op.data) // 8} instructions",
+    OpCode.COMMAND: lambda op: f"try {_text(op.data)!r}",
+    OpCode.EXEC: lambda op: f"with arguments {_arguments(op)}",
+}
+
+
+def status(fd: int, form: StatusFormat) -> Op:
+    """Write records of the run to the caller's descriptor `fd`; the launcher takes it over."""
+    hint = "give a descriptor that is open"
+    return Op(OpCode.STATUS, a=fd, b=form, label=f"status descriptor {fd}", hint=hint)
+
+
+def die_with_parent(pid: int) -> Op:
+    """End the sandbox when process `pid`, the launcher's parent, ends."""
+    return Op(OpCode.DIE_WITH_PARENT, a=pid, label=f"process {pid}")
+
+
+def stdio(types: Sequence[FdType] | frozenset[FdType]) -> Op:
+    """Refuse standard streams that are of none of `types`."""
+    hint = "redirect it from or to a file, a pipe, a socket or a terminal"
+    return Op(OpCode.STDIO, a=mask_of(types), label="standard stream", hint=hint)
+
+
+def mask_of(types: Sequence[FdType] | frozenset[FdType]) -> int:
+    """Return the type mask of some types."""
+    return sum(fd_type.bit for fd_type in set(types))
+
+
+def inherit(slot: int, fd: int, types: frozenset[FdType], access: Access | None, label: str) -> Op:
+    """Take the caller's descriptor `fd` if it is of one of the types and has exactly the access."""
+    hint = "open it in the caller, or declare its type and access as they are"
+    return Op(
+        OpCode.INHERIT, a=slot, b=fd, c=mask_of(types), flags=_ACCESS_CODES[access], label=label, hint=hint
+    )  # fmt: skip
+
+
+def file(slot: int, path: str, access: Access, *, create: bool, truncate: bool, label: str) -> Op:
+    """Open a regular file once."""
+    flags = _OPEN_FLAGS[access] | (os.O_CREAT if create else 0) | (os.O_TRUNC if truncate else 0)
+    hint = "check the path and who may open it" + ("" if create or access is Access.READ else ", or add create")
+    return Op(
+        OpCode.FILE, a=slot, b=flags, c=0o666 if create else 0, data=os.fsencode(path), label=label, hint=hint
+    )  # fmt: skip
+
+
+def secret_file(slot: int, path: str, label: str) -> Op:
+    """Copy a file into a sealed memfd."""
+    return Op(OpCode.SECRET_FILE, a=slot, data=os.fsencode(path), label=label, hint="check the path and who may read it")
+
+
+def secret_env(slot: int, variable: str, label: str) -> Op:
+    """Copy a variable of the caller's environment into a sealed memfd."""
+    hint = "set the variable for the caller"
+    return Op(OpCode.SECRET_ENV, a=slot, data=os.fsencode(variable), label=label, hint=hint)
+
+
+def place(slot: int, number: int, label: str) -> Op:
+    """Put a slot's descriptor at its number in the child."""
+    hint = "choose a lower number, or raise the hard limit of open files"
+    return Op(OpCode.PLACE, a=slot, b=number, label=label, hint=hint)
+
+
+def sweep() -> Op:
+    """Close everything that is not declared."""
+    return Op(OpCode.SWEEP, label="close_range", hint="the kernel must be 5.9 or newer, and no outer filter may refuse it")
+
+
+def verify() -> Op:
+    """Read the descriptor table back and compare it."""
+    return Op(OpCode.VERIFY, label="/proc/self/fd", hint="the launcher needs a readable /proc")
+
+
+def signals() -> Op:
+    """Default dispositions and an empty mask."""
+    return Op(OpCode.SIGNALS, label="signal mask")
+
+
+def umask(mask: int) -> Op:
+    """Set the file mode creation mask."""
+    return Op(OpCode.UMASK, a=mask, label=f"{mask:03o}")
+
+
+def chdir(path: str) -> Op:
+    """Change the working directory."""
+    return Op(OpCode.CHDIR, data=os.fsencode(path), label=path, hint="the folder must exist and be open to the user")
+
+
+def env_keep(pattern: str) -> Op:
+    """Keep the caller's variables of that name, or of names with that start when it ends in '*'."""
+    return Op(OpCode.ENV_KEEP, data=os.fsencode(pattern), label=pattern)
+
+
+def env_set(name: str, value: str) -> Op:
+    """Set a variable."""
+    return Op(OpCode.ENV_SET, data=os.fsencode(f"{name}={value}"), label=name)
+
+
+def no_new_privs() -> Op:
+    """No privilege by exec from here on."""
+    return Op(OpCode.NO_NEW_PRIVS, label="prctl")
+
+
+def exec_once() -> Op:
+    """Refuse every exec after the command's own."""
+    return Op(OpCode.EXEC_ONCE, label="filter")
+
+
+def filter_program(program: bytes) -> Op:
+    """Load a filter: struct sock_filter records."""
+    hint = "the kernel must have CONFIG_SECCOMP_FILTER"
+    return Op(OpCode.FILTER, data=program, label=f"{len(program) // 8} instructions", hint=hint)
+
+
+def command(path: str, name: str) -> Op:
+    """Try to execute `path`."""
+    return Op(OpCode.COMMAND, data=os.fsencode(path), label=name, hint="is it an executable file for this machine?")
+
+
+def execute(arguments: Sequence[str], name: str) -> Op:
+    """Fail: none of the candidates could be executed; carries the arguments for all of them."""
+    data = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
+    hint = "check the name, or the PATH that the profile keeps"
+    return Op(OpCode.EXEC, a=len(arguments), data=data, label=name, hint=hint)

@@ -1,0 +1,249 @@
+"""Plan <-> bytes, and events <- bytes. docs/plan-format.md is the layout; plan.c and report.h the other side."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from sandbox.errors import PlanError
+from sandbox.grants import FIRST_NUMBER, LAST_NUMBER
+from sandbox.plan import MAX_ARGS, MAX_FILTER_LENGTH, MAX_SLOTS, OBTAINING, RULES, Data, Op, OpCode, Plan, StatusFormat
+
+MAGIC: Final = b"SBXPLAN\n"
+VERSION: Final = 1
+QUIET: Final = 1
+MAX_SIZE: Final = 16 << 20
+_HEADER: Final = struct.Struct("<8sIIQIIIIII16s")
+_OP: Final = struct.Struct("<HHIIIIIII")
+_EVENT: Final = struct.Struct("<IIQiiiiiii20s")
+_CHECKSUM_WORD: Final = 2
+_MASK: Final = (1 << 64) - 1
+_OPEN_FLAGS: Final = os.O_ACCMODE | os.O_APPEND | os.O_CREAT | os.O_TRUNC
+HEADER_SIZE: Final = _HEADER.size
+OP_SIZE: Final = _OP.size
+EVENT_SIZE: Final = _EVENT.size
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of the status descriptor, as the launcher wrote it (struct event)."""
+
+    type: int
+    time_ns: int
+    pid: int
+    code: int
+    signal: int
+    op: int
+    error: int
+    detail: int
+    step: int
+
+
+def checksum(data: bytes) -> int:
+    """Return the plan's checksum: over 64-bit words, the checksum's own word taken as zero."""
+    value = 0x9E3779B97F4A7C15
+    for index, (word,) in enumerate(struct.iter_unpack("<Q", data)):
+        value = ((value ^ (0 if index == _CHECKSUM_WORD else word)) * 0xFF51AFD7ED558CCD) & _MASK
+        value = ((value << 29) | (value >> 35)) & _MASK
+    return value
+
+
+class _DataArea:
+    """The area behind the ops: offset 0 is the empty text; equal texts are stored once."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray(b"\0" * 8)
+        self._offsets: dict[bytes, int] = {b"\0": 0}
+
+    def add(self, data: bytes) -> int:
+        if data not in self._offsets:
+            self.bytes += b"\0" * (-len(self.bytes) % 8)
+            self._offsets[data] = len(self.bytes)
+            self.bytes += data
+        return self._offsets[data]
+
+    def add_text(self, text: bytes) -> int:
+        return self.add(text + b"\0")
+
+
+def _message(text: str) -> bytes:
+    """A label or hint as the launcher prints it: one line, valid UTF-8, bounded."""
+    clean = os.fsencode(text).decode("utf-8", "backslashreplace").replace("\0", "\\0").replace("\n", "\\n")
+    return clean[:300].encode()
+
+
+def encode(plan: Plan) -> bytes:
+    """Encode a plan.
+
+    Returns: its bytes, a multiple of 8.
+    Raises: PlanError if the launcher would refuse it.
+    """
+    area = _DataArea()
+    ops = bytearray()
+    for op in plan.ops:
+        kind = RULES[op.code].data
+        data = area.add_text(op.data) if kind is Data.TEXT else area.add(op.data) if op.data else 0
+        label, hint = area.add_text(_message(op.label)), area.add_text(_message(op.hint))
+        ops += _OP.pack(op.code, op.flags, op.a, op.b, op.c, data, len(op.data), label, hint)
+    area.bytes += b"\0" * (8 - len(area.bytes) % 8)
+    size = HEADER_SIZE + len(ops) + len(area.bytes)
+
+    def header(total: int) -> bytes:
+        return _HEADER.pack(
+            MAGIC, VERSION, QUIET if plan.quiet else 0, total, size, OP_SIZE, len(plan.ops), HEADER_SIZE,
+            HEADER_SIZE + len(ops), len(area.bytes), b"",
+        )  # fmt: skip
+
+    body = bytes(ops) + bytes(area.bytes)
+    encoded = header(checksum(header(0) + body)) + body
+    decode(encoded)
+    return encoded
+
+
+def decode(data: bytes) -> Plan:
+    """Decode and check a plan by the rules of the launcher's plan_check().
+
+    Raises: PlanError if it is malformed, out of order, or lacks a mandatory op.
+    """
+    flags, op_count, area = _check_header(data)
+    ops = tuple(_decode_op(data, index, area) for index in range(op_count))
+    for earlier, later in zip(ops, ops[1:], strict=False):
+        if later.code < earlier.code:
+            raise _refuse("an op is out of order")
+    _check_counts(ops)
+    _check_slots(ops)
+    return Plan(ops, quiet=bool(flags & QUIET))
+
+
+def _refuse(reason: str) -> PlanError:
+    return PlanError("", reason)
+
+
+def _check_header(data: bytes) -> tuple[int, int, bytes]:
+    if not HEADER_SIZE <= len(data) <= MAX_SIZE:
+        raise _refuse("its size is impossible")
+    magic, version, flags, total, size, op_size, count, op_offset, data_offset, data_size, reserved = (
+        _HEADER.unpack_from(data)
+    )
+    ops_end = HEADER_SIZE + count * OP_SIZE
+    checks = (
+        (magic == MAGIC, "this is not a plan"),
+        (version == VERSION, "it has another format version"),
+        (size == len(data) and size % 8 == 0, "it is truncated"),
+        (op_size == OP_SIZE and op_offset == HEADER_SIZE, "its ops have another layout"),
+        (ops_end <= size and data_offset == ops_end and data_size == size - ops_end, "its areas do not fit"),
+        (not flags & ~QUIET and not any(reserved), "a reserved field is used"),
+        (data_size > 0, "its data area is empty"),
+        (size % 8 != 0 or checksum(data) == total, "its checksum does not match"),
+        (data[-1] == 0, "its data area is not ended"),
+    )
+    for holds, reason in checks:
+        if not holds:
+            raise _refuse(reason)
+    return flags, count, data[ops_end:]
+
+
+def _c_string(area: bytes, offset: int) -> bytes:
+    return area[offset : area.index(b"\0", offset)]
+
+
+def _decode_op(data: bytes, index: int, area: bytes) -> Op:
+    code, flags, a, b, c, offset, length, label, hint = _OP.unpack_from(data, HEADER_SIZE + index * OP_SIZE)
+    if code not in RULES:
+        raise _refuse("an op is unknown")
+    if label >= len(area) or hint >= len(area):
+        raise _refuse("a message lies outside the data area")
+    payload = _decode_data(area, OpCode(code), a, offset, length)
+    texts = (os.fsdecode(_c_string(area, at)) for at in (label, hint))
+    op = Op(OpCode(code), a, b, c, flags, payload, *texts)
+    _check_fields(op)
+    return op
+
+
+def _decode_data(area: bytes, code: OpCode, count: int, offset: int, length: int) -> bytes:
+    kind = RULES[code].data
+    if kind is Data.NONE:
+        if offset or length:
+            raise _refuse("an op carries data that it does not take")
+        return b""
+    inside = offset < len(area) and (length < len(area) - offset if kind is Data.TEXT else length <= len(area) - offset)
+    payload = area[offset : offset + length]
+    if kind is Data.TEXT:
+        if not inside:
+            raise _refuse("a text lies outside the data area")
+        if _c_string(area, offset) != payload:
+            raise _refuse("a text is not ended where it should be")
+    elif kind is Data.FILTER:
+        if not inside or offset % 8:
+            raise _refuse("a filter lies outside the data area")
+        if not length or length % 8 or length // 8 > MAX_FILTER_LENGTH:
+            raise _refuse("a filter has a wrong size")
+    elif not inside or not length:
+        raise _refuse("the arguments lie outside the data area")
+    elif payload[-1] != 0:
+        raise _refuse("the arguments are not ended")
+    elif payload.count(0) != count or count > MAX_ARGS:
+        raise _refuse("the number of arguments is wrong")
+    return payload
+
+
+def _check_fields(op: Op) -> None:
+    if op.code in OBTAINING and op.a >= MAX_SLOTS:
+        raise _refuse("a slot is out of range")
+    if op.flags and op.code is not OpCode.INHERIT:
+        raise _refuse("an op carries flags that it does not take")
+    match op.code:
+        case OpCode.STATUS if op.b not in tuple(StatusFormat):
+            raise _refuse("the status format is unknown")
+        case OpCode.INHERIT if op.flags > 4 or op.b > 2**31 - 1:
+            raise _refuse("an inherited descriptor is out of range")
+        case OpCode.FILE if op.b & ~_OPEN_FLAGS or op.b & os.O_ACCMODE == os.O_ACCMODE or op.c > 0o777:
+            raise _refuse("open flags are unknown")
+        case OpCode.PLACE if op.a >= MAX_SLOTS or not FIRST_NUMBER <= op.b <= LAST_NUMBER:
+            raise _refuse("a number is out of range")
+        case OpCode.UMASK if op.a > 0o777:
+            raise _refuse("the umask is out of range")
+        case OpCode.ENV_SET if op.data.find(b"=") <= 0:
+            raise _refuse("a variable has no name")
+
+
+def _check_counts(ops: tuple[Op, ...]) -> None:
+    for code, rule in RULES.items():
+        count = sum(op.code is code for op in ops)
+        if count > rule.most:
+            raise _refuse("an op comes too often")
+        if count < rule.least:
+            raise PlanError(code.name.lower(), "a mandatory op is missing")
+
+
+def _check_slots(ops: tuple[Op, ...]) -> None:
+    sources = [op.b for op in ops if op.code is OpCode.INHERIT]
+    status = [op.a for op in ops if op.code is OpCode.STATUS]
+    numbers = [op.b for op in ops if op.code is OpCode.PLACE]
+    filled = [op.a for op in ops if op.code in OBTAINING]
+    placed = [op.a for op in ops if op.code is OpCode.PLACE]
+    if sources != sorted(set(sources)) or set(sources) & set(status):
+        raise _refuse("a descriptor is used twice")
+    if len(filled) != len(set(filled)):
+        raise _refuse("a slot is filled twice")
+    if numbers != sorted(set(numbers)):
+        raise _refuse("a number is used twice")
+    if len(placed) != len(set(placed)) or set(placed) - set(filled):
+        raise _refuse("a slot is placed that is not filled, or twice")
+    if set(filled) - set(placed):
+        raise _refuse("a slot is filled and not placed")
+
+
+def decode_record(data: bytes) -> Record:
+    """Decode one record of the status descriptor.
+
+    Raises: PlanError if it is not EVENT_SIZE bytes of this version's layout.
+    """
+    if len(data) != EVENT_SIZE:
+        raise PlanError("status record", f"it has {len(data)} bytes, not {EVENT_SIZE}")
+    size, kind, *fields = _EVENT.unpack(data)
+    if size != EVENT_SIZE:
+        raise PlanError("status record", "launcher and library are of different versions")
+    return Record(kind, *fields[:-1])
