@@ -93,7 +93,7 @@ class LaunchError(SandboxError):
 
     def __init__(self, step: str, obj: str, errno: int, reason: str = "", hint: str = "") -> None:
         super().__init__(step, obj, reason or os.strerror(errno), hint)
-        self.errno = errno
+        self.errno: int | None = errno
 
 
 class CommandNotFoundError(LaunchError, FileNotFoundError):

@@ -69,9 +69,18 @@ def residue(grant: Grant) -> tuple[str, ...]:
     metadata = "mode, owner, times and extended attributes can be changed as the file's owner may"
     match grant:
         case FileGrant(access=Access.READ):
-            return ("can: read, seek, map, lock", f"cannot: write through {n} itself", f"still: {reopen}", f"still: {metadata}")
+            return (
+                "can: read, seek, map, lock",
+                f"cannot: write through {n} itself",
+                f"still: {reopen}",
+                f"still: {metadata}",
+            )
         case FileGrant(access=Access.APPEND):
-            return ("can: append", f"still: O_APPEND can be cleared, then written anywhere; {reopen}", f"still: {metadata}")
+            return (
+                "can: append",
+                f"still: O_APPEND can be cleared, then written anywhere; {reopen}",
+                f"still: {metadata}",
+            )
         case FileGrant():
             return ("can: " + ("read, " if grant.access is Access.READ_WRITE else "") + "write, truncate, seek, lock",
                     f"still: {reopen}", f"still: {metadata}")  # fmt: skip

@@ -137,15 +137,17 @@ def checked(grant: Grant) -> Grant:
         raise GrantError(repr(grant.name), "not a grant name", "use a letter, then letters, digits, '_', '.', '-'")
     if grant.number is not None and not FIRST_NUMBER <= grant.number <= LAST_NUMBER:
         raise GrantError(
-            grant.name, f"number {grant.number} is out of range", f"use {FIRST_NUMBER} to {LAST_NUMBER}, or leave it out"
+            grant.name,
+            f"number {grant.number} is out of range",
+            f"use {FIRST_NUMBER} to {LAST_NUMBER}, or leave it out",
         )
     match grant:
         case InheritGrant(inherit=fd) if not 0 <= fd < 2**31:
             raise GrantError(grant.name, f"{fd} is not a descriptor", "give the number that the caller has open")
         case FileGrant(file=path) if not path or "\0" in path:
-            raise GrantError(grant.name, "the path is empty or holds a NUL byte", "write file = \"/a/path\"")
+            raise GrantError(grant.name, "the path is empty or holds a NUL byte", 'write file = "/a/path"')
         case FileGrant(access=Access.READ) if grant.create or grant.truncate:
-            raise GrantError(grant.name, "create and truncate need a writing access", "add access = \"write\"")
+            raise GrantError(grant.name, "create and truncate need a writing access", 'add access = "write"')
         case SecretGrant(secret=source) if source in ("", "env:") or "\0" in source or "=" in (grant.variable or ""):
             raise GrantError(grant.name, "the secret has no source", 'write secret = "/a/path" or "env:NAME"')
     return grant

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -167,7 +167,7 @@ def _access_word(op: Op) -> str:
     return next((f", {access}" for access, code in _ACCESS_CODES.items() if access and code == op.flags), "")
 
 
-_DESCRIBE: Final = {
+_DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.STATUS: lambda op: f"write {StatusFormat(op.b).name.lower()} to descriptor {op.a}",
     OpCode.DIE_WITH_PARENT: lambda op: f"end when process {op.a} ends",
     OpCode.STDIO: lambda op: f"0, 1, 2 exist and are each one of: {_types(op.a)}",
@@ -202,13 +202,13 @@ def die_with_parent(pid: int) -> Op:
     return Op(OpCode.DIE_WITH_PARENT, a=pid, label=f"process {pid}")
 
 
-def stdio(types: Sequence[FdType] | frozenset[FdType]) -> Op:
+def stdio(types: Collection[FdType]) -> Op:
     """Refuse standard streams that are of none of `types`."""
     hint = "redirect it from or to a file, a pipe, a socket or a terminal"
     return Op(OpCode.STDIO, a=mask_of(types), label="standard stream", hint=hint)
 
 
-def mask_of(types: Sequence[FdType] | frozenset[FdType]) -> int:
+def mask_of(types: Collection[FdType]) -> int:
     """Return the type mask of some types."""
     return sum(fd_type.bit for fd_type in set(types))
 
@@ -232,7 +232,8 @@ def file(slot: int, path: str, access: Access, *, create: bool, truncate: bool, 
 
 def secret_file(slot: int, path: str, label: str) -> Op:
     """Copy a file into a sealed memfd."""
-    return Op(OpCode.SECRET_FILE, a=slot, data=os.fsencode(path), label=label, hint="check the path and who may read it")
+    hint = "check the path and who may read it"
+    return Op(OpCode.SECRET_FILE, a=slot, data=os.fsencode(path), label=label, hint=hint)
 
 
 def secret_env(slot: int, variable: str, label: str) -> Op:
@@ -249,7 +250,8 @@ def place(slot: int, number: int, label: str) -> Op:
 
 def sweep() -> Op:
     """Close everything that is not declared."""
-    return Op(OpCode.SWEEP, label="close_range", hint="the kernel must be 5.9 or newer, and no outer filter may refuse it")
+    hint = "the kernel must be 5.9 or newer, and no outer filter may refuse it"
+    return Op(OpCode.SWEEP, label="close_range", hint=hint)
 
 
 def verify() -> Op:
@@ -303,7 +305,7 @@ def command(path: str, name: str) -> Op:
     return Op(OpCode.COMMAND, data=os.fsencode(path), label=name, hint="is it an executable file for this machine?")
 
 
-def execute(arguments: Sequence[str], name: str) -> Op:
+def execute(arguments: Collection[str], name: str) -> Op:
     """Fail: none of the candidates could be executed; carries the arguments for all of them."""
     data = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
     hint = "check the name, or the PATH that the profile keeps"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def decode(data: bytes) -> Plan:
     """
     flags, op_count, area = _check_header(data)
     ops = tuple(_decode_op(data, index, area) for index in range(op_count))
-    for earlier, later in zip(ops, ops[1:], strict=False):
+    for earlier, later in itertools.pairwise(ops):
         if later.code < earlier.code:
             raise _refuse("an op is out of order")
     _check_counts(ops)

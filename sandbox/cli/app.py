@@ -49,7 +49,9 @@ class ProfileName(click.ParamType):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer the names of the profiles that can be found."""
         found = available(default_search_path(os.environ))
-        return [CompletionItem(entry.name, help=entry.description) for entry in found if entry.name.startswith(incomplete)]
+        return [
+            CompletionItem(entry.name, help=entry.description) for entry in found if entry.name.startswith(incomplete)
+        ]
 
 
 class GrantType(click.ParamType):

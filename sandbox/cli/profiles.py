@@ -23,7 +23,9 @@ def list_(as_json: bool) -> None:
     """List the profiles by the order in which they are found; a shadowed one is marked."""
     found = available(default_search_path(os.environ))
     if as_json:
-        rows = [{"name": e.name, "path": str(e.path), "description": e.description, "shadowed": e.shadowed} for e in found]
+        rows = [
+            {"name": e.name, "path": str(e.path), "description": e.description, "shadowed": e.shadowed} for e in found
+        ]
         click.echo(json.dumps(rows, indent=2))
         return
     for entry in found:

@@ -125,7 +125,7 @@ static long fork_child(const struct plan *plan)
 	return pid;
 }
 
-/* The supervisor keeps no grant, no stream but standard error, no secret, and is no target for its child. */
+/* The supervisor keeps no grant, no stream but standard error, and no secret. */
 static void become_supervisor(const struct plan *plan, char **environment, struct watched *watched)
 {
 	int null = sys_open("/dev/null", O_RDWR | O_CLOEXEC, 0);
@@ -137,7 +137,6 @@ static void become_supervisor(const struct plan *plan, char **environment, struc
 		sys3(__NR_dup3, null, 1, 0);
 		sys_close(null);
 	}
-	sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
 	supervise(watched);
 }
 
@@ -169,6 +168,11 @@ static _Noreturn void launch(int plan_fd, char **environment)
 	watched.page = start.page;
 	start.launcher_pid = (int)sys0(__NR_getpid);
 	watched.exec_fd = ends[0];
+	/* Before the fork: the command must find no moment in which it can look into its supervisor. Its own exec makes
+	 * it dumpable again. */
+	failed = sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+	if (failed < 0)
+		fail_step(STEP_START, (int)-failed, 0);
 	watched.pid = (int)fork_child(&plan);
 	if (watched.pid == 0)
 		child_run(&plan, &start);

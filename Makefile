@@ -1,0 +1,77 @@
+# Each of `make demo`, `make test` and `make check` sets up all it needs, also on a bare Debian 12 machine.
+VENV := .venv
+PYTHON := $(VENV)/bin/python -P
+# What is tested is the installed wheel: no command may import the checkout's sandbox/ because it stands beside it.
+export PYTHONSAFEPATH := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# By content and not by time, so that a deleted, renamed or checked-out older file counts as a change.
+PACKAGE_SUM = find sandbox profiles pyproject.toml README.md LICENSE -name __pycache__ -prune -o -type f -print | \
+	LC_ALL=C sort | xargs sha256sum
+C_SOURCES = $(wildcard sandbox/launcher/*.c)
+C_WARNINGS = $(shell sed -n 's/^ *\(-W[a-z0-9=-]*\)$$/\1/p' sandbox/launcher/CMakeLists.txt)
+
+.PHONY: help demo test check bench setup clean
+
+help:
+	@echo 'make demo    run a program on real input in the sandbox, showing what was closed and granted'
+	@echo 'make test    all checks and tests; as root, the kernel tests also as an ordinary user'
+	@echo 'make check   lint, format, types, C warnings'
+	@echo 'make bench   measure start-up and memory against other launchers'
+	@echo 'make clean   remove everything that was built'
+
+demo: setup
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh docs/demo.sh
+
+test: check
+	$(PYTHON) -m pytest
+	@if [ "$$(id -u)" = 0 ]; then tests/kernel/run-as-ordinary-user; fi
+
+check: setup
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	@# The build has compiled it with -Werror already; this covers the harnesses, and a second compiler's opinion.
+	@for cc in gcc clang; do \
+		command -v $$cc >/dev/null || continue; \
+		case $$cc in clang) extra=-Wno-sign-conversion ;; *) extra= ;; esac; \
+		echo "$$cc -fsyntax-only sandbox/launcher/*.c"; \
+		for source in $(C_SOURCES); do \
+			$$cc -std=gnu11 -ffreestanding -fsyntax-only -Werror $(C_WARNINGS) $$extra $$source || exit 1; \
+		done; \
+	done
+
+bench: setup
+	$(PYTHON) tests/bench/bench.py
+
+# The system's own python3 comes first, since an ordinary user must be able to run it: the tests run as one, too.
+# Three steps, each skipped when its inputs are unchanged: the environment, the dependencies, the package.
+setup:
+	@tests/setup-system
+	@if ! $(VENV)/bin/python -c '' 2>/dev/null; then \
+		echo 'setup: making $(VENV)'; \
+		for base in /usr/bin/python3 python3; do \
+			$$base -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; base=; \
+		done; \
+		[ -n "$$base" ] || { echo >&2 'setup: python3: 3.11 or newer with venv is needed; install it'; exit 1; }; \
+		rm -rf $(VENV) && $$base -m venv $(VENV); \
+	fi
+	@sum=$$(sha256sum pyproject.toml); \
+	if [ "$$sum" != "$$(cat $(VENV)/dependencies.sum 2>/dev/null)" ]; then \
+		echo 'setup: installing the package and what its tests need'; \
+		$(PYTHON) -m pip install --quiet '.[test]' && \
+		$(PYTHON) -m pip install --quiet \
+			$$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])') \
+			$$(command -v cmake >/dev/null || echo cmake) && \
+		echo "$$($(PACKAGE_SUM))" >$(VENV)/package.sum && \
+		echo "$$sum" >$(VENV)/dependencies.sum; \
+	fi
+	@sum=$$($(PACKAGE_SUM)); \
+	if [ "$$sum" != "$$(cat $(VENV)/package.sum 2>/dev/null)" ]; then \
+		echo 'setup: building and installing the package'; \
+		$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --force-reinstall . && \
+		echo "$$sum" >$(VENV)/package.sum; \
+	fi
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find sandbox tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,308 @@
+"""The filter: what a policy decides for each call (`decide`), and the BPF programs that make the kernel decide so.
+
+The only importer of pyseccomp. A rule is the AND of its conditions, a filter the OR of its rules.
+
+Two programs are made, to be loaded one after the other, since libseccomp cannot express "allowed unless (argument &
+mask) == value" in a filter whose default is to refuse; the kernel takes the more restrictive answer of the two:
+
+1. argument rules: everything passes except what a rule names (EPERM);
+2. allow-list: what is allowed passes, known syscalls that are not get EPERM, unknown numbers ENOSYS.
+
+Arguments are 64 bits wide for a filter while the kernel looks at the low 32 bits of a descriptor, command or flag
+word, so every condition masks the upper half away.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, groupby
+from typing import Any, Final, TypeAlias
+
+from sandbox import bpf
+from sandbox.errors import InternalError, PlanError, UnsupportedError, UsageError
+from sandbox.syscall_table import NAMES, NUMBERS
+from sandbox.syscalls import ENOSYS_ALWAYS, GROUPS
+
+LOW32: Final = 0xFFFFFFFF
+# x32 calls have bit 30 of the number set (__X32_SYSCALL_BIT, asm/unistd.h). libseccomp refuses every number from there
+# up, not only those with the bit; none of them is a native call, so this is the rule here too. -1 is nobody's number:
+# the kernel uses it for a call that a tracer has cancelled.
+X32_FIRST: Final = 0x40000000
+NO_SYSCALL: Final = 0xFFFFFFFF
+
+F_SETFD: Final = 2  # linux/fcntl.h
+FD_CLOEXEC: Final = 1
+FIONCLEX: Final = 0x5450  # asm-generic/ioctls.h
+TIOCSTI: Final = 0x5412
+TIOCLINUX: Final = 0x541C
+SECCOMP_FILTER_FLAG_NEW_LISTENER: Final = 1 << 3  # linux/seccomp.h
+
+# linux/sched.h. CLONE_NEWTIME (0x80) is missing on purpose: clone(2) takes its low eight bits as the signal to send at
+# exit, so a time namespace can only be had from clone3 and unshare.
+CLONE_NEW: Final = {
+    "CLONE_NEWNS": 0x00020000,
+    "CLONE_NEWCGROUP": 0x02000000,
+    "CLONE_NEWUTS": 0x04000000,
+    "CLONE_NEWIPC": 0x08000000,
+    "CLONE_NEWUSER": 0x10000000,
+    "CLONE_NEWPID": 0x20000000,
+    "CLONE_NEWNET": 0x40000000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """The call goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errno:
+    """The call is not carried out and fails with this error number."""
+
+    number: int
+
+
+Verdict: TypeAlias = Allow | Errno
+ALLOW: Final = Allow()
+REFUSED: Final = Errno(errno.EPERM)
+ABSENT: Final = Errno(errno.ENOSYS)
+
+
+@dataclass(frozen=True, slots=True)
+class FilterPolicy:
+    """What a filter lets through: allowed syscalls, and reserved numbers that no call may overwrite.
+
+    Raises: UsageError for an unknown syscall, one of ENOSYS_ALWAYS, or a number that is no descriptor's.
+    """
+
+    allow: frozenset[str]
+    reserved: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be enforced."""
+        for name in sorted(self.allow):
+            if name not in NUMBERS or name in ENOSYS_ALWAYS:
+                reason = ENOSYS_ALWAYS.get(name, "no such syscall")
+                raise UsageError(f"filter: {name}", reason, "sandbox.syscalls.expand gives the right names")
+        for number in self.reserved:
+            if not 0 <= number < 2**31:
+                raise UsageError(f"filter: reserved number {number}", "not a descriptor", "use 0 to 2147483647")
+
+
+def decide(policy: FilterPolicy, arch: int, nr: int, args: Sequence[int]) -> Verdict:
+    """Return what the policy says about a call: the reference that programs and kernel are held against.
+
+    arch: AUDIT_ARCH_*. nr: the number, any 32 bits, signed or not. args: six values, any 64 bits.
+    """
+    nr &= LOW32
+    if arch & LOW32 != bpf.AUDIT_ARCH_X86_64 or (nr >= X32_FIRST and nr != NO_SYSCALL):
+        return REFUSED
+    name = NAMES.get(nr)
+    if name is None or name in ENOSYS_ALWAYS:
+        return ABSENT
+    if name not in policy.allow or _arguments_refused(policy, name, [arg & LOW32 for arg in args]):
+        return REFUSED
+    return ALLOW
+
+
+def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> bool:
+    match name:
+        case "fcntl":
+            return low[1] == F_SETFD and not low[2] & FD_CLOEXEC
+        case "ioctl":
+            return low[1] in (FIONCLEX, TIOCSTI, TIOCLINUX)
+        case "dup2" | "dup3":
+            return low[1] in policy.reserved
+        case "clone":
+            return "unshare" not in policy.allow and any(low[0] & flag for flag in CLONE_NEW.values())
+        case "seccomp":
+            return bool(low[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER)
+        case _:
+            return False
+
+
+def verdict_of(returned: int) -> Verdict:
+    """Return the verdict that a filter's raw return stands for.
+
+    Raises: InternalError for an action that our programs never return.
+    """
+    action, data = returned & bpf.ACTION_MASK, returned & bpf.DATA_MASK
+    if action == bpf.RET_ALLOW:
+        return ALLOW
+    if action == bpf.RET_ERRNO:
+        return Errno(data)
+    raise InternalError("filter", f"unexpected action {returned:#x}")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Holds if (argument `arg` & mask) == value; arg counts from 0."""
+
+    arg: int
+    mask: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A call of `syscall` for which all conditions hold is refused with EPERM."""
+
+    syscall: str
+    conditions: tuple[Condition, ...]
+
+
+def argument_rules(policy: FilterPolicy) -> tuple[Rule, ...]:
+    """Return the rules of the first program."""
+    return tuple(_argument_rules(policy))
+
+
+def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
+    yield Rule("fcntl", (Condition(1, LOW32, F_SETFD), Condition(2, FD_CLOEXEC, 0)))
+    for command in (FIONCLEX, TIOCSTI, TIOCLINUX):
+        yield Rule("ioctl", (Condition(1, LOW32, command),))
+    for number in sorted(set(policy.reserved)):
+        yield Rule("dup2", (Condition(1, LOW32, number),))
+        yield Rule("dup3", (Condition(1, LOW32, number),))
+    if "unshare" not in policy.allow:
+        for flag in CLONE_NEW.values():
+            yield Rule("clone", (Condition(0, flag, flag),))
+    # Who holds a listener can put descriptors into the processes below it, on any number, without close-on-exec
+    # (SECCOMP_IOCTL_NOTIF_ADDFD in seccomp_unotify(2)).
+    flag = SECCOMP_FILTER_FLAG_NEW_LISTENER
+    yield Rule("seccomp", (Condition(1, flag, flag),))
+
+
+def compile(policy: FilterPolicy) -> tuple[bytes, ...]:  # noqa: A001 - the verb for policy -> program
+    """Return the programs (arrays of struct sock_filter), in the order in which they are to be loaded.
+
+    The second refuses seccomp(2) unless it is allowed, so anything else that is to be loaded comes before it; the
+    first refuses SECCOMP_FILTER_FLAG_NEW_LISTENER, so a filter with a listener comes before both.
+
+    Establishes: the kernel will accept each program, and for every syscall of the table with zero arguments they
+    decide as `decide` does. (For all other calls that is what the tests show.)
+    Raises: UnsupportedError if libseccomp is missing, too old, or not for x86-64; InternalError if it miscompiled.
+    """
+    library = _library()
+    try:
+        programs = (_compile_argument_rules(library, policy), _compile_allow_list(library, policy))
+    except OSError as error:
+        raise InternalError("filter", f"libseccomp refused a rule: {error}") from error
+    _verify(policy, programs)
+    return programs
+
+
+def _library() -> Any:  # noqa: ANN401 - pyseccomp has no types
+    hint = "install libseccomp2 and pyseccomp"
+    try:
+        # Here and not on top: it looks for the C library by running programs, which takes longer than all the rest.
+        import pyseccomp
+    except (ImportError, RuntimeError) as error:
+        raise UnsupportedError("filter", "libseccomp 2.5 and pyseccomp", str(error), hint) from error
+    if (arch := pyseccomp.system_arch()) != bpf.AUDIT_ARCH_X86_64:
+        raise UnsupportedError("filter", "an x86-64 machine", f"architecture {arch:#x}")
+    try:
+        pyseccomp.SyscallFilter(pyseccomp.ALLOW).set_attr(pyseccomp.Attr.CTL_OPTIMIZE, 2)
+    except OSError as error:
+        raise UnsupportedError("filter", "libseccomp 2.5", "an older one", hint) from error
+    return pyseccomp
+
+
+def _compile_argument_rules(library: Any, policy: FilterPolicy) -> bytes:  # noqa: ANN401
+    program = _new_filter(library, library.ALLOW)
+    for rule in argument_rules(policy):
+        conditions = [library.Arg(c.arg, library.MASKED_EQ, c.mask, c.value) for c in rule.conditions]
+        program.add_rule(library.ERRNO(errno.EPERM), _number(library, rule.syscall), *conditions)
+    return _export(program)
+
+
+def _compile_allow_list(library: Any, policy: FilterPolicy) -> bytes:  # noqa: ANN401
+    program = _new_filter(library, library.ERRNO(errno.ENOSYS))
+    program.set_attr(library.Attr.CTL_OPTIMIZE, 2)  # a binary tree: about 15 steps instead of up to 380
+    for name in NUMBERS:
+        if name not in ENOSYS_ALWAYS:
+            action = library.ALLOW if name in policy.allow else library.ERRNO(errno.EPERM)
+            program.add_rule(action, _number(library, name))
+    return _export(program)
+
+
+def _new_filter(library: Any, default: int) -> Any:  # noqa: ANN401
+    program = library.SyscallFilter(default)
+    program.set_attr(library.Attr.ACT_BADARCH, library.ERRNO(errno.EPERM))
+    return program
+
+
+def _number(library: Any, name: str) -> int:  # noqa: ANN401
+    """Return the table's number, having asked libseccomp for its own.
+
+    By name it would not do: libseccomp gives -1 for a name newer than itself, and for a foreign one a negative pseudo
+    number, and takes both for a rule without complaint.
+    """
+    number, known = NUMBERS[name], library.resolve_syscall(library.Arch.X86_64, name)
+    if known >= 0 and known != number:
+        raise InternalError("filter", f"{name} is {number} in our table and {known} in libseccomp")
+    return number
+
+
+def _export(program: Any) -> bytes:  # noqa: ANN401
+    with os.fdopen(os.memfd_create("filter", os.MFD_CLOEXEC), "r+b") as file:
+        program.export_bpf(file)
+        file.seek(0)
+        return file.read()
+
+
+def _verify(policy: FilterPolicy, programs: Iterable[bytes]) -> None:
+    """Raise InternalError if the programs are not what the policy says; libseccomp has had bugs that weaken filters."""
+    try:
+        decoded = [bpf.validate(bpf.decode(program)) for program in programs]
+    except PlanError as error:
+        raise InternalError("filter", f"libseccomp made an invalid program: {error.reason}") from error
+    for name, number in NUMBERS.items():
+        data = bpf.SeccompData(number)
+        verdict = verdict_of(bpf.combine(bpf.run(program, data) for program in decoded))
+        if verdict != (wanted := decide(policy, data.arch, number, data.args)):
+            raise InternalError("filter", f"libseccomp made {verdict} of {wanted} for {name}")
+
+
+def describe(policy: FilterPolicy) -> tuple[str, ...]:
+    """Return the filter in words, one line per rule or group."""
+    return tuple(_describe(policy))
+
+
+def _describe(policy: FilterPolicy) -> Iterator[str]:
+    yield "EPERM: i386 and x32 calls"
+    yield "EPERM: fcntl(F_SETFD) without FD_CLOEXEC, ioctl(FIONCLEX): close-on-exec is not cleared"
+    if policy.reserved:
+        yield f"EPERM: dup2, dup3 onto {_ranges(policy.reserved)}: reserved numbers keep their grants"
+    yield "EPERM: ioctl(TIOCSTI), ioctl(TIOCLINUX): nothing is typed into a terminal"
+    if "unshare" not in policy.allow:
+        yield "EPERM: clone with a CLONE_NEW* flag: no new namespaces"
+    if "seccomp" in policy.allow:
+        yield "EPERM: seccomp with NEW_LISTENER: no descriptors put into other processes"
+    yield from _describe_groups(policy)
+    for reason, names in groupby(ENOSYS_ALWAYS, ENOSYS_ALWAYS.__getitem__):
+        yield f"ENOSYS: {', '.join(names)}: {reason}"
+    yield "ENOSYS: every number that is not in the table of Linux 6.18"
+
+
+def _describe_groups(policy: FilterPolicy) -> Iterator[str]:
+    refused: list[str] = []
+    for group in GROUPS.values():
+        own = [member for member in group.members if member in NUMBERS]
+        allowed = [member for member in own if member in policy.allow]
+        if own and len(allowed) == len(own):
+            yield f"allowed: {group.name}: {group.purpose}"
+        elif allowed:
+            yield f"allowed: of {group.name} only {', '.join(allowed)}"
+        elif own:
+            refused.append(f"EPERM: {group.name}: {group.reason or group.purpose}")
+    yield from refused
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Return numbers as text, with consecutive ones joined: `3-5, 9`."""
+    places = count()
+    runs = [list(run) for _, run in groupby(sorted(set(numbers)), lambda number: number - next(places))]
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

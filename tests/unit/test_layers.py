@@ -1,0 +1,141 @@
+"""Who may import whom: values at the bottom, effects at the edge, one importer for each third-party library."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+PACKAGE: Final = Path(__file__).resolve().parents[2] / "sandbox"
+
+# module -> the modules of ours that it may import. A new module needs a row here: decide its layer before its code.
+# `sandbox` stands for the public API (sandbox/__init__.py), `cli` for every module of sandbox/cli/.
+MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
+    module: frozenset(names.split())
+    for module, names in {
+        # Values: no effects.
+        "errors": "",
+        "grants": "errors",
+        "profile": "errors grants syscalls profile_files",
+        "plan": "errors grants",
+        # Tables and pure functions over values.
+        "syscall_table": "",
+        "syscalls": "errors syscall_table",
+        "bpf": "errors",
+        "seccomp": "errors syscall_table syscalls bpf",
+        "wire": "errors grants plan",
+        "build": "errors grants profile plan seccomp syscalls",
+        # Effects.
+        "profile_files": "errors",
+        "kernel": "errors grants plan wire",
+        "events": "errors grants plan wire",
+        "launch": "errors grants profile profile_files plan wire build events kernel",
+        # Views: they look at values and at the machine, and tell what is so; they change nothing.
+        "explain": "errors grants profile plan syscalls seccomp bpf build",
+        "probe": "errors grants profile plan syscalls seccomp build kernel launch",
+        # The edge.
+        "sandbox": "errors grants profile plan events launch explain probe",
+        "cli": "sandbox errors cli explain probe",
+        "__main__": "cli",
+    }.items()
+}
+
+# third-party library -> the one module, or folder, that imports it.
+IMPORTER: Final = {
+    "click": "cli",
+    "msgspec": "profile",
+    "pyseccomp": "seccomp",
+    "rich": "cli",
+}
+
+# Standard modules that make an effect; who has none may not import them. ctypes is for nobody: system calls are the
+# launcher's.
+EFFECTS: Final = frozenset(
+    {"asyncio", "fcntl", "mmap", "multiprocessing", "select", "socket", "subprocess", "threading"}
+)
+WITHOUT_EFFECTS: Final = frozenset(
+    {"errors", "grants", "profile", "plan", "syscall_table", "syscalls", "bpf", "seccomp", "wire", "build"}
+)
+
+
+def module_of(path: Path) -> str:
+    """Return the name that a source file has in MAY_IMPORT."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return "sandbox" if parts == ("__init__",) else parts[0]
+
+
+def imports_of(tree: ast.AST) -> Iterator[str]:
+    """Yield the dotted name of every import, lazy and type-checking ones included; `from a import b` gives `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def violations(module: str, source: str) -> list[str]:
+    """Return what a module's imports break."""
+    found = []
+    for name in sorted(set(imports_of(ast.parse(source)))):
+        top, _, rest = name.partition(".")
+        if top == "sandbox":
+            # `from sandbox import run` is the public API, `from sandbox import grants` the module.
+            first = rest.partition(".")[0]
+            target = first if first in MAY_IMPORT else "sandbox"
+            if target not in MAY_IMPORT[module]:
+                found.append(f"{module} may not import {target}: add it to MAY_IMPORT only if the layering holds")
+        elif top == "ctypes" or (top in EFFECTS and module in WITHOUT_EFFECTS):
+            found.append(f"{module} may not import {top}")
+        elif top not in sys.stdlib_module_names and IMPORTER.get(top) != module:
+            found.append(f"{module} may not import {top}: its one importer is {IMPORTER.get(top, 'not declared')}")
+    return found
+
+
+SOURCES: Final = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_layers_module_imports_only_what_its_row_allows(path: Path) -> None:
+    module = module_of(path)
+    assert module in MAY_IMPORT, f"sandbox.{module} is new: add its row to MAY_IMPORT in {__file__}"
+    assert violations(module, path.read_text()) == []
+
+
+def test_layers_table_has_no_row_without_a_module() -> None:
+    assert set(MAY_IMPORT) == {module_of(path) for path in SOURCES}
+
+
+def test_layers_table_has_no_cycle_between_modules() -> None:
+    remaining = {module: set(names) - {module} for module, names in MAY_IMPORT.items()}
+    while free := {module for module, names in remaining.items() if not names}:
+        remaining = {module: names - free for module, names in remaining.items() if module not in free}
+    assert remaining == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "allowed"),
+    [
+        ("grants", "from sandbox.errors import GrantError", True),
+        ("grants", "from sandbox.profile import Profile", False),
+        ("grants", "from sandbox import profile", False),
+        ("errors", "import sandbox", False),
+        ("cli", "import sandbox", True),
+        ("cli", "from sandbox import run", True),
+        ("cli", "from sandbox.launch import run", False),
+        ("cli", "from sandbox.cli.output import table", True),
+        ("seccomp", "def f():\n    import pyseccomp", True),
+        ("launch", "def f():\n    import pyseccomp", False),
+        ("launch", "import numpy", False),
+        ("launch", "import subprocess", True),
+        ("plan", "import subprocess", False),
+        ("launch", "import ctypes", False),
+        ("launch", "from ctypes import CDLL", False),
+    ],
+)
+def test_layers_rule_refuses_and_allows(module: str, source: str, allowed: bool) -> None:
+    assert (violations(module, source) == []) is allowed
