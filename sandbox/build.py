@@ -9,6 +9,7 @@ from typing import Final
 
 from sandbox import plan as ops
 from sandbox import seccomp, syscalls
+from sandbox.caller import Caller
 from sandbox.errors import GrantError, PlanError, UsageError
 from sandbox.grants import (
     SAFE_TYPES,
@@ -23,7 +24,7 @@ from sandbox.grants import (
     variable_for,
 )
 from sandbox.plan import MAX_ARGS, MAX_COMMANDS, MAX_ENV_OPS, Op, Plan, StatusFormat
-from sandbox.profile import Caller, ExecPolicy, Profile, check, resolved
+from sandbox.profile import ExecPolicy, Profile, check
 
 DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
@@ -38,12 +39,12 @@ def build(
 ) -> Plan:
     """Compile a profile and a command into the plan that the launcher carries out.
 
+    profile: as profile.for_caller() returns it, every path absolute.
     status: the caller's descriptor for records of the run, and their form. quiet: failures go there only.
     Establishes: every grant is placed once at its number; the filter reserves exactly those numbers.
     Raises: ProfileError, GrantError, UsageError before anything is started; UnsupportedError without libseccomp.
     """
     check(profile)
-    profile = resolved(profile, caller)
     grants = number_grants(profile.grants)
     arguments = [substitute(_clean(word), grants) for word in command]
     if not arguments or not arguments[0]:

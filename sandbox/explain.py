@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from sandbox import seccomp
 from sandbox.build import build, environment_set, filter_policy, grant_label
+from sandbox.caller import Caller
 from sandbox.grants import Access, FileGrant, Grant, InheritGrant, SecretGrant, number_grants, number_of, variable_for
 from sandbox.plan import OpCode, Plan
-from sandbox.profile import Caller, ExecPolicy, Profile, check, resolved
+from sandbox.profile import ExecPolicy, Profile, check
 
 # What no profile of this version restrains; said in every explanation, so that nobody relies on it.
 NOT_PROTECTED = (
@@ -28,7 +29,6 @@ def explain(profile: Profile, command: Sequence[str], caller: Caller) -> Iterato
     Raises: what check and build raise.
     """
     check(profile)
-    profile = resolved(profile, caller)
     grants = number_grants(profile.grants)
     yield f"profile {profile.name} ({profile.source_path}): {profile.description}"
     yield ""

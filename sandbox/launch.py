@@ -14,12 +14,14 @@ from types import TracebackType
 from typing import IO, Any, Final, NoReturn, Self, TypeAlias
 
 from sandbox import wire
-from sandbox.build import Caller, build
+from sandbox.build import build
+from sandbox.caller import Caller
 from sandbox.errors import InternalError, UnsupportedError, UsageError
 from sandbox.events import Event, Exited, Failed, Started, event_of
 from sandbox.grants import Grant, InheritGrant, parse_grant
 from sandbox.plan import OpCode, Plan, StatusFormat
-from sandbox.profile import Profile, default_search_path, load, with_overrides
+from sandbox.profile import Profile, for_caller
+from sandbox.profile_files import default_search_path, load
 
 Command: TypeAlias = Sequence[str | os.PathLike[str]]
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -249,8 +251,9 @@ def _plan_for(
 ) -> Plan:
     if isinstance(profile, str):
         profile = load(profile, search=default_search_path(os.environ))
-    profile = with_overrides(profile, grants=grants, environment=env, chdir=None if cwd is None else os.fspath(cwd))
     caller = Caller.of_process(parent_pid=os.getpid())
+    folder = None if cwd is None else os.fspath(cwd)
+    profile = for_caller(profile, caller, grants=grants, set_variables=env, chdir=folder)
     words = [os.fspath(word) for word in command]
     return build(profile, words, caller, status=(status_fd, StatusFormat.RECORDS), quiet=True)
 

@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from sandbox.caller import Caller
 from sandbox.grants import Grant, parse_grant
-from sandbox.profile import Profile, available, default_search_path, load, with_overrides
+from sandbox.profile import Profile, for_caller
+from sandbox.profile_files import available, default_search_path, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,13 +93,13 @@ def profile_options(function: F) -> F:
 
 
 def chosen_profile(
-    profile: str, grants: tuple[Grant, ...], env: tuple[str, ...], chdir: str | None
+    caller: Caller, profile: str, grants: tuple[Grant, ...], env: tuple[str, ...], chdir: str | None
 ) -> Profile:  # fmt: skip
     """Load the profile and add what the command line says."""
+    loaded = load(profile, search=default_search_path(caller.environ))
     variables = dict(text.split("=", 1) for text in env if "=" in text)
-    kept = tuple(text for text in env if "=" not in text)
-    loaded = load(profile, search=default_search_path(os.environ))
-    return with_overrides(loaded, grants=grants, environment=variables, keep=kept, chdir=chdir)
+    kept = [text for text in env if "=" not in text]
+    return for_caller(loaded, caller, grants=grants, set_variables=variables, keep=kept, chdir=chdir)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,7 +7,8 @@ import os
 import click
 
 from sandbox.cli.app import ProfileName
-from sandbox.profile import check, default_search_path, load
+from sandbox.profile import check
+from sandbox.profile_files import default_search_path, load
 
 
 @click.command("check")

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from sandbox.build import Caller
+from sandbox.caller import Caller
 from sandbox.cli.app import chosen_profile, profile_options
 from sandbox.explain import explain
 from sandbox.grants import Grant
@@ -20,5 +20,5 @@ def command(
 ) -> None:  # fmt: skip
     """Print what the profile grants and refuses, its filter in words and, with COMMAND, the plan."""
     caller = Caller.of_process(parent_pid=os.getppid())
-    for line in explain(chosen_profile(profile, grants, env, chdir), command, caller):
+    for line in explain(chosen_profile(caller, profile, grants, env, chdir), command, caller):
         click.echo(line)

@@ -9,7 +9,7 @@ import click
 
 from sandbox.kernel import FEATURES
 from sandbox.probe import probe
-from sandbox.profile import available, default_search_path
+from sandbox.profile_files import available, default_search_path
 
 
 @click.command("probe")

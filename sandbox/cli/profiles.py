@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from sandbox.cli.app import ProfileName
-from sandbox.profile import available, default_search_path, format_profile, load, schema
+from sandbox.profile import format_profile, schema
+from sandbox.profile_files import available, default_search_path, load
 
 
 @click.group("profiles")

@@ -6,7 +6,8 @@ import os
 
 import click
 
-from sandbox.build import Caller, build
+from sandbox.build import build
+from sandbox.caller import Caller
 from sandbox.cli.app import chosen_profile, profile_options
 from sandbox.errors import UsageError
 from sandbox.grants import Grant
@@ -42,7 +43,7 @@ def command(
     # Taken before anything is opened that could get a number which the caller has closed.
     environment = original_environment()
     caller = Caller.of_process(parent_pid=os.getppid(), environ=environment)
-    chosen = chosen_profile(profile, grants, env, chdir)
+    chosen = chosen_profile(caller, profile, grants, env, chdir)
     status = None
     if status_fd is not None:
         if status_fd < 0:

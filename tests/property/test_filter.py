@@ -1,0 +1,94 @@
+"""For any policy and any call the compiled programs decide as the policy does; attenuation never allows more."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sandbox import bpf, seccomp
+from sandbox.seccomp import ALLOW, FilterPolicy, Verdict
+from sandbox.syscall_table import NUMBERS
+from sandbox.syscalls import ENOSYS_ALWAYS, GROUPS, expand
+
+# Compiling takes most of an example's time, so each one asks many calls.
+SETTINGS = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+FILTERABLE = sorted(NUMBERS.keys() - ENOSYS_ALWAYS.keys())
+WITH_ARGUMENTS = ("fcntl", "ioctl", "dup2", "dup3", "clone", "seccomp")
+
+U32 = st.integers(0, 2**32 - 1)
+ARCHES = st.one_of(st.just(bpf.AUDIT_ARCH_X86_64), st.sampled_from([bpf.AUDIT_ARCH_I386, 0x4000003E, 0xC00000B7]), U32)
+NUMBER = st.one_of(
+    st.sampled_from([NUMBERS[name] for name in WITH_ARGUMENTS]),
+    st.sampled_from(sorted(NUMBERS.values())),
+    st.integers(0, 600),
+    st.sampled_from(sorted(NUMBERS.values())).map(lambda number: number | seccomp.X32_FIRST),
+    st.integers(-4, 4),
+    U32,
+)
+HIGH = st.one_of(st.just(0), st.sampled_from([1, 2, 0x5450, 0x80000000, 0xFFFFFFFF]), U32)
+COMMANDS = [0, 1, 2, 3, seccomp.FIONCLEX, 0x5451, seccomp.TIOCSTI, seccomp.TIOCLINUX, 8, 9, 0x80000002, 0xFFFFFFFF]
+RESERVED = st.lists(st.one_of(st.integers(0, 12), st.integers(0, 65535), st.integers(0, 2**31 - 1)), max_size=12)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> FilterPolicy:
+    names = draw(st.lists(st.sampled_from([*GROUPS, *FILTERABLE]), max_size=30))
+    usual = draw(st.sampled_from([(), WITH_ARGUMENTS, ("@base", "@process", "@sandbox")]))
+    return FilterPolicy(expand([*names, *usual]), tuple(draw(RESERVED)))
+
+
+@st.composite
+def calls(draw: st.DrawFn, policy: FilterPolicy) -> bpf.SeccompData:
+    near = [number + bias for number in policy.reserved for bias in (-1, 0, 1) if number + bias >= 0]
+    flags = st.lists(st.sampled_from([*seccomp.CLONE_NEW.values(), 17, 0x80, 0x100, 0x10000])).map(sum)
+    low = st.one_of(st.sampled_from([*COMMANDS, *near]), flags.map(lambda flag: flag & 0xFFFFFFFF), U32)
+    wide = st.builds(lambda upper, lower: upper << 32 | lower, HIGH, low)
+    args = draw(st.tuples(wide, wide, wide, wide, wide, wide))
+    return bpf.SeccompData(draw(NUMBER), draw(ARCHES), args, draw(st.integers(0, 2**64 - 1)))
+
+
+def decoded(policy: FilterPolicy) -> list[bpf.Program]:
+    return [bpf.validate(bpf.decode(program)) for program in seccomp.compile(policy)]
+
+
+def simulate(programs: list[bpf.Program], data: bpf.SeccompData) -> Verdict:
+    return seccomp.verdict_of(bpf.combine(bpf.run(program, data) for program in programs))
+
+
+@SETTINGS
+@given(st.data(), policies())
+def test_filter_any_call_decided_as_the_policy_says(data: st.DataObject, policy: FilterPolicy) -> None:
+    programs = decoded(policy)
+    for call in data.draw(st.lists(calls(policy), min_size=20, max_size=40)):
+        assert simulate(programs, call) == seccomp.decide(policy, call.arch, call.nr, call.args), call
+
+
+@SETTINGS
+@given(st.data(), policies())
+def test_filter_attenuated_policy_never_allows_more(data: st.DataObject, policy: FilterPolicy) -> None:
+    kept = data.draw(st.frozensets(st.sampled_from(sorted(policy.allow)))) if policy.allow else policy.allow
+    more_reserved = (*policy.reserved, *data.draw(RESERVED))
+    attenuated = FilterPolicy(kept, more_reserved)
+    before, after = decoded(policy), decoded(attenuated)
+    for call in data.draw(st.lists(calls(attenuated), min_size=20, max_size=40)):
+        if simulate(after, call) == ALLOW:
+            assert simulate(before, call) == ALLOW, call
+
+
+@settings(max_examples=10, deadline=None)
+@given(policies())
+def test_filter_every_syscall_decided_as_the_policy_says(policy: FilterPolicy) -> None:
+    programs = decoded(policy)
+    patterns = [(0,) * 6, (2,) * 6, (2**64 - 1,) * 6, (0, 2, 0, 0, 0, 0), (2**32,) * 6, (0, 3 << 32 | 4, 0, 0, 0, 0)]
+    for number in [*range(-1, 600), *(seccomp.X32_FIRST | number for number in range(600))]:
+        for a, b, c, d, e, f in patterns:
+            call = bpf.SeccompData(number, args=(a, b, c, d, e, f))
+            assert simulate(programs, call) == seccomp.decide(policy, call.arch, number, call.args), call
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=64).map(lambda raw: raw[: len(raw) // 8 * 8]))
+def test_bpf_decode_and_encode_are_inverse(raw: bytes) -> None:
+    assert bpf.encode(bpf.decode(raw)) == raw

@@ -1,0 +1,233 @@
+"""The filter: a table of calls with their verdicts, held against `decide` and against the compiled programs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from sandbox import bpf, seccomp
+from sandbox.errors import InternalError, UnsupportedError, UsageError
+from sandbox.seccomp import ABSENT, ALLOW, REFUSED, FilterPolicy, Verdict
+from sandbox.syscall_table import NUMBERS
+from sandbox.syscalls import expand
+
+X86_64, I386, ARM64 = bpf.AUDIT_ARCH_X86_64, bpf.AUDIT_ARCH_I386, 0xC00000B7
+GARBAGE = 0xDEADBEEF_00000000
+POLICY = FilterPolicy(expand(["@base", "@process", "@file-io", "@sandbox", "mseal"]), reserved=(3, 4, 9, 1000))
+WITH_NAMESPACES = replace(POLICY, allow=POLICY.allow | {"unshare"})
+
+
+@cache
+def decoded(program: bytes) -> bpf.Program:
+    return bpf.validate(bpf.decode(program))
+
+
+def simulate(programs: tuple[bytes, ...], data: bpf.SeccompData) -> Verdict:
+    return seccomp.verdict_of(bpf.combine(bpf.run(decoded(program), data) for program in programs))
+
+
+@pytest.fixture(scope="module")
+def programs() -> tuple[bytes, ...]:
+    return seccomp.compile(POLICY)
+
+
+@pytest.fixture(scope="module")
+def programs_with_namespaces() -> tuple[bytes, ...]:
+    return seccomp.compile(WITH_NAMESPACES)
+
+
+# Names, arguments and verdict of calls; each refused one has an allowed one beside it that differs in what is refused.
+CASES = [
+    ("fcntl", (5, 2, 0), REFUSED),
+    ("fcntl", (5, 2, 2), REFUSED),
+    ("fcntl", (5, 2, 0xFFFFFFFE), REFUSED),
+    ("fcntl", (5, 2 | GARBAGE, GARBAGE), REFUSED),
+    ("fcntl", (5 | GARBAGE, 2, 1 << 32), REFUSED),
+    ("fcntl", (5, 2, 1), ALLOW),
+    ("fcntl", (5, 2, 3), ALLOW),
+    ("fcntl", (5, 2 | GARBAGE, 1 | GARBAGE), ALLOW),
+    ("fcntl", (5, 1, 0), ALLOW),
+    ("fcntl", (5, 3, 0), ALLOW),
+    ("fcntl", (5, 0, 0), ALLOW),
+    ("fcntl", (5, 2 << 32, 0), ALLOW),
+    ("ioctl", (5, 0x5450, 0), REFUSED),
+    ("ioctl", (5, 0x5450 | GARBAGE, 0), REFUSED),
+    ("ioctl", (5, 0x5451, 0), ALLOW),
+    ("ioctl", (5, 0x5412, 0), REFUSED),
+    ("ioctl", (5, 0x541C | GARBAGE, 0), REFUSED),
+    ("ioctl", (5, 0x5413, 0), ALLOW),
+    ("ioctl", (0x5412, 0, 0x5412), ALLOW),
+    ("dup2", (0, 3), REFUSED),
+    ("dup2", (0, 9 | GARBAGE), REFUSED),
+    ("dup2", (0, 1000), REFUSED),
+    ("dup2", (0, 5), ALLOW),
+    ("dup2", (3, 5), ALLOW),
+    ("dup2", (0, 2), ALLOW),
+    ("dup2", (0, 5 | 3 << 32), ALLOW),
+    ("dup3", (0, 4, 0o2000000), REFUSED),
+    ("dup3", (0, 4 | GARBAGE, 0), REFUSED),
+    ("dup3", (4, 10, 3), ALLOW),
+    ("dup", (3,), ALLOW),
+    *(("clone", (flag | 17,), REFUSED) for flag in seccomp.CLONE_NEW.values()),
+    ("clone", (0x7E020000 | GARBAGE,), REFUSED),
+    ("clone", (0x003D0F00,), ALLOW),
+    ("clone", (0x10000000 << 32 | 17,), ALLOW),
+    ("clone", (0x80 | 17,), ALLOW),
+    ("seccomp", (1, 8), REFUSED),
+    ("seccomp", (1, 8 | 1 | GARBAGE), REFUSED),
+    ("seccomp", (1, 1 | 2 | 4 | 16), ALLOW),
+    ("seccomp", (8, 0), ALLOW),
+    ("read", (), ALLOW),
+    ("mseal", (), ALLOW),
+    ("cachestat", (), ALLOW),
+    ("file_setattr", (), ALLOW),
+    ("ptrace", (), REFUSED),
+    ("unshare", (), REFUSED),
+    ("socket", (), REFUSED),
+    ("set_mempolicy_home_node", (), ALLOW),
+    ("open_tree_attr", (), REFUSED),
+    ("clone3", (), ABSENT),
+    ("openat2", (), ABSENT),
+    ("openat", (), ALLOW),
+    ("io_uring_setup", (), ABSENT),
+    ("io_uring_enter", (), ABSENT),
+    ("io_uring_register", (), ABSENT),
+]
+
+
+def padded(args: tuple[int, ...]) -> tuple[int, int, int, int, int, int]:
+    a, b, c, d, e, f = (*args, *[0] * (6 - len(args)))
+    return a, b, c, d, e, f
+
+
+@pytest.mark.parametrize(("name", "args", "verdict"), CASES)
+def test_filter_call_gets_its_verdict(
+    programs: tuple[bytes, ...], name: str, args: tuple[int, ...], verdict: Verdict
+) -> None:
+    data = bpf.SeccompData(NUMBERS[name], X86_64, padded(args))
+    assert seccomp.decide(POLICY, data.arch, data.nr, data.args) == verdict
+    assert simulate(programs, data) == verdict
+
+
+@pytest.mark.parametrize(
+    ("arch", "nr", "verdict"),
+    [
+        (X86_64, 0, ALLOW),
+        (I386, 0, REFUSED),
+        (I386, 3, REFUSED),
+        (ARM64, 0, REFUSED),
+        (0, 0, REFUSED),
+        (X86_64, 0x40000000, REFUSED),
+        (X86_64, 0x40000000 | 72, REFUSED),
+        (X86_64, 0x40000000 | 512, REFUSED),
+        (X86_64, 0x3FFFFFFF, ABSENT),
+        (X86_64, 0x80000000, REFUSED),
+        (X86_64, 0xC0000000, REFUSED),
+        (X86_64, 0xFFFFFFFE, REFUSED),
+        (X86_64, 0xFFFFFFFF, ABSENT),
+        (X86_64, -1, ABSENT),
+        (X86_64, 337, ABSENT),
+        (X86_64, 470, ABSENT),
+        (X86_64, 512, ABSENT),
+        (X86_64, 5000, ABSENT),
+    ],
+)
+def test_filter_foreign_and_unknown_numbers_get_their_verdict(
+    programs: tuple[bytes, ...], arch: int, nr: int, verdict: Verdict
+) -> None:
+    assert seccomp.decide(POLICY, arch, nr, (0,) * 6) == verdict
+    assert simulate(programs, bpf.SeccompData(nr, arch)) == verdict
+
+
+@pytest.mark.parametrize("flag", seccomp.CLONE_NEW.values())
+def test_filter_clone_with_namespaces_is_allowed_where_unshare_is(
+    programs_with_namespaces: tuple[bytes, ...], flag: int
+) -> None:
+    data = bpf.SeccompData(NUMBERS["clone"], args=padded((flag,)))
+    assert seccomp.decide(WITH_NAMESPACES, data.arch, data.nr, data.args) == ALLOW
+    assert simulate(programs_with_namespaces, data) == ALLOW
+
+
+def test_compile_makes_small_programs_that_the_kernel_takes(programs: tuple[bytes, ...]) -> None:
+    assert len(programs) == 2
+    assert [len(decoded(program)) < 600 for program in programs] == [True, True]
+    assert seccomp.compile(POLICY) == programs
+
+
+def test_compile_as_many_reserved_numbers_as_a_profile_can_have_fits() -> None:
+    policy = replace(POLICY, reserved=tuple(range(3, 3 + 512 * 127, 127)))
+    programs = seccomp.compile(policy)
+    for number in (*policy.reserved, 2, 4, 65000, 65535):
+        for name in ("dup2", "dup3"):
+            data = bpf.SeccompData(NUMBERS[name], args=padded((0, number)))
+            assert simulate(programs, data) == (REFUSED if number in policy.reserved else ALLOW)
+
+
+def test_compile_the_hot_calls_take_few_steps(programs: tuple[bytes, ...]) -> None:
+    for name in ("read", "write", "openat", "close", "futex", "mmap"):
+        words = bpf.SeccompData(NUMBERS[name]).words()
+        assert sum(bpf.execute(decoded(program), words).steps for program in programs) <= 36
+
+
+def test_compile_leaves_no_descriptor_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    seccomp.compile(POLICY)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_compile_without_library_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyseccomp", None)
+    with pytest.raises(UnsupportedError) as caught:
+        seccomp.compile(POLICY)
+    assert caught.value.feature == "filter"
+    assert "libseccomp" in caught.value.hint
+
+
+def test_verify_programs_of_another_policy_are_refused(programs: tuple[bytes, ...]) -> None:
+    seccomp._verify(POLICY, programs)
+    weaker = replace(POLICY, allow=POLICY.allow - {"mseal"})
+    with pytest.raises(InternalError, match="mseal"):
+        seccomp._verify(weaker, programs)
+    with pytest.raises(InternalError, match="made Allow"):
+        seccomp._verify(POLICY, programs[:1])
+    with pytest.raises(InternalError, match="invalid program"):
+        seccomp._verify(POLICY, [programs[0][:-8]])
+
+
+@pytest.mark.parametrize(
+    ("allow", "reserved", "word"),
+    [
+        ({"raed"}, (), "raed"),
+        ({"@base"}, (), "@base"),
+        ({"clone3"}, (), "clone3"),
+        ({"read"}, (-1,), "-1"),
+        ({"read"}, (2**31,), "2147483648"),
+    ],
+)
+def test_policy_what_cannot_be_enforced_is_refused(allow: set[str], reserved: tuple[int, ...], word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        FilterPolicy(frozenset(allow), reserved)
+    assert FilterPolicy(frozenset({"read"}), (0, 2**31 - 1)).reserved == (0, 2**31 - 1)
+
+
+def test_verdict_of_unexpected_action_is_refused() -> None:
+    assert seccomp.verdict_of(bpf.RET_ERRNO | 13) == seccomp.Errno(13)
+    with pytest.raises(InternalError):
+        seccomp.verdict_of(bpf.RET_LOG)
+
+
+def test_describe_says_what_is_allowed_and_refused() -> None:
+    text = "\n".join(seccomp.describe(POLICY))
+    assert "dup2, dup3 onto 3-4, 9, 1000" in text
+    assert "allowed: @base:" in text
+    assert "EPERM: @network" in text
+    assert "EPERM: @debug: takes descriptors" in text
+    assert "ENOSYS: io_uring_setup, io_uring_enter, io_uring_register:" in text
+    assert "CLONE_NEW*" in text
+    assert "CLONE_NEW*" not in "\n".join(seccomp.describe(WITH_NAMESPACES))
+    assert "allowed: of @namespace only unshare" in seccomp.describe(WITH_NAMESPACES)
+    assert "dup2" not in "\n".join(seccomp.describe(replace(POLICY, reserved=())))
