@@ -1,5 +1,7 @@
 """Run programs so that authority reaches them only by declared descriptors, or by those that somebody sent."""
 
+from sandbox.build import build as build_plan
+from sandbox.caller import Caller
 from sandbox.errors import (
     CommandNotExecutableError,
     CommandNotFoundError,
@@ -12,23 +14,29 @@ from sandbox.errors import (
     UnsupportedError,
     UsageError,
 )
-from sandbox.events import Exited, Failed, Started
-from sandbox.grants import Access, FdType, FileGrant, InheritGrant, SecretGrant, parse_grant
-from sandbox.launch import Popen, run
-from sandbox.profile import Profile
+from sandbox.events import Event, Exited, Failed, Started
+from sandbox.grants import Access, FdType, FileGrant, Grant, InheritGrant, SecretGrant, format_grant, parse_grant
+from sandbox.launch import Popen, original_environment, replace_process, run
+from sandbox.plan import Plan, StatusFormat
+from sandbox.profile import Profile, check, for_caller, format_profile, schema
+from sandbox.profile_files import available, default_search_path, load
 
 __all__ = [
     "Access",
+    "Caller",
     "CommandNotExecutableError",
     "CommandNotFoundError",
+    "Event",
     "Exited",
     "Failed",
     "FdType",
     "FileGrant",
+    "Grant",
     "GrantError",
     "InheritGrant",
     "InternalError",
     "LaunchError",
+    "Plan",
     "PlanError",
     "Popen",
     "Profile",
@@ -36,8 +44,20 @@ __all__ = [
     "SandboxError",
     "SecretGrant",
     "Started",
+    "StatusFormat",
     "UnsupportedError",
     "UsageError",
+    "available",
+    "build_plan",
+    "check",
+    "default_search_path",
+    "for_caller",
+    "format_grant",
+    "format_profile",
+    "load",
+    "original_environment",
     "parse_grant",
+    "replace_process",
     "run",
+    "schema",
 ]

@@ -6,112 +6,168 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from typing import Final
 
-from sandbox import seccomp
+from sandbox import seccomp, syscalls
 from sandbox.build import build, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
-from sandbox.grants import Access, FileGrant, Grant, InheritGrant, SecretGrant, number_grants, number_of, variable_for
+from sandbox.grants import (
+    Access,
+    FdType,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    SecretGrant,
+    number_grants,
+    number_of,
+    variable_for,
+)
 from sandbox.plan import OpCode, Plan
 from sandbox.profile import ExecPolicy, Profile, check
 
-# What no profile of this version restrains; said in every explanation, so that nobody relies on it.
-NOT_PROTECTED = (
-    "files: every path that the user may open can be opened",
-    "network: every address that the host reaches can be reached",
-    "processes: signals to the user's other processes are possible",
-    "later programs: what the command hands to programs that it starts is not yet swept",
-)
+# A caller may hold tens of thousands of descriptors; so many closed ones are named.
+MAX_CLOSED_LISTED: Final = 32
 
 
 def explain(profile: Profile, command: Sequence[str], caller: Caller) -> Iterator[str]:
     """Yield the lines of an explanation; with a command also its plan.
 
-    Raises: what check and build raise.
+    Raises: what check and build raise, before the first line.
     """
     check(profile)
+    plan = build(profile, command, caller) if command else None
+    return _explanation(profile, plan)
+
+
+def _explanation(profile: Profile, plan: Plan | None) -> Iterator[str]:
     grants = number_grants(profile.grants)
     yield f"profile {profile.name} ({profile.source_path}): {profile.description}"
-    yield ""
-    yield "Descriptors in the child:"
-    yield "  0, 1, 2  the caller's standard streams, /dev/null where it has none"
+    sections = {
+        "Descriptors of the child": _descriptors(grants),
+        "Environment": _environment(profile, grants),
+        "Process": _process(profile),
+        "Filter": iter(seccomp.describe(filter_policy(profile, grants))),
+        "Not protected by this version": not_protected(profile),
+        "Plan": iter(plan.describe() if plan else ()),
+    }
+    for title, lines in sections.items():
+        if title != "Plan" or plan:
+            yield from ("", f"{title}:", *(f"  {line}" for line in lines))
+
+
+def _descriptors(grants: Sequence[Grant]) -> Iterator[str]:
+    yield "0, 1, 2  the caller's standard streams, /dev/null where it has none"
     for grant in grants:
-        yield f"  {number_of(grant):<8} {grant_label(grant)}; told by {variable_for(grant.name)}"
-        yield from (f"             {line}" for line in residue(grant))
-    yield "  every other descriptor of the caller is closed"
-    yield ""
-    yield "Environment:"
-    yield "  kept from the caller: " + (", ".join(profile.environment.keep) or "nothing")
-    yield "  set: " + (", ".join(environment_set(profile, grants)) or "nothing")
-    yield ""
-    yield "Process:"
-    yield f"  umask {profile.process.umask:03o}, working directory {profile.process.chdir or 'the caller' + chr(39) + 's'}"
-    yield "  no new privileges; signal dispositions and mask as new"
-    if profile.process.exec is ExecPolicy.ONCE:
-        yield "  the command cannot start another program"
-    if profile.process.die_with_parent:
-        yield "  ends with the caller"
-    yield ""
-    yield "Filter:"
-    yield from (f"  {line}" for line in seccomp.describe(filter_policy(profile, grants)))
-    yield ""
-    yield "Not protected by this version:"
-    yield from (f"  {line}" for line in NOT_PROTECTED)
-    if command:
-        yield ""
-        yield "Plan:"
-        yield from (f"  {line}" for line in build(profile, command, caller).describe())
+        access = f", {grant.access}" if isinstance(grant, FileGrant) else ""
+        yield f"{number_of(grant):<8} {grant_label(grant)}{access}; told by {variable_for(grant.name)}"
+        yield from (f"           {line}" for line in residue(grant))
+    yield "every other descriptor of the caller is closed"
+
+
+def _environment(profile: Profile, grants: Sequence[Grant]) -> Iterator[str]:
+    yield "kept from the caller: " + (", ".join(profile.environment.keep) or "nothing")
+    yield "set: " + (", ".join(environment_set(profile, grants)) or "nothing")
+    yield "every other variable is removed"
+
+
+def _process(profile: Profile) -> Iterator[str]:
+    process = profile.process
+    yield f"umask {process.umask:03o}; working directory: {process.chdir or 'that of the caller'}"
+    yield "no new privileges: set-uid files and file capabilities give nothing"
+    yield "signals: default dispositions, nothing blocked"
+    if process.exec is ExecPolicy.ONCE:
+        yield "exec: the command itself, and no program after it"
+    if process.die_with_parent:
+        yield "ends with the process that starts it"
+
+
+def not_protected(profile: Profile) -> Iterator[str]:
+    """Yield what the profile leaves open, because this version has no means against it or because it allows it."""
+    allowed = syscalls.expand(profile.filter.allow)
+    if allowed & {"open", "openat", "creat"}:
+        yield "files: every path that the user may open can be opened"
+    if "connect" in allowed:
+        yield "network: every address that the host reaches can be reached"
+    if allowed & {"kill", "tkill", "tgkill"}:
+        yield "processes: the user's other processes can be signalled"
+    if profile.process.exec is not ExecPolicy.ONCE:
+        yield "later programs: what the command itself opens without close-on-exec reaches the programs that it starts"
+    yield "resources: nothing limits memory, processors, processes or time"
 
 
 def residue(grant: Grant) -> tuple[str, ...]:
-    """Return what a program can do with a grant beyond what its name says; each line has a test."""
-    n = number_of(grant)
-    reopen = f"/proc/self/fd/{n} can be opened anew, with every access that the file's mode gives the user"
-    metadata = "mode, owner, times and extended attributes can be changed as the file's owner may"
+    """Return what a program can do with a numbered grant beyond what its name says; tests show each line to be true."""
+    number = number_of(grant)
+    reopen = f"/proc/self/fd/{number} opens the file anew, with any access that its mode gives the user"
+    metadata = "its mode, times and extended attributes can be changed, if the user owns it"
     match grant:
         case FileGrant(access=Access.READ):
             return (
                 "can: read, seek, map, lock",
-                f"cannot: write through {n} itself",
+                f"cannot: write through {number} itself",
                 f"still: {reopen}",
                 f"still: {metadata}",
             )
         case FileGrant(access=Access.APPEND):
             return (
-                "can: append",
-                f"still: O_APPEND can be cleared, then written anywhere; {reopen}",
+                "can: append, truncate",
+                f"still: O_APPEND can be taken off {number}; then any byte can be overwritten",
+                f"still: {reopen}",
+                f"still: {metadata}",
+            )
+        case FileGrant(access=Access.WRITE):
+            return (
+                "can: write, truncate, seek, lock",
+                f"cannot: read through {number} itself",
+                f"still: {reopen}",
                 f"still: {metadata}",
             )
         case FileGrant():
-            return ("can: " + ("read, " if grant.access is Access.READ_WRITE else "") + "write, truncate, seek, lock",
-                    f"still: {reopen}", f"still: {metadata}")  # fmt: skip
+            return ("can: read, write, truncate, seek, map, lock", f"still: {reopen}", f"still: {metadata}")
         case SecretGrant():
-            return ("can: read", "cannot: write, grow, shrink, unseal")
+            return ("can: read, map", "cannot: write, grow, shrink, unseal")
         case InheritGrant():
-            return ("can: what the caller's descriptor can; offset, flags and locks are shared with the caller",)
+            return tuple(_inherited_residue(grant))
+
+
+def _inherited_residue(grant: InheritGrant) -> Iterator[str]:
+    number = number_of(grant)
+    yield "can: what the caller's descriptor can; offset, flags and locks are shared with the caller"
+    if grant.type in (None, FdType.FILE):
+        yield f"still: a file: /proc/self/fd/{number} opens it anew, with any access that its mode gives the user"
+    if grant.type in (None, FdType.PIPE):
+        yield f"still: a pipe: /proc/self/fd/{number} opens the other end as well"
+    if grant.type in (None, FdType.SOCKET):
+        yield "still: a Unix socket: descriptors can be sent and received over it, as the filter allows"
 
 
 def descriptor_table(plan: Plan) -> Iterator[str]:
-    """Yield one line for each descriptor that the caller handed us, and what becomes of it (run --verbose)."""
+    """Yield one line for each descriptor that this process was started with and one for each that the child gets."""
     inherited = {op.b: op for op in plan.only(OpCode.INHERIT)}
-    statuses = {op.a for op in plan.only(OpCode.STATUS)}
     placed = {op.a: op.b for op in plan.only(OpCode.PLACE)}
-    for fd in _open_descriptors():
-        if fd <= 2:
-            verdict = f"stays {fd}"
-        elif fd in inherited:
-            verdict = f"granted as {placed[inherited[fd].a]} ({inherited[fd].label})"
-        elif fd in statuses:
-            verdict = "taken by the launcher for status lines"
-        else:
-            verdict = "closed"
-        yield f"sandbox: descriptor {fd} -> {describe_descriptor(fd)}: {verdict}"
+    statuses = {op.a for op in plan.only(OpCode.STATUS)}
+    held = _open_descriptors()
+    closed = [fd for fd in held if fd > 2 and fd not in inherited and fd not in statuses]
+    listed = set(closed[:MAX_CLOSED_LISTED])
+    for fd in range(3):
+        yield f"descriptor {fd}: " + (f"{describe_descriptor(fd)}: kept" if fd in held else "closed: /dev/null instead")
+    for fd in held:
+        if fd in statuses:
+            yield f"descriptor {fd}: {describe_descriptor(fd)}: the launcher's, for status lines"
+        if fd in inherited:
+            number = placed[inherited[fd].a]
+            yield f"descriptor {fd}: {describe_descriptor(fd)}: granted as {number} ({inherited[fd].label})"
+        if fd in listed:
+            yield f"descriptor {fd}: {describe_descriptor(fd)}: closed"
+    if len(closed) > len(listed):
+        yield f"descriptors {closed[len(listed)]} to {closed[-1]}: {len(closed) - len(listed)} more: closed"
     for op in plan.ops:
         if op.code in (OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV):
-            yield f"sandbox: descriptor {placed[op.a]} in the child: {op.label}"
+            yield f"opened by the launcher: granted as {placed[op.a]} ({op.label})"
 
 
 def _open_descriptors() -> list[int]:
-    """The descriptors that we were started with: Python's own are close-on-exec, the caller's cannot be."""
+    """Return what we were started with: Python's own descriptors are close-on-exec, the caller's cannot be."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -125,10 +181,9 @@ def _open_descriptors() -> list[int]:
 def describe_descriptor(fd: int) -> str:
     """Return what a descriptor refers to and how it is open, as text for people."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    access = ("read", "write", "read-write", "?")[flags & os.O_ACCMODE]
-    target = os.readlink(f"/proc/self/fd/{fd}")
+    access = ("read", "write", "read-write", "neither read nor write")[flags & os.O_ACCMODE]
     if flags & os.O_PATH:
         access = "path only"
     elif stat.S_ISDIR(os.fstat(fd).st_mode):
         access = "directory"
-    return f"{target} ({access})"
+    return f"{os.readlink(f'/proc/self/fd/{fd}')} ({access})"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -18,6 +18,8 @@ LAST_NUMBER: Final = 65535
 MAX_GRANTS: Final = 512
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z")
 _PLACEHOLDER = re.compile(r"\{fd:([^{}]*)\}")
+# isdecimal() would let other scripts' digits through, and int() refuses thousands of digits with an error of its own.
+_DECIMAL = re.compile(r"[0-9]{1,10}\Z")
 
 
 class Access(enum.StrEnum):
@@ -165,7 +167,7 @@ def parse_grant(text: str) -> Grant:
     head, equals, body = text.partition("=")
     name, at, number = head.partition("@")
     kind, colon, value = body.partition(":")
-    if not equals or not colon or kind not in KINDS or (at and not number.isdecimal()):
+    if not equals or not colon or kind not in KINDS or (at and not _DECIMAL.match(number)):
         raise GrantError(
             name or text, f"cannot read {text!r}", "write NAME[@NUMBER]=inherit|file|secret:VALUE[:ACCESS]"
         )
@@ -181,7 +183,7 @@ def parse_grant(text: str) -> Grant:
                 create="create" in words, truncate="truncate" in words,
             )
         )  # fmt: skip
-    if not value.isdecimal():
+    if not _DECIMAL.match(value):
         raise GrantError(name, f"{value!r} is not a descriptor number", "write NAME=inherit:5[:read][,pipe]")
     fd_type = next((FdType(word) for word in words if word in list(FdType)), None)
     return checked(InheritGrant(name=name, inherit=int(value), type=fd_type, access=access, number=chosen))
@@ -194,7 +196,9 @@ def _trailing_words(value: str, kind: str) -> tuple[str, list[str]]:
     rest, colon, tail = value.rpartition(":")
     words = tail.split(",")
     accesses = [word for word in words if word in list(Access)]
-    if colon and set(words) <= known and len(set(words)) == len(words) and len(accesses) <= 1:
+    types = [word for word in words if kind == "inherit" and word in list(FdType)]
+    single = len(set(words)) == len(words) and len(accesses) <= 1 and len(types) <= 1
+    if colon and set(words) <= known and single:
         return rest, words
     return value, []
 
@@ -239,8 +243,8 @@ def number_of(grant: Grant) -> int:
     return grant.number
 
 
-def _refuse_doubles(grants: Sequence[Grant], key, reason: str) -> None:  # type: ignore[no-untyped-def]
-    seen: dict[object, str] = {}
+def _refuse_doubles(grants: Sequence[Grant], key: Callable[[Grant], Hashable | None], reason: str) -> None:
+    seen: dict[Hashable, str] = {}
     for grant in grants:
         value = key(grant)
         if value is None:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import io
 import os
 import signal as _signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, NoReturn, Self, TypeAlias
 
 from sandbox import wire
-from sandbox.build import build
+from sandbox.build import build, grant_label
 from sandbox.caller import Caller
-from sandbox.errors import InternalError, UnsupportedError, UsageError
+from sandbox.errors import InternalError, LaunchError, UnsupportedError, UsageError
 from sandbox.events import Event, Exited, Failed, Started, event_of
 from sandbox.grants import Grant, InheritGrant, parse_grant
 from sandbox.plan import OpCode, Plan, StatusFormat
-from sandbox.profile import Profile, for_caller
+from sandbox.profile import Profile, check, for_caller
 from sandbox.profile_files import default_search_path, load
 
-Command: TypeAlias = Sequence[str | os.PathLike[str]]
+Command: TypeAlias = Sequence[str | bytes | os.PathLike[str]]
+Stream: TypeAlias = int | IO[Any] | None
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _LAUNCHER: Final = Path(__file__).parent / "launcher" / "sandbox-launch"
 
@@ -50,17 +54,24 @@ def seal(plan: Plan) -> int:
     """
     data = wire.encode(plan)
     named = {op.b for op in plan.only(OpCode.INHERIT)} | {op.a for op in plan.only(OpCode.STATUS)}
-    with contextlib.ExitStack() as passing:
-        fd = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        passing.callback(os.close, fd)
+    fd = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
         with open(fd, "wb", closefd=False) as file:
             file.write(data)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        return _copy_above(fd, named)
+    finally:
+        os.close(fd)
+
+
+def _copy_above(fd: int, avoid: Collection[int]) -> int:
+    """Return a close-on-exec copy whose number is 3 or more and not in `avoid`; the caller owns it."""
+    with contextlib.ExitStack() as passed_over:
         while True:
-            fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-            if fd not in named:
-                return fd
-            passing.callback(os.close, fd)
+            copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+            if copy not in avoid:
+                return copy
+            passed_over.callback(os.close, copy)
 
 
 def original_environment() -> dict[str, str]:
@@ -76,8 +87,13 @@ def original_environment() -> dict[str, str]:
 def replace_process(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
     """Become the launcher (execve): same process ID, no Python left. `environment` is the caller's, untouched.
 
-    Raises: PlanError, OSError if the launcher cannot be executed; otherwise does not return.
+    Raises: PlanError; LaunchError if the plan names a standard stream that the caller has closed (the launcher fills
+    those with /dev/null); OSError if the launcher cannot be executed; otherwise does not return.
     """
+    for op in plan.ops:
+        fd = {OpCode.INHERIT: op.b, OpCode.STATUS: op.a}.get(op.code, 3)
+        if fd <= 2 and not _is_open(fd):
+            raise LaunchError(op.step, op.label, errno.EBADF, hint=op.hint)
     fd = seal(plan)
     os.set_inheritable(fd, True)
     os.execve(launcher_path(), ["sandbox-launch", str(fd)], environment)
@@ -92,9 +108,10 @@ class Popen:
     keeps. cwd: the child's working directory. stdin, stdout, stderr, text, encoding, errors, bufsize as in subprocess.
 
     Raises: CommandNotFoundError (a FileNotFoundError), CommandNotExecutableError (a PermissionError), LaunchError when
-    another step failed, ProfileError, GrantError, PlanError. Nothing runs after an error.
+    another step failed, ProfileError, GrantError, PlanError, UsageError. Nothing runs after an error.
 
-    pid is the launcher's; signals sent to it are forwarded to the child, and the child dies with it.
+    pid is the launcher's; signals sent to it are forwarded to the child, and the child dies with it. child_pid is the
+    child's. returncode is None until poll(), wait() or communicate() has seen the end; -N for death by signal N.
     """
 
     def __init__(
@@ -105,9 +122,9 @@ class Popen:
         grants: Iterable[Grant | str] = (),
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
-        stdin: int | IO[Any] | None = None,
-        stdout: int | IO[Any] | None = None,
-        stderr: int | IO[Any] | None = None,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
         text: bool | None = None,
         encoding: str | None = None,
         errors: str | None = None,
@@ -118,44 +135,57 @@ class Popen:
         self.args: Command = command
         self.returncode: int | None = None
         self._events: list[Event] = []
-        with contextlib.ExitStack() as opened:
-            parsed = [_above_stdio(g, opened) for g in (parse_grant(g) if isinstance(g, str) else g for g in grants)]
-            self._status, write_end = os.pipe()
-            opened.callback(os.close, write_end)
-            failed = opened.enter_context(contextlib.ExitStack())
-            failed.callback(os.close, self._status)
-            self._plan = _plan_for(command, profile, parsed, env or {}, cwd, write_end)
-            plan_fd = seal(self._plan)
-            opened.callback(os.close, plan_fd)
-            inherited = [op.b for op in self._plan.only(OpCode.INHERIT)]
-            self._process: subprocess.Popen[Any] = subprocess.Popen(
-                [launcher_path(), str(plan_fd)], pass_fds=[plan_fd, write_end, *inherited],
-                stdin=stdin, stdout=stdout, stderr=stderr,
-                text=text, encoding=encoding, errors=errors, bufsize=bufsize,
-            )  # fmt: skip
-            failed.pop_all()
+        self._ending = threading.Lock()
+        caller = Caller.of_process(parent_pid=os.getpid())
+        chosen = _chosen_profile(profile, caller, grants, env or {}, cwd)
+        with contextlib.ExitStack() as ours:
+            chosen = _above_streams(chosen, ours)
+            read_end, write_end = _status_pipe({g.inherit for g in chosen.grants if isinstance(g, InheritGrant)})
+            ours.callback(os.close, write_end)
+            # Unbuffered; a file, so that it is closed even if nobody ever waits.
+            self._status = io.FileIO(read_end)
+            with _closed_on_error(self._status):
+                words = [os.fsdecode(word) for word in command]
+                self._plan = build(chosen, words, caller, status=(write_end, StatusFormat.RECORDS), quiet=True)
+                plan_fd = seal(self._plan)
+                ours.callback(os.close, plan_fd)
+                inherited = filter(_is_open, [op.b for op in self._plan.only(OpCode.INHERIT)])
+                self._process: subprocess.Popen[Any] = subprocess.Popen(
+                    [launcher_path(), str(plan_fd)], pass_fds=[plan_fd, write_end, *inherited],
+                    stdin=stdin, stdout=stdout, stderr=stderr,
+                    text=text, encoding=encoding, errors=errors, bufsize=bufsize,
+                )  # fmt: skip
         self.stdin, self.stdout, self.stderr = self._process.stdin, self._process.stdout, self._process.stderr
         self.pid = self._process.pid
-        self.child_pid = self._await_start()
+        try:
+            self.child_pid = self._await_start()
+        except BaseException:
+            self._abandon()
+            raise
 
     def _await_start(self) -> int:
         """Return the child's pid once its exec succeeded; raise what failed otherwise."""
-        event = self._next_event()
-        if isinstance(event, Started):
-            return event.pid
+        match self._next_event():
+            case Started(pid=pid):
+                return pid
+            case Failed(error=error):
+                raise error
+        raise InternalError("launcher", f"it ended ({self._process.wait()}) without a word")
+
+    def _abandon(self) -> None:
+        """Leave nothing behind: no process, zombie or descriptor."""
+        self._process.kill()
+        self._process.wait()
+        self._status.close()
         for stream in (self.stdin, self.stdout, self.stderr):
             if stream is not None:
                 stream.close()
-        self._process.wait()
-        self._finish()
-        if isinstance(event, Failed):
-            raise event.error
-        raise InternalError("launcher", f"it ended ({self._process.returncode}) without a word")
 
     def _next_event(self) -> Event | None:
+        """Read one record; None at the end, or when nothing is there and the descriptor does not block."""
         data = b""
         while len(data) < wire.EVENT_SIZE:
-            chunk = os.read(self._status, wire.EVENT_SIZE - len(data))
+            chunk = self._status.read(wire.EVENT_SIZE - len(data))
             if not chunk:
                 return None
             data += chunk
@@ -165,13 +195,16 @@ class Popen:
 
     def _finish(self) -> int:
         """The launcher has ended: read what is left, close the status descriptor, set the return code."""
-        if self.returncode is None:
-            while self._next_event() is not None:
-                pass
-            os.close(self._status)
-            ends = [event.returncode for event in self._events if isinstance(event, Exited)]
-            self.returncode = ends[-1] if ends else self._process.returncode
-        return self.returncode
+        with self._ending:
+            if self.returncode is None:
+                # All is written by now. The end of the pipe may not be: a fork elsewhere in this process has copies.
+                os.set_blocking(self._status.fileno(), False)
+                while self._next_event() is not None:
+                    pass
+                self._status.close()
+                ends = [event.returncode for event in self._events if isinstance(event, Exited)]
+                self.returncode = ends[-1] if ends else self._process.returncode
+            return self.returncode
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -188,7 +221,7 @@ class Popen:
             self._process.wait(timeout)
         return self._finish()
 
-    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
+    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:  # noqa: ANN401 - str or bytes
         """Send `input`, read to the end of both streams, wait; as subprocess.Popen.communicate."""
         with self._own_command():
             out, err = self._process.communicate(input, timeout)
@@ -196,7 +229,7 @@ class Popen:
         return out, err
 
     @contextlib.contextmanager
-    def _own_command(self) -> Iterable[None]:  # type: ignore[misc]
+    def _own_command(self) -> Iterator[None]:
         try:
             yield
         except subprocess.TimeoutExpired as expired:
@@ -229,50 +262,91 @@ class Popen:
         return f"<sandbox.Popen: returncode: {self.returncode} args: {self.args!r}>"
 
 
-def _above_stdio(grant: Grant, opened: contextlib.ExitStack) -> Grant:
-    """An inherited 0, 1 or 2 is this process's own stream, not the one that the child gets under that number."""
-    if isinstance(grant, InheritGrant) and grant.inherit <= 2:
-        try:
-            copy = fcntl.fcntl(grant.inherit, fcntl.F_DUPFD_CLOEXEC, 3)
-        except OSError:
-            return grant  # closed: the launcher names it
-        opened.callback(os.close, copy)
-        return replace(grant, inherit=copy)
-    return grant
-
-
-def _plan_for(
-    command: Command,
+def _chosen_profile(
     profile: str | Profile,
-    grants: Sequence[Grant],
+    caller: Caller,
+    grants: Iterable[Grant | str],
     env: Mapping[str, str],
     cwd: str | os.PathLike[str] | None,
-    status_fd: int,
-) -> Plan:
+) -> Profile:
+    """Return the profile with what the Python caller adds; grants are still numbered as this process has them."""
     if isinstance(profile, str):
         profile = load(profile, search=default_search_path(os.environ))
-    caller = Caller.of_process(parent_pid=os.getpid())
+    added = [parse_grant(grant) if isinstance(grant, str) else grant for grant in grants]
     folder = None if cwd is None else os.fspath(cwd)
-    profile = for_caller(profile, caller, grants=grants, set_variables=env, chdir=folder)
-    words = [os.fspath(word) for word in command]
-    return build(profile, words, caller, status=(status_fd, StatusFormat.RECORDS), quiet=True)
+    chosen = for_caller(profile, caller, grants=added, set_variables=env, chdir=folder)
+    check(chosen)
+    return chosen
+
+
+def _above_streams(profile: Profile, ours: contextlib.ExitStack) -> Profile:
+    """Copy what is inherited from 0, 1 and 2: those are this process's streams, not those that the child gets there."""
+    named = {grant.inherit for grant in profile.grants if isinstance(grant, InheritGrant)}
+
+    def copied(grant: Grant) -> Grant:
+        if not isinstance(grant, InheritGrant) or grant.inherit > 2:
+            return grant
+        if not _is_open(grant.inherit):
+            raise LaunchError("inherit", grant_label(grant), errno.EBADF, hint="open it in this process")
+        copy = _copy_above(grant.inherit, named)
+        ours.callback(os.close, copy)
+        return replace(grant, inherit=copy)
+
+    return replace(profile, grants=tuple(copied(grant) for grant in profile.grants))
+
+
+def _status_pipe(avoid: Collection[int]) -> tuple[int, int]:
+    """Return both ends of a pipe, above the standard streams and off the numbers that grants name."""
+    with contextlib.ExitStack() as first:
+        ends = os.pipe()
+        for end in ends:
+            first.callback(os.close, end)
+        read_end = _copy_above(ends[0], avoid)
+        try:
+            return read_end, _copy_above(ends[1], avoid)
+        except OSError:
+            os.close(read_end)
+            raise
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _closed_on_error(file: io.FileIO) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        file.close()
+        raise
 
 
 def run(
     command: Command,
     *,
-    input: Any = None,
+    profile: str | Profile = "untrusted",
+    grants: Iterable[Grant | str] = (),
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    input: Any = None,  # noqa: ANN401 - str or bytes
     capture_output: bool = False,
     timeout: float | None = None,
     check: bool = False,
-    stdin: int | IO[Any] | None = None,
-    stdout: int | IO[Any] | None = None,
-    stderr: int | IO[Any] | None = None,
-    **options: Any,
+    stdin: Stream = None,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    text: bool | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
 ) -> subprocess.CompletedProcess[Any]:
-    """Run a command in a sandbox and wait for it, in the manner of subprocess.run; `options` are those of Popen.
+    """Run a command in a sandbox and wait for it, in the manner of subprocess.run; the rest is as for Popen.
 
-    Returns: a subprocess.CompletedProcess; returncode is -N for death by signal N.
+    timeout: in seconds. Returns: a subprocess.CompletedProcess; returncode is -N for death by signal N.
     Raises: what Popen raises; subprocess.TimeoutExpired after killing the sandbox; subprocess.CalledProcessError with
     check=True and a return code that is not 0; ValueError for contradicting streams.
     """
@@ -284,18 +358,19 @@ def run(
         stdin = subprocess.PIPE
     if capture_output:
         stdout = stderr = subprocess.PIPE
-    with Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, **options) as process:
+    with Popen(
+        command, profile=profile, grants=grants, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr,
+        text=text, encoding=encoding, errors=errors,
+    ) as process:  # fmt: skip
         try:
             out, err = process.communicate(input, timeout)
-        except subprocess.TimeoutExpired as expired:
-            process.kill()
-            # As in subprocess.run: what was said until then belongs to the exception.
-            expired.stdout, expired.stderr = process.communicate()
-            raise
         except BaseException:
+            # What was read until a timeout is in its exception already. Programs that the child left behind may hold
+            # the streams open, so nobody waits for their end.
             process.kill()
+            process.wait()
             raise
     code = process.wait()
     if check and code:
-        raise subprocess.CalledProcessError(code, command, out, err)
-    return subprocess.CompletedProcess(command, code, out, err)
+        raise subprocess.CalledProcessError(code, process.args, out, err)
+    return subprocess.CompletedProcess(process.args, code, out, err)

@@ -11,11 +11,12 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from sandbox import syscalls
 from sandbox.caller import Caller
@@ -23,6 +24,7 @@ from sandbox.errors import GrantError, ProfileError
 from sandbox.grants import (
     KINDS,
     LAST_NUMBER,
+    MAX_GRANTS,
     Access,
     FdType,
     FileGrant,
@@ -36,9 +38,21 @@ from sandbox.grants import (
 DEFAULT_UMASK: Final = 0o022
 # Without these no program can be started, report a failure, or end.
 MANDATORY_CALLS: Final = frozenset({"execve", "exit_group", "write"})
-_VARIABLE = re.compile(r"[^=\0]+\Z")
-_KEPT = re.compile(r"[^=\0*]*\*?\Z")
+_PLACEHOLDERS: Final = tuple(Caller({}, "", "", "", "", 0).placeholders())
+# Patterns hold for JSON schema's readers as well as for `re`; there, $ would also match before a last newline.
+_END: Final = r"$(?!\n)"
+_NAME_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_.-]{0,62}" + _END
+_VARIABLE_PATTERN: Final = r"^[^=\x00]+" + _END
+# ? and [ are refused since fnmatch(3) would read them as more than themselves.
+_KEPT_PATTERN: Final = r"^(?!$)[^=\x00*?\[\]]*\*?" + _END
+_ONE_LINE_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*" + _END
+# A placeholder is absolute, so it can only be the start; other braces are mistakes more often than names.
+_PATH_PATTERN: Final = r"^(/|\{(" + "|".join(_PLACEHOLDERS) + r")\}(/|$))[^{}\x00]*" + _END
+_VARIABLE = re.compile(_VARIABLE_PATTERN)
+_KEPT = re.compile(_KEPT_PATTERN)
+_PATH = re.compile(_PATH_PATTERN)
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
 class ExecPolicy(enum.StrEnum):
@@ -86,27 +100,39 @@ class Profile:
     grants: tuple[Grant, ...] = ()
 
 
-# The text's own shape. None is "not said here", which merging must tell from a value.
+def _meta(description: str, pattern: str = "") -> msgspec.Meta:
+    """What editors show; `pattern` only tells them what the functions below refuse with better words."""
+    return msgspec.Meta(description=description, extra_json_schema={"pattern": pattern} if pattern else None)
+
+
+PathText = Annotated[str, _meta("absolute, or from a placeholder on", _PATH_PATTERN)]
+SecretText = Annotated[str, _meta("a path, or env:NAME", f"{_PATH_PATTERN}|^env:[^=\\x00]+{_END}")]
+KeptName = Annotated[str, _meta("a variable's name, or its start and *", _KEPT_PATTERN)]
+VariableName = Annotated[str, _meta("a variable's name", _VARIABLE_PATTERN)]
+VariableValue = Annotated[str, _meta("its value", r"^[^\x00]*$")]
+
+
+# The text's own shape. UNSET is "not said here", which merging must tell from a value.
 class ProcessTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[process]`."""
 
-    umask: Annotated[str, msgspec.Meta(pattern="^0?[0-7]{1,3}$", description="octal, as in umask(1)")] | None = None
-    chdir: Annotated[str, msgspec.Meta(description="absolute, or from a placeholder on")] | None = None
-    die_with_parent: Annotated[bool, msgspec.Meta(description="end when the starting process ends")] | None = None
-    exec: Annotated[ExecPolicy, msgspec.Meta(description="once: no program after the command")] | None = None
+    umask: Annotated[str, msgspec.Meta(pattern="^0?[0-7]{1,3}" + _END, description="octal text")] | UnsetType = UNSET
+    chdir: PathText | UnsetType = UNSET
+    die_with_parent: Annotated[bool, _meta("end when the starting process ends")] | UnsetType = UNSET
+    exec: Annotated[ExecPolicy, _meta("once: no program after the command")] | UnsetType = UNSET
 
 
 class EnvironmentTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[environment]`."""
 
-    keep: Annotated[tuple[str, ...], msgspec.Meta(description="names, or their start and *")] = ()
-    set: Annotated[dict[str, str], msgspec.Meta(description="variables and their values")] = {}
+    keep: Annotated[tuple[KeptName, ...], _meta("the caller's variables that the child gets")] = ()
+    set: Annotated[dict[VariableName, VariableValue], _meta("variables and their values")] = {}
 
 
 class FilterTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[filter]`."""
 
-    allow: Annotated[tuple[str, ...], msgspec.Meta(description="syscall groups and names")] = ()
+    allow: Annotated[tuple[str, ...], _meta("syscall groups and names")] = ()
 
 
 Number = Annotated[int, msgspec.Meta(ge=3, le=LAST_NUMBER, description="the descriptor's number in the child")]
@@ -116,26 +142,26 @@ class InheritTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[grants.NAME]` with `inherit`."""
 
     inherit: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1, description="the caller's descriptor")]
-    type: FdType | None = None
-    access: Access | None = None
-    number: Number | None = None
+    type: Annotated[FdType, _meta("what it must be")] | UnsetType = UNSET
+    access: Annotated[Access, _meta("how it must be open")] | UnsetType = UNSET
+    number: Number | UnsetType = UNSET
 
 
 class FileTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[grants.NAME]` with `file`."""
 
-    file: Annotated[str, msgspec.Meta(min_length=1, description="absolute, or from a placeholder on")]
-    access: Access = Access.READ
-    create: bool = False
-    truncate: bool = False
-    number: Number | None = None
+    file: PathText
+    access: Annotated[Access, _meta("how it is opened")] = Access.READ
+    create: Annotated[bool, _meta("make the file if it is missing")] = False
+    truncate: Annotated[bool, _meta("empty the file first")] = False
+    number: Number | UnsetType = UNSET
 
 
 class SecretTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[grants.NAME]` with `secret`."""
 
-    secret: Annotated[str, msgspec.Meta(min_length=1, description="a path, or env:NAME")]
-    number: Number | None = None
+    secret: SecretText
+    number: Number | UnsetType = UNSET
 
 
 _TOP_KEYS: Final = ("description", "extends", "process", "environment", "filter", "grants")
@@ -151,7 +177,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One file's text, parsed: what it says, and what it extends. Unsaid things are None or empty."""
+    """One file's text, parsed: what it says, and what it extends. Unsaid things are UNSET, None or empty."""
 
     path: str
     description: str | None
@@ -171,6 +197,9 @@ def parse(text: str, path: str) -> Draft:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(path, "", f"not TOML: {error}", "strings need quotes, tables [brackets]") from error
+    except (ValueError, RecursionError) as error:  # int() and the parser itself, at their limits
+        what = "a number is too long" if isinstance(error, ValueError) else "it is nested too deeply"
+        raise ProfileError(path, "", f"not TOML: {what}", "no profile needs that") from error
     _refuse_unknown(data, _TOP_KEYS, path, "")
     sections = {name: _convert(data.get(name, {}), table, path, name) for name, table in _SECTIONS.items()}
     process, environment, filters = (sections[name] for name in _SECTIONS)
@@ -178,12 +207,15 @@ def parse(text: str, path: str) -> Draft:
     assert isinstance(environment, EnvironmentTable)
     assert isinstance(filters, FilterTable)
     _check_paths_and_names(process, environment, path)
+    description = _convert(data.get("description"), str | None, path, "description")
+    if description is not None and not re.match(_ONE_LINE_PATTERN, description):
+        raise ProfileError(path, "description", "it holds a newline or control character", "write one line of text")
     tables = data.get("grants", {})
     if not isinstance(tables, dict):
         raise ProfileError(path, "grants", "it is not a table", "write [grants.NAME]")
     return Draft(
         path=path,
-        description=_convert(data.get("description"), str | None, path, "description"),
+        description=description,
         extends=_convert(data.get("extends", ()), tuple[str, ...], path, "extends"),
         process=process,
         environment=environment,
@@ -202,10 +234,16 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return (f"did you mean {close[0]!r}? " if close else "") + "known here: " + ", ".join(names)
 
 
+def _dotted(prefix: str, key: str) -> str:
+    """Return a key as TOML writes it, on one line whatever it holds."""
+    name = key if _BARE_KEY.match(key) else json.dumps(key)
+    return f"{prefix}.{name}" if prefix else name
+
+
 def _refuse_unknown(data: Mapping[str, object], known: Iterable[str], path: str, prefix: str) -> None:
     for key in data:
         if key not in known:
-            raise ProfileError(path, f"{prefix}.{key}" if prefix else key, "unknown key", _nearest(key, known))
+            raise ProfileError(path, _dotted(prefix, key), "unknown key", _nearest(key, known))
 
 
 def _convert(data: object, shape: Any, path: str, key: str) -> Any:  # noqa: ANN401 - any shape of the model
@@ -221,6 +259,11 @@ def _convert(data: object, shape: Any, path: str, key: str) -> Any:  # noqa: ANN
         inner = where.rstrip("`")
         leaf = inner.lstrip(".").split(".")[0].split("[")[0]
         value = data.get(leaf) if isinstance(data, dict) else None
+        if "[...]" in inner and isinstance(value, dict):  # msgspec leaves the key out
+            culprit = next(name for name, text in value.items() if not isinstance(text, str))
+            inner = f".{_dotted(leaf, culprit)}"
+        if " matching regex " in reason:  # true, and of no help; the hint says it in words
+            reason = f"{value!r} does not fit"
         hint = _hint_for(leaf, value)
         raise ProfileError(path, f"{key}{inner}", reason[:1].lower() + reason[1:], hint) from error
 
@@ -233,29 +276,35 @@ def _hint_for(leaf: str, value: object) -> str:
 
 
 def _check_path(text: str, path: str, key: str) -> None:
+    """Refuse what _PATH_PATTERN does not describe, each kind of mistake with its own words."""
     if not text.startswith(("/", "{")):
-        raise ProfileError(path, key, f"{text!r} is not absolute", "start with / or {home}, {cwd}, {runtime_dir}, {tmp}")
+        raise ProfileError(
+            path, key, f"{text!r} is not absolute", "start with / or {home}, {cwd}, {runtime_dir}, {tmp}"
+        )
     if "\0" in text:
         raise ProfileError(path, key, "it holds a NUL byte", "no path can")
-    known = Caller({}, "", "", "", "", 0).placeholders()
     for word in _PLACEHOLDER.findall(text):
-        if word not in known:
-            raise ProfileError(path, key, f"unknown placeholder {{{word}}}", _nearest(word, known))
+        if word not in _PLACEHOLDERS:
+            raise ProfileError(path, key, f"unknown placeholder {{{word}}} in {text!r}", _nearest(word, _PLACEHOLDERS))
+    if not _PATH.match(text):
+        raise ProfileError(path, key, f"{text!r}: a placeholder or brace out of place", "begin with it: {home}/a/file")
 
 
 def _check_paths_and_names(process: ProcessTable, environment: EnvironmentTable, path: str) -> None:
-    if process.chdir is not None:
+    if process.chdir is not UNSET:
         _check_path(process.chdir, path, "process.chdir")
-    for name in environment.keep:
-        if not _KEPT.match(name) or not name:
-            raise ProfileError(path, "environment.keep", f"{name!r} is no name", "a * may stand at the end only")
+    for index, name in enumerate(environment.keep):
+        if not _KEPT.match(name):
+            raise ProfileError(
+                path, f"environment.keep[{index}]", f"{name!r} is no name", "a * may stand at the end only"
+            )
     for name, value in environment.set.items():
         if not _VARIABLE.match(name) or "\0" in value:
-            raise ProfileError(path, f"environment.set.{name}", "not a variable", "no '=' or NUL in names")
+            raise ProfileError(path, _dotted("environment.set", name), "not a variable", "no '=' or NUL in names")
 
 
 def _parse_grant_table(name: str, table: object, path: str) -> Grant:
-    key = f"grants.{name}"
+    key = _dotted("grants", name)
     if not isinstance(table, dict):
         raise ProfileError(path, key, "it is not a table", f"write [{key}] and below it file = ...")
     kinds = [kind for kind in _GRANT_TABLES if kind in table]
@@ -269,9 +318,14 @@ def _parse_grant_table(name: str, table: object, path: str) -> Grant:
     if kinds[0] == "file" or (kinds[0] == "secret" and not converted.secret.startswith("env:")):
         _check_path(getattr(converted, kinds[0]), path, f"{key}.{kinds[0]}")
     try:
-        return checked(_GRANTS[kinds[0]](name=name, **msgspec.structs.asdict(converted)))
+        return checked(_GRANTS[kinds[0]](name=name, **_said(converted)))
     except GrantError as error:
         raise ProfileError(path, key, error.reason, error.hint) from error
+
+
+def _said(table: msgspec.Struct) -> dict[str, Any]:
+    """Return the fields that the text has, or that have a default."""
+    return {key: value for key, value in msgspec.structs.asdict(table).items() if value is not UNSET}
 
 
 def merge(drafts: Iterable[Draft], name: str) -> Profile:
@@ -281,7 +335,7 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
     """
     profile = Profile(name)
     for draft in drafts:
-        process = {key: value for key, value in msgspec.structs.asdict(draft.process).items() if value is not None}
+        process = _said(draft.process)
         if "umask" in process:
             process["umask"] = int(process["umask"], 8)
         profile = replace(
@@ -289,10 +343,7 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
             source_path=draft.path,
             description=draft.description or "",
             process=replace(profile.process, **process),
-            environment=Environment(
-                keep=_union(profile.environment.keep, draft.environment.keep),
-                set=tuple((dict(profile.environment.set) | draft.environment.set).items()),
-            ),
+            environment=_merge_environment(profile.environment, draft.environment.keep, draft.environment.set),
             filter=FilterSection(_union(profile.filter.allow, draft.filter.allow)),
             grants=merge_grants(profile.grants, draft.grants),
         )
@@ -301,6 +352,12 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
 
 def _union(first: tuple[T, ...], second: tuple[T, ...]) -> tuple[T, ...]:
     return tuple(dict.fromkeys((*first, *second)))
+
+
+def _merge_environment(first: Environment, keep: tuple[str, ...], variables: Mapping[str, str]) -> Environment:
+    """Add to an environment; a variable that is now kept by its name is no longer set, so that the later word wins."""
+    earlier = {name: value for name, value in first.set if name not in keep}
+    return Environment(keep=_union(first.keep, keep), set=tuple((earlier | dict(variables)).items()))
 
 
 def merge_grants(first: Iterable[Grant], second: Iterable[Grant]) -> tuple[Grant, ...]:
@@ -334,21 +391,25 @@ def for_caller(
     variables, kept = dict(set_variables or {}), tuple(keep)
     added = EnvironmentTable(keep=kept, set=variables)
     _check_paths_and_names(ProcessTable(), added, "command line")
-    own = tuple(_with_path(grant, lambda text: _expand(text, caller, profile)) for grant in profile.grants)
+    own = tuple(_expand_grant(grant, caller, profile) for grant in profile.grants)
     added_grants = tuple(_with_path(grant, lambda text: _absolute(text, caller)) for grant in given)
-    folder = profile.process.chdir and _expand(profile.process.chdir, caller, profile)
+    folder = profile.process.chdir
+    if folder is not None:
+        folder = _expand(folder, caller, profile, "process.chdir")
     return replace(
         profile,
         process=replace(profile.process, chdir=folder if chdir is None else _absolute(chdir, caller)),
-        environment=Environment(
-            keep=_union(profile.environment.keep, kept),
-            set=tuple((dict(profile.environment.set) | variables).items()),
-        ),
+        environment=_merge_environment(profile.environment, kept, variables),
         grants=merge_grants(own, added_grants),
     )
 
 
-def _with_path(grant: Grant, change: Any) -> Grant:  # noqa: ANN401 - a function str -> str
+def _expand_grant(grant: Grant, caller: Caller, profile: Profile) -> Grant:
+    key = _dotted("grants", grant.name)
+    return _with_path(grant, lambda text: _expand(text, caller, profile, key))
+
+
+def _with_path(grant: Grant, change: Callable[[str], str]) -> Grant:
     if isinstance(grant, FileGrant):
         return replace(grant, file=change(grant.file))
     if isinstance(grant, SecretGrant) and grant.variable is None:
@@ -359,16 +420,19 @@ def _with_path(grant: Grant, change: Any) -> Grant:  # noqa: ANN401 - a function
 def _absolute(text: str, caller: Caller) -> str:
     if not text or "\0" in text:
         raise ProfileError("command line", "", f"{text!r} is no path", "give the path of a file or folder")
-    return os.path.join(caller.cwd or "/", text)
+    if not caller.cwd and not text.startswith("/"):
+        raise ProfileError("command line", "", f"{text!r}: the working directory is gone", "give an absolute path")
+    return os.path.join(caller.cwd, text)
 
 
-def _expand(text: str, caller: Caller, profile: Profile) -> str:
+def _expand(text: str, caller: Caller, profile: Profile, key: str) -> str:
     values = caller.placeholders()
 
     def value(match: re.Match[str]) -> str:
         found = values.get(match[1])
         if not found or not found.startswith("/"):
-            raise ProfileError(profile.source_path, "", f"{match[0]} has no value here", "set HOME or the like")
+            reason = f"{match[0]} stands for {found!r} here, which is no absolute path"
+            raise ProfileError(profile.source_path or profile.name, key, reason, "set the caller's variable for it")
         return found
 
     return _PLACEHOLDER.sub(value, text)
@@ -446,12 +510,21 @@ def schema() -> dict[str, Any]:
     for part in (*plain.values(), *(msgspec.json.schema(table) for table in _SECTIONS.values())):
         definitions |= part["$defs"]
     properties: dict[str, Any] = {
-        "description": {"type": "string"},
-        "extends": {"type": "array", "items": {"type": "string"}, "description": "names or paths; later ones win"},
+        "description": {"type": "string", "pattern": _ONE_LINE_PATTERN, "description": "one line for lists"},
+        "extends": {
+            "type": "array",
+            "items": {"type": "string", "pattern": r"^[^\x00]+$"},
+            "description": "names or paths; later ones win",
+        },
     }
     properties |= {name: {"$ref": f"#/$defs/{table.__name__}"} for name, table in _SECTIONS.items()}
     grant = {"oneOf": [{"$ref": f"#/$defs/{table.__name__}"} for table in _GRANT_TABLES.values()]}
-    properties["grants"] = {"type": "object", "additionalProperties": grant}
+    properties["grants"] = {
+        "type": "object",
+        "propertyNames": {"pattern": _NAME_PATTERN},
+        "additionalProperties": grant,
+        "maxProperties": MAX_GRANTS,
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "sandbox profile",

@@ -1,14 +1,13 @@
-"""Profile files: where they are looked for, who may have written them, and following `extends`."""
+"""Profile files: where they are looked for, how one is opened, whom root trusts to have written it, and `extends`."""
 
 from __future__ import annotations
 
 import difflib
 import errno
 import os
+import re
 import stat
-import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,11 @@ from sandbox.profile import Draft, Profile, merge, parse
 MAX_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 16
 SUFFIX: Final = ".toml"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
+_MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
+# O_PATH: looking at an entry neither blocks (a fifo) nor acts (a device).
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,15 @@ class Entry:
     shadowed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file's text, read once, and which file that was: device and inode."""
+
+    path: Path
+    text: str
+    identity: tuple[int, int]
+
+
 def shipped_folder() -> Path:
     """Return the folder of the shipped profiles: in the installed package, or beside it in a checkout."""
     installed = Path(__file__).parent / "profiles"
@@ -47,11 +60,25 @@ def shipped_folder() -> Path:
 
 def default_search_path(environ: Mapping[str, str]) -> SearchPath:
     """Return the user's folder, the machine's, the shipped one."""
-    config = environ.get("XDG_CONFIG_HOME", "")
-    # A relative one is to be ignored, says the XDG Base Directory Specification.
-    user = Path(config) if config.startswith("/") else Path(environ.get("HOME") or "/nonexistent") / ".config"
+    config, home = environ.get("XDG_CONFIG_HOME", ""), environ.get("HOME", "")
+    # A relative one is to be ignored, says the XDG Base Directory Specification; HOME deserves no more trust.
+    if not config.startswith("/") and home.startswith("/"):
+        config = os.path.join(home, ".config")
+    user = Path(config, "sandbox/profiles")
     shipped = shipped_folder()
-    return SearchPath((user / "sandbox/profiles", Path("/etc/sandbox/profiles"), shipped), shipped)
+    own = (user,) if user.is_absolute() and _is_open_to_us(user) else ()
+    return SearchPath((*own, Path("/etc/sandbox/profiles"), shipped), shipped)
+
+
+def _is_open_to_us(folder: Path) -> bool:
+    """A folder that we may not look into is another user's, whose HOME was left in the environment (setpriv, su)."""
+    try:
+        os.stat(folder / ".")
+    except PermissionError:
+        return False
+    except OSError:
+        return True  # absent: then nothing is found there
+    return True
 
 
 def load(reference: str, *, search: SearchPath) -> Profile:
@@ -60,114 +87,199 @@ def load(reference: str, *, search: SearchPath) -> Profile:
     reference: a path if it holds "/" or ends in ".toml", else a name that is looked up in `search`.
     Raises: ProfileError if it is not found, not to be trusted, not valid, or extends itself.
     """
-    path = Path(reference) if _is_path(reference) else _find(reference, search)
-    return merge(_with_parents(path, search, ()), path.name.removesuffix(SUFFIX))
+    source = _find(reference, search, Path())
+    return merge(_with_parents(source, search, (), set()), source.path.name.removesuffix(SUFFIX))
 
 
 def available(search: SearchPath) -> list[Entry]:
-    """Return every profile that can be found, in the order of the search; unreadable ones say so."""
+    """Return every profile that can be found, in the order of the search; one that cannot be used says why."""
     entries: list[Entry] = []
-    for folder in search.folders:
-        for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else ():
-            name = path.name.removesuffix(SUFFIX)
-            shadowed = any(entry.name == name for entry in entries)
-            entries.append(Entry(name, path, _description(path), shadowed))
+    seen: set[str] = set()
+    for folder, path in _files(search):
+        name = path.name.removesuffix(SUFFIX)
+        entries.append(Entry(name, path, _description(path, trusted=folder == search.shipped), name in seen))
+        seen.add(name)
     return entries
 
 
-def _description(path: Path) -> str:
+def _files(search: SearchPath) -> Iterator[tuple[Path, Path]]:
+    """Yield folder and path of each profile, in the order of the look-up."""
+    for folder in search.folders:
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            continue  # absent or closed to us: a look-up that leads there says so
+        yield from ((folder, folder / name) for name in names if _is_profile(name))
+
+
+def _is_profile(file_name: str) -> bool:
+    return file_name.endswith(SUFFIX) and _NAME.match(file_name.removesuffix(SUFFIX)) is not None
+
+
+def _description(path: Path, *, trusted: bool) -> str:
     try:
-        return str(tomllib.loads(path.read_text("utf-8")).get("description", ""))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        return f"(cannot be read: {type(error).__name__})"
+        return parse(read(path, trusted=trusted).text, str(path)).description or ""
+    except ProfileError as error:
+        return f"(not usable: {error.reason})"
 
 
 def _is_path(reference: str) -> bool:
     return "/" in reference or reference.endswith(SUFFIX)
 
 
-def _find(reference: str, search: SearchPath) -> Path:
-    for candidate in (folder / f"{reference}{SUFFIX}" for folder in search.folders):
-        if os.path.lexists(candidate):
-            return candidate
-    names = sorted({entry.name for entry in available(search)})
+def _find(reference: str, search: SearchPath, folder: Path) -> Source:
+    """Read the profile that a reference leads to; a relative path starts at `folder`."""
+    if not reference or "\0" in reference:
+        raise ProfileError(repr(reference), "", "not a profile's name or path", "give a name, or the path of a file")
+    if _is_path(reference):
+        return read(folder / reference)
+    for place in search.folders if _NAME.match(reference) else ():
+        path = place / f"{reference}{SUFFIX}"
+        try:
+            return _read(path, trusted=place == search.shipped)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            # A link that leads nowhere was meant to be something: the next folder's profile is not it.
+            if path.is_symlink():
+                raise _unreadable(path, error) from error
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    names = sorted({path.name.removesuffix(SUFFIX) for _, path in _files(search)})
     near = difflib.get_close_matches(reference, names, 1)
     hint = (f"did you mean {near[0]!r}? " if near else "") + "looked in " + ", ".join(map(str, search.folders))
     raise ProfileError(reference, "", "there is no such profile", hint)
 
 
-def _with_parents(path: Path, search: SearchPath, chain: tuple[Path, ...]) -> Iterator[Draft]:
-    """Yield what a profile extends, in order, then itself; each file at every place where it is named."""
-    real = Path(os.path.realpath(path))
-    if real in chain:
-        names = " -> ".join(str(link) for link in (*chain, real))
-        raise ProfileError(str(chain[-1]), "extends", f"a cycle: {names}", "take one of them out")
+def _with_parents(
+    source: Source, search: SearchPath, chain: tuple[Source, ...], done: set[tuple[int, int]]
+) -> Iterator[Draft]:
+    """Yield what a profile extends, in order, then itself; each file once, where it is first needed.
+
+    So the common base of two parents does not override what the first of them has set.
+    """
+    if any(link.identity == source.identity for link in chain):
+        names = " -> ".join(str(link.path) for link in (*chain, source))
+        raise ProfileError(str(chain[-1].path), "extends", f"a cycle: {names}", "take one of them out")
     if len(chain) >= MAX_DEPTH:
-        raise ProfileError(str(path), "extends", f"more than {MAX_DEPTH} levels", "flatten it")
-    draft = parse(read(path, trusted=real.parent == Path(os.path.realpath(search.shipped))), str(path))
-    for reference in draft.extends:
+        raise ProfileError(str(source.path), "extends", f"more than {MAX_DEPTH} levels", "flatten it")
+    if source.identity in done:
+        return
+    draft = parse(source.text, str(source.path))
+    for index, reference in enumerate(draft.extends):
         try:
-            parent = path.parent / reference if _is_path(reference) else _find(reference, search)
+            parent = _find(reference, search, source.path.parent)
         except ProfileError as error:
-            raise ProfileError(str(path), "extends", f"{reference!r}: {error.reason}", error.hint) from error
-        yield from _with_parents(parent, search, (*chain, real))
+            key = f"extends[{index}]"
+            raise ProfileError(str(source.path), key, f"{reference!r}: {error.reason}", error.hint) from error
+        yield from _with_parents(parent, search, (*chain, source), done)
+    done.add(source.identity)
     yield draft
 
 
-def read(path: Path, *, trusted: bool = False) -> str:
+def read(path: Path, *, trusted: bool = False) -> Source:
     """Read a profile's text: opened once; what is checked is what is read.
 
     trusted: skip the question of who may write, for the shipped profiles: who can write there can replace this code.
     Raises: ProfileError if it cannot be read, is no regular file, too large, not UTF-8, or, when run as root, if others
-    could have written it or a folder on its way.
+    could have written it, or could have put a file, folder or link on its way.
     """
     try:
-        with ExitStack() as stack:
-            fd = _open_trusted(path, stack) if os.geteuid() == 0 and not trusted else _open(path, None, stack)
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ProfileError(str(path), "", "not a regular file", "a profile is a TOML file")
-            data = os.read(fd, MAX_BYTES + 1)
+        return _read(path, trusted=trusted)
     except OSError as error:
-        raise ProfileError(str(path), "", error.strerror or str(error), "give a profile's name or path") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ProfileError:
+    return ProfileError(str(path), "", error.strerror or str(error), "give a profile's name or path")
+
+
+def _read(path: Path, *, trusted: bool) -> Source:
+    fd = _open(path, only_root=os.geteuid() == 0 and not trusted)
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ProfileError(str(path), "", f"larger than {MAX_BYTES} bytes", "is this a profile?")
     try:
-        return data.decode("utf-8")
+        return Source(path, data.decode("utf-8"), (status.st_dev, status.st_ino))
     except UnicodeDecodeError as error:
         raise ProfileError(str(path), "", f"not UTF-8 at byte {error.start}", "save it as UTF-8") from error
 
 
-def _open(path: str | Path, folder: int | None, stack: ExitStack, flags: int = 0) -> int:
-    # O_NONBLOCK: a fifo must not hold us up; on a regular file it means nothing.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags, dir_fd=folder)
-    stack.callback(os.close, fd)
-    return fd
+def _open(path: Path, *, only_root: bool) -> int:
+    """Walk to a regular file by descriptors, one component after the other, following links itself, and open it.
 
-
-def _open_trusted(path: Path, stack: ExitStack) -> int:
-    """Walk down from / by descriptors; each folder, and the file, must be root's and writable by nobody else.
-
-    A folder with the sticky bit may be writable: only owners can replace entries there, and each entry is root's.
+    only_root: each folder and link that the walk passes, and the file, must be root's and writable by nobody else. A
+    folder with the sticky bit may be writable: only owners can replace entries there, and each entry is root's.
+    Returns: a descriptor that the caller owns.
     """
-    parts = Path(os.path.realpath(path)).parts
-    fd = _open("/", None, stack, os.O_DIRECTORY)
-    _refuse_foreign(fd, path, Path("/"))
-    for index, part in enumerate(parts[1:], 1):
-        last = index == len(parts) - 1
-        try:
-            fd = _open(part, fd, stack, os.O_NOFOLLOW | (0 if last else os.O_DIRECTORY))
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise ProfileError(str(path), "", "a link appeared on the way", "try again") from error
-            raise
-        _refuse_foreign(fd, path, Path(*parts[: index + 1]))
+    # Checked from / on, unless nothing is checked: then a folder above may be closed to us, as with a plain open.
+    start = os.path.join(os.getcwd(), path) if only_root else str(path)
+    left = _components(start)
+    at, links, entry = "", 0, -1
+    folder = os.open("." if left[-1] != "/" else "/", _LOOK)
+    try:
+        while True:
+            part = left.pop()
+            at = os.path.join(at, part)
+            # "/" makes openat(2) disregard the folder: an absolute link starts anew.
+            entry = os.open(part, _LOOK, dir_fd=folder)
+            status = os.fstat(entry)
+            if only_root:
+                _refuse_foreign(status, path, at)
+            if stat.S_ISLNK(status.st_mode):
+                links += 1
+                if links > _MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                left += _components(os.readlink("", dir_fd=entry))
+                at = os.path.dirname(at)
+                os.close(entry)
+            elif left:
+                os.close(folder)
+                folder = entry
+            else:
+                return _open_last(part, folder, status, path, at, only_root=only_root)
+            entry = -1
+    finally:
+        for fd in {folder, entry} - {-1}:
+            os.close(fd)
+
+
+def _components(path: str) -> list[str]:
+    """Return a path's parts, the first one last; the root is the part "/", an empty part is "."."""
+    parts = [part or "." for part in path.removeprefix("/").split("/")]
+    return [*parts[::-1], "/"] if path.startswith("/") else parts[::-1]
+
+
+def _open_last(
+    name: str, folder: int, seen: os.stat_result, path: Path, at: str, *, only_root: bool
+) -> int:  # fmt: skip
+    """Open for reading, and check again on that descriptor: the entry may have been replaced since it was seen."""
+    _refuse_irregular(seen, path)
+    fd = os.open(name, _READ, dir_fd=folder)
+    try:
+        status = os.fstat(fd)
+        _refuse_irregular(status, path)
+        if only_root:
+            _refuse_foreign(status, path, at)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 
-def _refuse_foreign(fd: int, path: Path, step: Path) -> None:
-    status = os.fstat(fd)
-    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+def _refuse_irregular(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ProfileError(str(path), "", "not a regular file", "a profile is a TOML file")
+
+
+def _refuse_foreign(status: os.stat_result, path: Path, at: str) -> None:
     if status.st_uid != 0:
-        raise ProfileError(str(path), "", f"{step} belongs to another user", f"for root it must be root's: chown root {step}")
+        raise ProfileError(
+            str(path), "", f"{at} belongs to another user", f"for root it must be root's: chown root {at}"
+        )
+    if stat.S_ISLNK(status.st_mode):
+        return  # its mode means nothing, symlink(7)
+    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+    # An access control list that lets others write shows in the group's bits, acl(5).
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
-        raise ProfileError(str(path), "", f"{step} can be written by others", f"chmod go-w {step}")
+        raise ProfileError(str(path), "", f"{at} can be written by others", f"chmod go-w {at}")

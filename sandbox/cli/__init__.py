@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from typing import NoReturn
-
-import click
-
-from sandbox.errors import EXIT_FAILED, SandboxError
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: the child's code, or 125-127 for errors of ours (docs: exit codes)."""
-    # A reader that goes away ends us as it ends any tool, without a traceback.
+    """Run the command line and exit: the child's code, or 125-127 for errors of ours (docs/command-line.md)."""
+    # A reader that goes away, or Ctrl-C, ends us as it ends any tool: without a traceback.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    from sandbox.cli.app import app
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller ignores it, and so do we
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Imported only now, so that the above holds meanwhile.
+    from sandbox.cli import output
+    from sandbox.cli.app import run_app
+    from sandbox.errors import EXIT_FAILED, InternalError, SandboxError
 
+    output.prepare()
     try:
-        code = app.main(prog_name="sandbox", standalone_mode=False)
+        code = run_app()
+        output.flush()
     except SandboxError as error:
-        _say(str(error))
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "sandbox"
-        _say(f"usage: {error.format_message().rstrip('.')}; see '{command} --help'")
-        sys.exit(EXIT_FAILED)
-    except click.Abort:
-        sys.exit(128 + signal.SIGINT)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _say(message: str) -> None:
-    # The caller may have closed standard error; the exit code has to do then.
-    if sys.stderr is not None:
-        print("sandbox: " + " ".join(message.split("\n")), file=sys.stderr)
+        output.say(str(error))
+        code = error.exit_code
+    except OSError as error:
+        output.say(str(SandboxError("system", error.filename or "", error.strerror or str(error))))
+        code = EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug is a line and 125, never the child's code
+        output.say(str(InternalError(type(error).__name__, str(error))))
+        code = EXIT_FAILED
+    # Not sys.exit: what could not be written would be tried again on the way, with a traceback and code 120.
+    os._exit(code)

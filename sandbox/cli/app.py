@@ -1,91 +1,98 @@
-"""The command group, and the options that several commands share."""
+"""The command group, the options that several commands share, and click's errors as ours."""
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+import signal
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from sandbox.caller import Caller
-from sandbox.grants import Grant, parse_grant
-from sandbox.profile import Profile, for_caller
-from sandbox.profile_files import available, default_search_path, load
+from sandbox import Caller, Grant, Profile, available, default_search_path, for_caller, load, parse_grant
+from sandbox.cli.output import failing_as_ours
+from sandbox.errors import EXIT_SIGNAL_BASE, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
+KINDS: Final = ("inherit", "file", "secret")
+COMMANDS: Final = ("run", "check", "explain", "probe", "profiles", "completion")
 
 
-class LazyGroup(click.Group):
+class CommandGroup(click.Group):
+    """A group that answers an unknown command with the nearest right one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:  # fmt: skip
+        """Return name, command and the arguments that are left.
+
+        Raises: UsageError if there is no such command.
+        """
+        found = self.get_command(ctx, args[0])
+        if found is None and not ctx.resilient_parsing:
+            raise UsageError(args[0], "no such command", _nearest(args[0], self.list_commands(ctx)))
+        return args[0], found, args[1:]
+
+
+class LazyGroup(CommandGroup):
     """A group whose commands are imported when they are used: a start costs only what it needs."""
-
-    commands_in = {
-        "run": "run",
-        "check": "check",
-        "explain": "explain",
-        "probe": "probe",
-        "profiles": "profiles",
-        "completion": "completion",
-    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the help text."""
-        return list(self.commands_in)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of a command and return its `command`."""
-        if cmd_name not in self.commands_in:
+        if cmd_name not in COMMANDS:
             return None
-        import importlib
-
-        command: click.Command = importlib.import_module(f"sandbox.cli.{self.commands_in[cmd_name]}").command
+        command: click.Command = importlib.import_module(f"sandbox.cli.{cmd_name}").command
         return command
 
 
-class ProfileName(click.ParamType):
-    """A profile: a name that is looked up, or a path."""
-
-    name = "profile"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer the names of the profiles that can be found."""
-        found = available(default_search_path(os.environ))
-        return [
-            CompletionItem(entry.name, help=entry.description) for entry in found if entry.name.startswith(incomplete)
-        ]
+def complete_profile(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of the profiles that can be found; files where a path has been begun."""
+    if "/" in incomplete or incomplete.startswith("."):
+        return [CompletionItem(incomplete, type="file")]
+    found = [entry for entry in available(default_search_path(os.environ)) if not entry.shadowed]
+    return [CompletionItem(entry.name, help=entry.description) for entry in found if entry.name.startswith(incomplete)]
 
 
-class GrantType(click.ParamType):
-    """A grant in its command-line form."""
+def complete_grant(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the kinds behind the name."""
+    name, equals, _ = incomplete.partition("=")
+    kinds = [f"{name}={kind}:" for kind in KINDS] if equals else []
+    return [CompletionItem(kind) for kind in kinds if kind.startswith(incomplete)]
 
-    name = "grant"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Grant:
-        """Parse the text; errors are GrantError and name the grant."""
-        return value if not isinstance(value, str) else parse_grant(value)
+def complete_file(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Leave it to the shell."""
+    return [CompletionItem(incomplete, type="file")]
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer the kinds behind the name."""
-        name, equals, _ = incomplete.partition("=")
-        kinds = [f"{name}={kind}:" for kind in ("inherit", "file", "secret")] if equals else []
-        return [CompletionItem(kind) for kind in kinds if kind.startswith(incomplete)]
+
+def parse_grants(ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[Grant, ...]:
+    """Parse the values of `--grant`; errors are GrantError and name the grant."""
+    return () if ctx.resilient_parsing else tuple(parse_grant(text) for text in texts)
 
 
 def profile_options(function: F) -> F:
-    """The options that choose a profile and what is added to it; `chosen_profile` reads them."""
+    """Add the options that choose a profile and what is added to it; `chosen_profile` reads them."""
     for option in (
         click.option("--chdir", metavar="DIR", help="The child's working directory."),
         click.option(
             "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or keep the caller's."
         ),
         click.option(
-            "--grant", "grants", multiple=True, type=GrantType(), metavar="NAME[@N]=KIND:VALUE[:ACCESS]",
-            help="Grant a descriptor: inherit:N, file:PATH[:read|write|append|read-write] or secret:PATH|env:VAR.",
+            "--grant", "grants", multiple=True, callback=parse_grants, shell_complete=complete_grant,
+            metavar="NAME[@N]=KIND:VALUE[:WORDS]",
+            help="Grant a descriptor: inherit:N[:read|...][,TYPE], file:PATH[:read|write|append|read-write]"
+            "[,create][,truncate], secret:PATH or secret:env:VAR. It gets number N, or the next from 3 up.",
         ),
         click.option(
-            "-p", "--profile", "profile", type=ProfileName(), default="untrusted", show_default=True,
-            help="A profile's name or path.",
+            "-p", "--profile", "profile", default="untrusted", show_default=True,
+            shell_complete=complete_profile, help="A profile's name or path.",
         ),
     ):  # fmt: skip
         function = option(function)
@@ -102,7 +109,61 @@ def chosen_profile(
     return for_caller(loaded, caller, grants=grants, set_variables=variables, keep=kept, chdir=chdir)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sandbox-launcher", prog_name="sandbox")
 def app() -> None:
-    """Run programs so that authority reaches them only by declared descriptors."""
+    r"""Run programs so that authority reaches them only by declared descriptors.
+
+    \b
+    sandbox run -- sh -c 'ls -l /proc/self/fd'
+    sandbox run --grant log=file:/tmp/log:append,create -- sh -c 'echo hello >&"$SANDBOX_FD_LOG"'
+    sandbox explain -p sealed
+    """
+
+
+def run_app() -> int:
+    """Run the command that the arguments name.
+
+    Returns: an exit code; `run` does not return at all when it succeeds.
+    Raises: SandboxError; click's own errors as UsageError.
+    """
+    try:
+        # Only --help and --version write with click's own means, and so past output.put().
+        with failing_as_ours():
+            code = app.main(prog_name="sandbox", standalone_mode=False)
+    except click.ClickException as error:
+        raise usage_error(error) from error
+    except click.Abort:
+        return EXIT_SIGNAL_BASE + signal.SIGINT
+    return code if isinstance(code, int) else 0
+
+
+def usage_error(error: click.ClickException) -> UsageError:
+    """Return an error of click's in our form: object, reason, and the nearest right word or where to read on."""
+    context: click.Context | None = getattr(error, "ctx", None)
+    help_hint = f"see '{context.command_path if context else 'sandbox'} --help'"
+    reason = error.message[:1].lower() + error.message[1:].rstrip(".")
+    match error:
+        case click.NoSuchOption(option_name=name) if context is not None:
+            known = [word for param in context.command.get_params(context) for word in param.opts]
+            return UsageError(name, "no such option", _nearest(name, known, help_hint))
+        case click.MissingParameter(param=click.Parameter() as param):
+            return UsageError(_word_for(param), "missing", help_hint)
+        case click.BadParameter(param=click.Parameter() as param):
+            return UsageError(_word_for(param), reason, help_hint)
+        case click.BadOptionUsage(option_name=name):
+            return UsageError(name, reason.replace(f"option {name!r}", "it"), help_hint)
+        case click.UsageError() if context is not None and isinstance(context.command, click.Group):
+            known = context.command.list_commands(context)
+            return UsageError(f"{context.command_path} COMMAND", "missing", "one of " + ", ".join(known))
+    return UsageError("arguments", reason, help_hint)
+
+
+def _word_for(param: click.Parameter) -> str:
+    return max(param.opts, key=len) if isinstance(param, click.Option) else str(param.name).upper()
+
+
+def _nearest(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    names = list(known)
+    close = difflib.get_close_matches(word, names, 1)
+    return f"did you mean {close[0]}?" if close else otherwise or "one of " + ", ".join(names)

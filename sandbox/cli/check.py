@@ -6,16 +6,20 @@ import os
 
 import click
 
-from sandbox.cli.app import ProfileName
-from sandbox.profile import check
-from sandbox.profile_files import default_search_path, load
+from sandbox import check, default_search_path, load
+from sandbox.cli.app import complete_profile
+from sandbox.cli.output import put
 
 
 @click.command("check")
-@click.argument("profiles", nargs=-1, required=True, type=ProfileName())
+@click.argument("profiles", nargs=-1, required=True, shell_complete=complete_profile)
 def command(profiles: tuple[str, ...]) -> None:
-    """Say whether each PROFILE (a name or a path) is valid; the first that is not ends with 125."""
+    r"""Say whether each PROFILE (a name or a path) is valid; the first that is not ends with 125.
+
+    \b
+    sandbox check untrusted ./mine.toml
+    """
     for reference in profiles:
         profile = load(reference, search=default_search_path(os.environ))
         check(profile)
-        click.echo(f"ok {profile.name} ({profile.source_path})")
+        put([f"ok {profile.name} ({profile.source_path})"])

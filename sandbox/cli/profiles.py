@@ -8,49 +8,57 @@ from pathlib import Path
 
 import click
 
-from sandbox.cli.app import ProfileName
-from sandbox.profile import format_profile, schema
-from sandbox.profile_files import available, default_search_path, load
+from sandbox import Profile, available, default_search_path, format_profile, load, schema
+from sandbox.cli.app import CommandGroup, complete_profile
+from sandbox.cli.output import put
 
 
-@click.group("profiles")
+def _load(reference: str) -> Profile:
+    return load(reference, search=default_search_path(os.environ))
+
+
+@click.group("profiles", cls=CommandGroup, no_args_is_help=False)
 def command() -> None:
-    """List, show and locate profiles."""
+    r"""List, show and locate profiles.
+
+    \b
+    sandbox profiles list
+    sandbox profiles show untrusted > ~/.config/sandbox/profiles/mine.toml
+    """
 
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def list_(as_json: bool) -> None:
-    """List the profiles by the order in which they are found; a shadowed one is marked."""
+    """List the profiles in the order in which they are found; a shadowed one is marked."""
     found = available(default_search_path(os.environ))
     if as_json:
         rows = [
             {"name": e.name, "path": str(e.path), "description": e.description, "shadowed": e.shadowed} for e in found
         ]
-        click.echo(json.dumps(rows, indent=2))
+        put([json.dumps(rows, indent=2)])
         return
-    for entry in found:
-        mark = " (shadowed)" if entry.shadowed else ""
-        click.echo(f"{entry.name:16} {entry.description}{mark}")
+    put(f"{entry.name:16} {entry.description}{' (shadowed)' if entry.shadowed else ''}" for entry in found)
 
 
 @command.command("show")
-@click.argument("profile", type=ProfileName())
+@click.argument("profile", shell_complete=complete_profile)
 @click.option("--source", is_flag=True, help="Print the file itself instead of the merged profile.")
 def show(profile: str, source: bool) -> None:
     """Print PROFILE as it is after `extends`, as TOML."""
-    loaded = load(profile, search=default_search_path(os.environ))
-    click.echo(Path(loaded.source_path).read_text() if source else format_profile(loaded), nl=False)
+    loaded = _load(profile)
+    text = Path(loaded.source_path).read_text("utf-8") if source else format_profile(loaded)
+    put(text.splitlines())
 
 
 @command.command("path")
-@click.argument("profile", type=ProfileName())
+@click.argument("profile", shell_complete=complete_profile)
 def path(profile: str) -> None:
     """Print the file that PROFILE is read from."""
-    click.echo(load(profile, search=default_search_path(os.environ)).source_path)
+    put([_load(profile).source_path])
 
 
 @command.command("schema")
 def print_schema() -> None:
     """Print the JSON schema of a profile, for editors."""
-    click.echo(json.dumps(schema(), indent=2))
+    put([json.dumps(schema(), indent=2)])

@@ -11,8 +11,6 @@
 #include <linux/prctl.h>
 #include <linux/stat.h>
 
-#define SIGKILL_NUMBER 9
-
 /* What the ops leave for later ops; lives in the child only. */
 struct progress {
 	int slots[MAX_SLOTS];
@@ -68,11 +66,14 @@ static void set_umask(const struct op *op)
 	sys1(__NR_umask, op->a); /* cannot fail */
 }
 
-/* The dispositions were reset by CLONE_CLEAR_SIGHAND; what is left is the mask. */
+/* CLONE_CLEAR_SIGHAND leaves ignored signals ignored, as execve does (clone(2)), and Python ignores SIGPIPE. */
 static void reset_signals(const struct op *op)
 {
-	uint64_t none = 0;
+	const uint64_t none = 0;
 
+	for (int signal = 1; signal <= SIGNAL_LAST; signal++)
+		if (signal != SIGNAL_KILL && signal != SIGNAL_STOP)
+			must(op, sys_default_action(signal));
 	must(op, sys4(__NR_rt_sigprocmask, 2 /* SIG_SETMASK */, addr(&none), 0, sizeof none));
 }
 
@@ -134,7 +135,7 @@ static void run_op(const struct plan *plan, const struct op *op, const struct st
 /* Death with the launcher must be asked for before anything else can go on without it. */
 static void die_with_launcher(const struct start *start)
 {
-	long failed = sys5(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL_NUMBER, 0, 0, 0);
+	long failed = sys5(__NR_prctl, PR_SET_PDEATHSIG, SIGNAL_KILL, 0, 0, 0);
 
 	if (failed < 0)
 		fail_step(STEP_START, (int)-failed, 0);
@@ -160,5 +161,5 @@ _Noreturn void child_run(const struct plan *plan, const struct start *start)
 		start->page->op = op_index(op);
 		run_op(plan, op, start);
 	}
-	fail_step(STEP_START, REASON_PLAN, 0);
+	fail_step(STEP_START, ENOEXEC, 0); /* EXEC does not return */
 }

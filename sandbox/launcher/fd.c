@@ -121,8 +121,10 @@ int fd_type(int fd)
 }
 
 /* First of all: a grant or one of our own descriptors must never land on 0, 1 or 2. */
-void fd_fill_stdio(void)
+unsigned fd_fill_stdio(void)
 {
+	unsigned filled = 0;
+
 	for (int fd = 0; fd <= 2; fd++) {
 		int opened;
 
@@ -133,7 +135,16 @@ void fd_fill_stdio(void)
 			fail_step(STEP_START, opened < 0 ? -opened : REASON_NOT_NULL_DEVICE, 0);
 		if (fd_type(fd) != FD_NULL)
 			fail_step(STEP_START, REASON_NOT_NULL_DEVICE, 0);
+		filled |= 1u << fd;
 	}
+	return filled;
+}
+
+void fd_require(const struct op *op, uint32_t fd, unsigned filled)
+{
+	if (fd <= 2 && filled & (1u << fd))
+		fail(op_index(op), EBADF, 0);
+	must(op, sys_fcntl((int)fd, F_GETFD, 0));
 }
 
 /* The first number from `from` that no PLACE op wants; PLACE ops come in ascending order. */

@@ -17,7 +17,8 @@ const char *fd_access_word(int status_flags);
 /* What an open descriptor refers to. Returns the type, or -errno. Needs /proc for anonymous inodes and memfds. */
 int fd_type(int fd);
 
-void fd_fill_stdio(void);				/* 0, 1, 2 exist afterwards */
+unsigned fd_fill_stdio(void); /* 0, 1, 2 exist afterwards; bit N of the result: N did not before */
+void fd_require(const struct op *op, uint32_t fd, unsigned filled); /* the caller has it open, we did not fill it */
 int fd_park(const struct plan *plan, int fd);		/* move to a number that no PLACE op wants; close-on-exec */
 void fd_drop_undeclared(const struct plan *plan); /* in the launcher: close all but 0-2 and what ops name */
 void fd_check_stdio(const struct op *op);		/* op STDIO: each of 0-2 is of a type in its mask */

@@ -133,14 +133,21 @@ int grant_secret_file(const struct plan *plan, const struct op *op)
 	return sealed(plan, op, secret);
 }
 
-static char *variable_value(const char *name, char **environment)
+/* The value if the variable has that name, else NULL. */
+static char *value_of(const char *name, char *variable)
 {
 	size_t length = text_length(name);
 
-	for (; *environment; environment++)
-		if (text_starts(*environment, name) && (*environment)[length] == '=')
-			return *environment + length + 1;
-	return NULL;
+	return text_starts(variable, name) && variable[length] == '=' ? variable + length + 1 : NULL;
+}
+
+static const char *variable_value(const char *name, char **environment)
+{
+	const char *value = NULL;
+
+	for (; !value && *environment; environment++)
+		value = value_of(name, *environment);
+	return value;
 }
 
 int grant_secret_env(const struct plan *plan, const struct op *op, char **environment)
@@ -159,9 +166,10 @@ int grant_secret_env(const struct plan *plan, const struct op *op, char **enviro
 
 void grant_forget_secrets(const struct plan *plan, char **environment)
 {
-	for_ops(plan, op, OP_SECRET_ENV)
+	/* All of that name: nobody keeps a caller from having a variable twice. */
+	for_ops(plan, op, OP_SECRET_ENV) for (char **each = environment; *each; each++)
 	{
-		volatile char *value = variable_value(op_text(plan, op), environment);
+		volatile char *value = value_of(op_text(plan, op), *each);
 
 		while (value && *value)
 			*value++ = 'x';

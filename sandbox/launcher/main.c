@@ -15,8 +15,6 @@
 #include <linux/prctl.h>
 #include <linux/stat.h>
 
-enum { SIGNAL_CHILD = 17 };
-
 /* Map a sealed memfd: a plan that somebody can still write to is not a plan. */
 static void map_plan(int fd, struct plan *plan)
 {
@@ -42,14 +40,25 @@ static void map_plan(int fd, struct plan *plan)
 	sys_close(fd);
 }
 
-/* Move the status descriptor out of the way and keep it from the child. */
-static void take_status(const struct plan *plan)
+/* From here on failures are told on the status descriptor too. */
+static void find_status(const struct plan *plan, unsigned filled)
 {
 	const struct op *op = plan_find(plan, OP_STATUS);
 
 	if (!op)
 		return;
+	fd_require(op, op->a, filled);
 	reporter.status_json = op->b == 2;
+	reporter.status_fd = (int)op->a;
+}
+
+/* Move the status descriptor out of the way and keep it from the child. */
+static void park_status(const struct plan *plan)
+{
+	const struct op *op = plan_find(plan, OP_STATUS);
+
+	if (!op)
+		return;
 	reporter.status_fd = (int)must(op, fd_park(plan, (int)op->a));
 	if (op->a > 2)
 		sys_close((int)op->a);
@@ -72,18 +81,13 @@ static int watch_parent(const struct plan *plan)
 /* All signals wait in a signalfd. SIGCHLD may have come ignored from the caller, and then nothing could be reaped. */
 static int take_signals(void)
 {
-	struct {
-		void *handler;
-		unsigned long flags;
-		void *restorer;
-		uint64_t mask;
-	} standard = {0};
 	uint64_t all = ~(uint64_t)0;
-	long fd;
+	long fd = sys4(__NR_rt_sigprocmask, 2 /* SIG_SETMASK */, addr(&all), 0, sizeof all);
 
-	sys4(__NR_rt_sigprocmask, 2 /* SIG_SETMASK */, addr(&all), 0, sizeof all);
-	sys4(__NR_rt_sigaction, SIGNAL_CHILD, addr(&standard), 0, sizeof standard.mask);
-	fd = sys4(__NR_signalfd4, -1, addr(&all), sizeof all, O_CLOEXEC | O_NONBLOCK);
+	if (fd == 0)
+		fd = sys_default_action(SIGNAL_CHILD);
+	if (fd == 0)
+		fd = sys4(__NR_signalfd4, -1, addr(&all), sizeof all, O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		fail_step(STEP_START, (int)-fd, 0);
 	return (int)fd;
@@ -130,7 +134,7 @@ static void become_supervisor(const struct plan *plan, char **environment, struc
 {
 	int null = sys_open("/dev/null", O_RDWR | O_CLOEXEC, 0);
 
-	for_ops(plan, op, OP_INHERIT) sys_close((int)op->b);
+	for_ops(plan, op, OP_INHERIT) if (op->b > 2) sys_close((int)op->b);
 	grant_forget_secrets(plan, environment);
 	if (null >= 0) {
 		sys3(__NR_dup3, null, 0, 0);
@@ -140,7 +144,7 @@ static void become_supervisor(const struct plan *plan, char **environment, struc
 	supervise(watched);
 }
 
-static _Noreturn void launch(int plan_fd, char **environment)
+static _Noreturn void launch(int plan_fd, unsigned filled, char **environment)
 {
 	struct plan plan;
 	struct rlimit64 nofile;
@@ -150,9 +154,12 @@ static _Noreturn void launch(int plan_fd, char **environment)
 	long failed;
 
 	map_plan(plan_fd, &plan);
+	find_status(&plan, filled);
+	/* Before we open anything: nothing of ours must be taken for a descriptor that the caller has closed. */
+	for_ops(&plan, op, OP_INHERIT) fd_require(op, op->b, filled);
 	raise_limit(&nofile);
 	fd_drop_undeclared(&plan);
-	take_status(&plan);
+	park_status(&plan);
 	watched.parent_fd = watch_parent(&plan);
 	watched.signal_fd = take_signals();
 	failed = sys2(__NR_pipe2, addr(ends), O_CLOEXEC);
@@ -183,17 +190,18 @@ static _Noreturn void launch(int plan_fd, char **environment)
 
 int launcher_main(int argc, char **argv, char **environment, bool privileged)
 {
+	unsigned filled;
 	long fd;
 
 	if (privileged)
 		fail_step(STEP_START, REASON_PRIVILEGED, 0);
-	fd_fill_stdio();
+	filled = fd_fill_stdio();
 	if (argc == 2 && text_equal(argv[1], "--dump-abi"))
 		return probe_dump_abi();
 	if (argc == 2 && text_equal(argv[1], "--probe"))
 		return probe_kernel();
 	fd = argc == 2 ? text_number(argv[1]) : argc == 3 && text_equal(argv[1], "--check-plan") ? text_number(argv[2]) : -1;
-	if (fd < 0)
+	if (fd < (argc == 2 ? FIRST_NUMBER : 0)) /* a plan on 0-2 would leave a hole there */
 		fail_step(STEP_USAGE, EINVAL, 0);
 	if (argc == 3) {
 		struct plan plan;
@@ -201,5 +209,5 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 		map_plan((int)fd, &plan);
 		return 0;
 	}
-	launch((int)fd, environment);
+	launch((int)fd, filled, environment);
 }

@@ -7,7 +7,7 @@
 #include <linux/poll.h>
 #include <linux/wait.h>
 
-enum { SIGNAL_KILL = 9, SIGNAL_CHILD = 17, SIGNAL_STOP = 19, SENT_BY_KERNEL = 0x80 /* SI_KERNEL */ };
+enum { SENT_BY_KERNEL = 0x80 /* SI_KERNEL */ };
 enum { EXIT_SIGNAL_BASE = 128 };
 
 /* wait status bits, wait(2) */
@@ -68,7 +68,16 @@ static void reap(struct watched *watched)
 	}
 }
 
-/* What the terminal sends (SI_KERNEL) reaches the child by itself, as a member of the same foreground group. */
+/* What the terminal sends (SI_KERNEL) reaches the child by itself, as a member of the same foreground group; an alarm
+ * that the caller set before its exec does not. SIGPIPE and SIGXFSZ for our own write of a status record come as if we
+ * had sent them. */
+static bool is_for_child(const struct signalfd_siginfo *info)
+{
+	if (info->ssi_code == SENT_BY_KERNEL)
+		return info->ssi_signo == SIGNAL_ALARM;
+	return info->ssi_pid != (uint32_t)sys0(__NR_getpid);
+}
+
 static void forward(struct watched *watched)
 {
 	struct signalfd_siginfo info;
@@ -76,7 +85,7 @@ static void forward(struct watched *watched)
 	while (sys_read(watched->signal_fd, &info, sizeof info) == sizeof info) {
 		if (info.ssi_signo == SIGNAL_CHILD)
 			reap(watched);
-		else if (info.ssi_code != SENT_BY_KERNEL)
+		else if (is_for_child(&info))
 			sys2(__NR_kill, watched->pid, (long)info.ssi_signo);
 	}
 }

@@ -76,6 +76,18 @@ static inline long sys_read(int fd, void *buffer, size_t size)
 	return sys3(__NR_read, fd, addr(buffer), (long)size);
 }
 
+/* signal(7), x86-64; <linux/signal.h> would bring the kernel's own struct sigaction along. */
+enum { SIGNAL_KILL = 9, SIGNAL_ALARM = 14, SIGNAL_CHILD = 17, SIGNAL_STOP = 19, SIGNAL_LAST = 64 };
+
+static inline int sys_default_action(int signal)
+{
+	const struct {
+		uint64_t action, flags, restorer, mask; /* struct kernel_sigaction; 0 is SIG_DFL */
+	} standard = {0};
+
+	return (int)sys4(__NR_rt_sigaction, signal, addr(&standard), 0, sizeof standard.mask);
+}
+
 /* Write all of it; pre: the descriptor blocks. Returns 0 or -errno. The only full-output loop. */
 static inline int sys_write_all(int fd, const void *buffer, size_t size)
 {

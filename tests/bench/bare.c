@@ -1,6 +1,6 @@
 /* bare.c: the steps of a plan written down in plain C: what the launcher is held against.
  *
- *   bare FILTERS... -- COMMAND...    each FILTERS a file of struct sock_filter records
+ *   bare FILTERS... ++ COMMAND...    each FILTERS a file of struct sock_filter records
  *
  * Fill 0-2, close the rest, fork with default dispositions, death with the parent, look at the standard streams,
  * sweep, read the table back, signals, umask, limits, no_new_privs, the filters, exec; the parent waits by signalfd. */
@@ -116,7 +116,7 @@ int main(int argc, char **argv)
 	raised.rlim_cur = raised.rlim_max;
 	must(setrlimit(RLIMIT_NOFILE, &raised));
 	must(syscall(SYS_close_range, 3, ~0U, 0));
-	for (; i < argc && strcmp(argv[i], "--") != 0; i++)
+	for (; i < argc && strcmp(argv[i], "++") != 0; i++)
 		read_filter(argv[i]);
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);

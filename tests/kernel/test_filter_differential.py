@@ -60,38 +60,33 @@ def random_policy(chance: random.Random) -> FilterPolicy:
     return FilterPolicy(expand([*names, *usual]), reserved)
 
 
+# Which argument the rules look at, and the values of its lower half that are at or near what they look for.
+POINTED = {
+    "fcntl": (1, [1, 2, 2, 2, 3]),
+    "ioctl": (1, [seccomp.FIONCLEX, 0x5451, seccomp.TIOCSTI, seccomp.TIOCLINUX, 0x5413]),
+    "dup2": (1, []),
+    "dup3": (1, []),
+    "clone": (0, [*seccomp.CLONE_NEW.values(), 17, 0x80, 0x30020000]),
+    "seccomp": (1, [0, 8, 9, 7, 16]),
+}
+
+
 def random_case(chance: random.Random, policy: FilterPolicy, entries: Sequence[int]) -> Case:
     known = sorted(set(NUMBERS.values()) - UNFILTERED)
-    nr = chance.choice(
-        [
-            NUMBERS[chance.choice(["fcntl", "ioctl", "dup2", "dup3", "clone", "seccomp"])],
-            chance.choice(known),
-            chance.choice(known) | seccomp.X32_FIRST,
-            chance.randrange(470, 1024),
-            chance.randrange(2**32),
-            2**32 - 1,
-        ]
-    )
+    if chance.random() < 0.5:
+        name, (place, near) = chance.choice(list(POINTED.items()))
+        nr = NUMBERS[name]
+        pointed = {place: chance.choice(near or [*policy.reserved, 21])}
+    else:
+        pointed = {}
+        foreign = chance.choice(known) | seccomp.X32_FIRST
+        nr = chance.choice([*[chance.choice(known)] * 3, foreign, chance.randrange(470, 1024), chance.randrange(2**32)])
 
-    def argument() -> int:
-        flags = sum(chance.sample(list(seccomp.CLONE_NEW.values()), 2))
-        interesting = [
-            0,
-            1,
-            2,
-            8,
-            seccomp.FIONCLEX,
-            0x5451,
-            seccomp.TIOCSTI,
-            seccomp.TIOCLINUX,
-            flags,
-            *policy.reserved,
-        ]
-        return chance.choice([0, 0, 1, chance.randrange(2**32)]) << 32 | chance.choice(
-            [chance.choice(interesting), chance.randrange(2**32)]
-        )
+    def argument(place: int) -> int:
+        low = pointed.get(place, chance.choice([0, 1, 2, 3, chance.randrange(2**32)]))
+        return chance.choice([0, 0, 1, chance.randrange(2**32)]) << 32 | low
 
-    args = (argument(), argument(), argument(), argument(), argument(), argument())
+    args = (argument(0), argument(1), argument(2), argument(3), argument(4), argument(5))
     return chance.choice(entries), nr, args
 
 

@@ -1,0 +1,69 @@
+"""What the command line prints: results on standard output, messages on standard error; a lost result is an error."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator
+
+from sandbox.errors import SandboxError
+
+
+class _Closed(io.StringIO):
+    """Stands where the caller has closed standard output: Python has None there, and then silence."""
+
+    def write(self, text: str, /) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def prepare() -> None:
+    """Let any name be printed, and make a closed standard output fail. Call it once, first."""
+    if sys.stdout is None:
+        sys.stdout = _Closed()
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        # File names are bytes, profiles are UTF-8, and the locale may be neither.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+@contextlib.contextmanager
+def failing_as_ours() -> Iterator[None]:
+    """Turn an OSError of standard output into a SandboxError: a result that is lost is no success."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SandboxError("output", "standard output", reason, "send it to a file, or to /dev/null") from error
+
+
+def put(lines: Iterable[str]) -> None:
+    """Print a result, one line each.
+
+    Raises: SandboxError if standard output is closed or full.
+    """
+    with failing_as_ours():
+        for line in lines:
+            sys.stdout.write(line + "\n")
+
+
+def flush() -> None:
+    """Write out what is still in memory.
+
+    Raises: SandboxError as put().
+    """
+    with failing_as_ours():
+        sys.stdout.flush()
+
+
+def say(message: str) -> None:
+    """Print a message, as one line that holds nothing but printable characters.
+
+    The exit code has to do when standard error is closed or full.
+    """
+    line = "sandbox: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message) + "\n"
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            # Past Python's buffer, which would be tried again at the end.
+            os.write(sys.stderr.fileno(), line.encode(errors="backslashreplace"))

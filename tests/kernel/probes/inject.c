@@ -1,0 +1,142 @@
+/* inject.c: runs the launcher under ptrace(2) and makes one of its system calls fail, or kills a process there.
+ *
+ * Usage: inject REPORT ROLE INDEX ACTION PROGRAM ...   ROLE is launcher or child; INDEX counts from 0, -1 is none;
+ * ACTION is an errno (the call is not made), or `kill`: SIGKILL in place of the call.
+ *
+ * The count runs over all calls of one process, so that the child's first is told from the launcher's first. REPORT
+ * gets `ROLE INDEX NUMBER FIRST-ARGUMENT` for each call up to the child's exec, and `executed` at that. Exits as the
+ * launcher did, or with 200 + signal when that was killed. */
+#include "probe.h"
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+
+struct traced {
+	pid_t pid;
+	const char *role;
+	int calls;
+	bool inside, refused, seen;
+};
+
+static struct traced traced[2] = {{.role = "launcher"}, {.role = "child"}};
+static const char *wanted_role, *action;
+static int wanted_index;
+static bool executed;
+static FILE *report;
+
+static void enter(struct traced *process)
+{
+	struct user_regs_struct registers;
+	bool wanted = strcmp(process->role, wanted_role) == 0 && process->calls == wanted_index;
+
+	ptrace(PTRACE_GETREGS, process->pid, 0, &registers);
+	if (!executed)
+		fprintf(report, "%s %d %lld %lld\n", process->role, process->calls, (long long)registers.orig_rax,
+			(long long)registers.rdi);
+	process->calls++;
+	if (!wanted)
+		return;
+	if (strcmp(action, "kill") == 0) {
+		kill(process->pid, SIGKILL);
+		return;
+	}
+	registers.orig_rax = (unsigned long long)-1;
+	ptrace(PTRACE_SETREGS, process->pid, 0, &registers);
+	process->refused = true;
+}
+
+static void leave(struct traced *process)
+{
+	struct user_regs_struct registers;
+
+	if (!process->refused)
+		return;
+	process->refused = false;
+	ptrace(PTRACE_GETREGS, process->pid, 0, &registers);
+	registers.rax = (unsigned long long)-atol(action);
+	ptrace(PTRACE_SETREGS, process->pid, 0, &registers);
+}
+
+static void step(struct traced *process, int status)
+{
+	int signal = WSTOPSIG(status), event = status >> 16;
+
+	if (signal == (SIGTRAP | 0x80)) {
+		process->inside ? leave(process) : enter(process);
+		process->inside = !process->inside;
+		signal = 0;
+	} else if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) {
+		unsigned long pid;
+
+		ptrace(PTRACE_GETEVENTMSG, process->pid, 0, &pid);
+		if (process == &traced[0])
+			traced[1].pid = (pid_t)pid;
+		signal = 0;
+	} else if (event == PTRACE_EVENT_EXEC) {
+		if (process == &traced[1] && !executed) {
+			executed = true;
+			fprintf(report, "executed\n");
+			fflush(report);
+		}
+		signal = 0;
+	} else if (!process->seen) {
+		process->seen = true; /* the first stop: SIGSTOP of a new tracee */
+		signal = 0;
+	}
+	ptrace(executed && process == &traced[1] ? PTRACE_CONT : PTRACE_SYSCALL, process->pid, 0, (long)signal);
+}
+
+static struct traced *find(pid_t pid)
+{
+	if (pid == traced[0].pid)
+		return &traced[0];
+	/* A new child may stop before its parent's fork event is told. */
+	if (!traced[1].pid)
+		traced[1].pid = pid;
+	return pid == traced[1].pid ? &traced[1] : NULL;
+}
+
+int main(int argc, char **argv)
+{
+	const int options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE |
+			    PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
+	int status, result = 0;
+	pid_t pid;
+
+	if (argc < 6 || !(report = fopen(argv[1], "we")))
+		return 91;
+	wanted_role = argv[2];
+	wanted_index = atoi(argv[3]);
+	action = argv[4];
+	pid = fork();
+	if (pid == 0) {
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		raise(SIGSTOP);
+		execv(argv[5], argv + 5);
+		_exit(92);
+	}
+	traced[0].pid = pid;
+	traced[0].seen = true;
+	waitpid(pid, &status, 0);
+	ptrace(PTRACE_SETOPTIONS, pid, 0, options);
+	ptrace(PTRACE_CONT, pid, 0, 0); /* up to the launcher's own exec */
+	while ((pid = waitpid(-1, &status, __WALL)) > 0 || errno == EINTR) {
+		struct traced *process = pid > 0 ? find(pid) : NULL;
+
+		if (pid > 0 && WIFSTOPPED(status)) {
+			if (process)
+				step(process, status);
+			else
+				ptrace(PTRACE_CONT, pid, 0, 0);
+		} else if (pid == traced[0].pid) {
+			result = WIFEXITED(status) ? WEXITSTATUS(status) : 200 + WTERMSIG(status);
+		}
+	}
+	fclose(report);
+	return result;
+}

@@ -1,0 +1,69 @@
+"""Runs the C unit tests and the plan fuzzer, under the address and undefined-behaviour sanitizers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sandbox import wire
+from tests.native.make_corpus import CORPUS, seeds
+from tests.support.native import SANITIZE, SANITIZER_ENVIRONMENT, build_harness, can_compile
+
+PLAN_FILES = ("plan", "text")
+LIBFUZZER = ("-O1", "-g", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
+RUNS = 200_000
+
+
+def run(command: list[str | Path], folder: Path) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=240, check=False,
+        env=os.environ | SANITIZER_ENVIRONMENT | {"TMPDIR": str(folder)}, cwd=folder, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "least"), [("unit_text", ("text",), 30), ("unit_fd", ("fd", "plan", "report", "text"), 38)]
+)
+def test_unit_in_c_passes(name: str, files: tuple[str, ...], least: int, tmp_path: Path) -> None:
+    lines = run([build_harness(name, files)], tmp_path).splitlines()
+    passed = [line for line in lines if re.match(r"ok \d+ - ", line) and "# SKIP" not in line]
+    assert lines[-1] == f"1..{len([line for line in lines if line.startswith('ok ')])}"
+    # The kernel's settings may keep a few kinds of descriptors from an ordinary user; never many.
+    assert len(passed) >= least, [line for line in lines if "# SKIP" in line]
+
+
+def test_corpus_is_what_the_present_format_gives() -> None:
+    assert {path.name: path.read_bytes() for path in CORPUS.iterdir()} == {
+        f"{name}.plan": wire.encode(plan) for name, plan in seeds().items()
+    }
+
+
+def test_fuzz_plan_own_mutations_find_nothing(tmp_path: Path) -> None:
+    program = build_harness("fuzz_plan", PLAN_FILES, (*SANITIZE, "-DSTANDALONE"))
+    corpus = sorted(CORPUS.iterdir())
+    assert run([program, f"-runs={RUNS}", *corpus], tmp_path) == f"{len(corpus)} seeds, {RUNS} mutations\n"
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="optional tool absent: clang")
+def test_fuzz_plan_libfuzzer_finds_nothing(tmp_path: Path) -> None:
+    # A clang without its fuzzer runtime runs the same target with our own mutations.
+    found = tmp_path / "corpus"
+    shutil.copytree(CORPUS, found)
+    if not can_compile("clang", LIBFUZZER):
+        flags = ("-O1", "-g", "-DSTANDALONE")
+        assert "mutations" in run([build_harness("fuzz_plan", PLAN_FILES, flags, "clang"), *found.iterdir()], tmp_path)
+        return
+    options = [f"-runs={RUNS}", "-max_total_time=20", "-max_len=4096", "-seed=1", "-timeout=5", "-print_final_stats=1"]
+    output = run([build_harness("fuzz_plan", PLAN_FILES, LIBFUZZER, "clang"), *options, found], tmp_path)
+    runs = re.search(r"number_of_executed_units: (\d+)", output)
+    assert runs is not None, output
+    assert int(runs[1]) > 10_000
+    # It got behind the checks of the frame: inputs that reach new code were kept.
+    assert len(list(found.iterdir())) > 50

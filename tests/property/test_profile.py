@@ -1,0 +1,219 @@
+"""Profiles and grants for any value: text and back, numbers, merging; any text: only ProfileError, on one line."""
+
+from __future__ import annotations
+
+import string
+import tomllib
+from typing import Any, Final
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.errors import GrantError, ProfileError
+from sandbox.grants import (
+    FIRST_NUMBER,
+    LAST_NUMBER,
+    Access,
+    FdType,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    SecretGrant,
+    format_grant,
+    number_grants,
+    number_of,
+    parse_grant,
+    variable_for,
+)
+from sandbox.profile import (
+    Environment,
+    ExecPolicy,
+    FilterSection,
+    ProcessPolicy,
+    Profile,
+    format_profile,
+    merge,
+    parse,
+    schema,
+)
+
+TEXT: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+NAMES: Final = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,8}", fullmatch=True)
+NUMBERS: Final = st.none() | st.integers(FIRST_NUMBER, 20) | st.integers(FIRST_NUMBER, LAST_NUMBER)
+PATHS: Final = st.builds(
+    "".join,
+    st.tuples(
+        st.sampled_from(["/", "{home}/", "{cwd}/", "{tmp}/", "{runtime_dir}/"]),
+        TEXT.map(lambda t: t.translate({123: None, 125: None})),
+    ),
+)
+VARIABLES: Final = TEXT.map(lambda text: text.replace("=", "")).filter(bool)
+WRITING: Final = st.sampled_from([Access.WRITE, Access.APPEND, Access.READ_WRITE])
+
+
+def unique(grants: list[Grant]) -> tuple[Grant, ...]:
+    return tuple({grant.name: grant for grant in grants}.values())
+
+
+def grants_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
+    return st.one_of(
+        st.builds(
+            InheritGrant, name=NAMES, inherit=st.integers(0, 2**31 - 1), type=st.none() | st.sampled_from(FdType),
+            access=st.none() | st.sampled_from(Access), number=NUMBERS,
+        ),
+        st.builds(FileGrant, name=NAMES, file=paths, number=NUMBERS),
+        st.builds(
+            FileGrant, name=NAMES, file=paths, access=WRITING, create=st.booleans(), truncate=st.booleans(),
+            number=NUMBERS,
+        ),
+        st.builds(SecretGrant, name=NAMES, secret=paths | VARIABLES.map("env:{}".format), number=NUMBERS),
+    )  # fmt: skip
+
+
+PROFILES: Final = st.builds(
+    Profile,
+    name=st.just("p"),
+    source_path=st.just("p.toml"),
+    description=TEXT.filter(lambda text: text.isprintable()),
+    process=st.builds(
+        ProcessPolicy, umask=st.integers(0, 0o777), chdir=st.none() | PATHS, die_with_parent=st.booleans(),
+        exec=st.sampled_from(ExecPolicy),
+    ),
+    environment=st.builds(
+        Environment,
+        keep=st.lists(st.from_regex(r"[A-Z_]{1,5}\*?|\*", fullmatch=True), unique=True, max_size=4).map(tuple),
+        set=st.dictionaries(VARIABLES, TEXT, max_size=4).map(lambda variables: tuple(variables.items())),
+    ),
+    filter=st.builds(FilterSection, st.lists(TEXT, unique=True, max_size=4).map(tuple)),
+    grants=st.lists(grants_with(PATHS), max_size=4).map(unique),
+)  # fmt: skip
+
+
+@given(PROFILES)
+def test_format_then_parse_is_the_same_profile(profile: Profile) -> None:
+    text = format_profile(profile)
+    assert merge([parse(text, "p.toml")], "p") == profile
+    jsonschema.Draft202012Validator(schema()).validate(tomllib.loads(text))
+
+
+@given(st.lists(PROFILES, min_size=1, max_size=4))
+def test_merge_keeps_every_grant_name_call_and_kept_variable(profiles: list[Profile]) -> None:
+    result = merge([parse(format_profile(profile), "p.toml") for profile in profiles], "p")
+    assert [g.name for g in result.grants] == list(dict.fromkeys(g.name for p in profiles for g in p.grants))
+    assert result.filter.allow == tuple(dict.fromkeys(call for p in profiles for call in p.filter.allow))
+    assert result.environment.keep == tuple(dict.fromkeys(name for p in profiles for name in p.environment.keep))
+    assert result.process == profiles[-1].process
+    assert set(profiles[-1].environment.set) <= set(result.environment.set)
+
+
+@given(PROFILES)
+def test_merge_with_itself_changes_nothing(profile: Profile) -> None:
+    draft = parse(format_profile(profile), "p.toml")
+    assert merge([draft, draft], "p") == profile
+
+
+# What the grammar cannot hold: a path that is empty, or NUL.
+@given(grants_with(TEXT.filter(lambda text: text not in {"", "env:"} and not text.startswith("env:"))))
+def test_format_then_parse_is_the_same_grant(grant: Grant) -> None:
+    assert parse_grant(format_grant(grant)) == grant
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[a-z]@?[0-9]*=(file|inherit|secret):.*", fullmatch=True))
+def test_parse_grant_any_text_gives_a_grant_that_survives_or_a_grant_error(text: str) -> None:
+    try:
+        grant = parse_grant(text)
+    except GrantError:
+        return
+    assert parse_grant(format_grant(grant)) == grant
+
+
+@given(st.lists(grants_with(PATHS), max_size=12))
+def test_number_grants_gives_distinct_numbers_and_keeps_declared_ones(grants: list[Grant]) -> None:
+    variables = {variable_for(grant.name) for grant in grants}
+    declared = [grant.number for grant in grants if grant.number is not None]
+    inherited = [grant.inherit for grant in grants if isinstance(grant, InheritGrant)]
+    collides = any(len(set(values)) < len(values) for values in (declared, inherited, [g.name for g in grants])) or len(
+        variables
+    ) < len(grants)
+    if collides:
+        with pytest.raises(GrantError) as caught:
+            number_grants(grants)
+        assert caught.value.grant in {grant.name for grant in grants}
+        return
+    numbered = number_grants(grants)
+    numbers = [number_of(grant) for grant in numbered]
+    assert numbers == sorted(set(numbers))
+    assert all(FIRST_NUMBER <= number <= LAST_NUMBER for number in numbers)
+    by_name = {grant.name: number_of(grant) for grant in numbered}
+    assert all(by_name[grant.name] == grant.number for grant in grants if grant.number is not None)
+    given_out = [by_name[grant.name] for grant in grants if grant.number is None]
+    free = [n for n in range(FIRST_NUMBER, FIRST_NUMBER + len(grants)) if n not in declared]
+    assert given_out == free[: len(given_out)]
+
+
+# Any text
+
+
+def refused_or_valid(text: str) -> bool:
+    """Parse; a refusal must be a ProfileError of one line. Returns whether the text was valid."""
+    refusal = None
+    try:
+        parse(text, "p.toml")
+    except ProfileError as error:
+        refusal = error
+    assert refusal is None or (refusal.path == "p.toml" and len(str(refusal).splitlines()) == 1)
+    return refusal is None
+
+
+@given(st.text())
+def test_parse_any_text_is_a_profile_or_a_profile_error(text: str) -> None:
+    refused_or_valid(text)
+
+
+@given(PROFILES, st.data())
+def test_parse_any_change_of_a_text_is_a_profile_or_a_profile_error(profile: Profile, data: st.DataObject) -> None:
+    text = format_profile(profile)
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 8)))
+    middle = data.draw(
+        st.sampled_from(['"', "[", "]", "=", "\n", "{", "}", "*", "-1", "true", "[[", ".", "é"]) | st.text(max_size=4)
+    )
+    refused_or_valid(text[:start] + middle + text[end:])
+
+
+LEAVES: Final = st.one_of(
+    TEXT, st.integers(), st.booleans(), st.floats(), st.datetimes(), st.dates(), st.times(),
+    st.sampled_from(["/x", "{home}/x", "read", "append", "pipe", "once", "022", "env:K", "@base"]),
+)  # fmt: skip
+KEYS: Final = st.sampled_from(
+    ["description", "extends", "process", "environment", "filter", "grants", "umask", "chdir", "exec", "keep", "set",
+     "allow", "inherit", "file", "secret", "type", "access", "create", "truncate", "number", "die_with_parent"]
+) | st.text(string.printable, max_size=4)  # fmt: skip
+TREES: Final = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=20
+)
+VALIDATOR: Final = jsonschema.Draft202012Validator(schema())
+
+
+def as_toml(value: Any) -> str:  # noqa: ANN401 - any TOML value
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return '"' + "".join(c if c.isalnum() or c in "/{}:@_" else f"\\U{ord(c):08x}" for c in value) + '"'
+        case list():
+            return "[" + ", ".join(map(as_toml, value)) + "]"
+        case dict():
+            return "{" + ", ".join(f"{as_toml(str(key))} = {as_toml(inner)}" for key, inner in value.items()) + "}"
+        case int() | float():
+            return str(value)
+    return str(value.isoformat())
+
+
+@given(st.dictionaries(KEYS, TREES, max_size=5))
+def test_parse_any_tree_of_values_agrees_with_the_schema(tree: dict[str, Any]) -> None:
+    text = "\n".join(f"{as_toml(key)} = {as_toml(value)}" for key, value in tree.items())
+    if refused_or_valid(text):
+        VALIDATOR.validate(tomllib.loads(text))

@@ -1,0 +1,140 @@
+"""Callers: processes that bring themselves into some state and then become the launcher or the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sandbox import wire
+from sandbox.build import build
+from sandbox.caller import Caller
+from sandbox.events import Event, event_of
+from sandbox.grants import Grant, parse_grant
+from sandbox.launch import launcher_path, seal
+from sandbox.plan import Plan, StatusFormat
+from sandbox.profile import Profile, for_caller
+from sandbox.profile_files import default_search_path, load
+from tests.support.native import memfd_holding
+
+SANDBOX: Final = (sys.executable, "-P", "-m", "sandbox")
+PLAN_FD: Final = 250  # a number that no test uses otherwise
+TIMEOUT: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended, in subprocess's words, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    setup: Callable[[], None] | None = None,
+    env: Mapping[str, str] | None = None,
+    input: str | None = "",
+    stdin: Any = None,
+    stdout: Any = subprocess.PIPE,
+    stderr: Any = subprocess.PIPE,
+    cwd: str | Path | None = None,
+) -> Ended:
+    """Run `argv` in a process that calls `setup` just before its exec, and keeps every descriptor that stands then."""
+    streams: dict[str, Any] = {"stdin": stdin} if stdin is not None else {"input": input}
+    done = subprocess.run(
+        [str(word) for word in argv], preexec_fn=setup, close_fds=False, env=env, stdout=stdout, stderr=stderr,
+        cwd=cwd, text=True, errors="surrogateescape", timeout=TIMEOUT, check=False, **streams,
+    )  # fmt: skip  # noqa: PLW1509
+    return Ended(done.returncode, done.stdout or "", done.stderr or "")
+
+
+def sandbox(*words: str | Path, **options: Any) -> Ended:
+    """Run the command line `sandbox run WORD ...`."""
+    return run([*SANDBOX, "run", *words], **options)
+
+
+def plan_of(
+    command: Sequence[str | Path],
+    *grants: Grant | str,
+    profile: str | Profile = "untrusted",
+    status: tuple[int, StatusFormat] | None = None,
+    parent: int | None = None,
+    **changes: Any,
+) -> Plan:
+    """Build the plan of a command as the command line does; `changes` replace fields of profile.process."""
+    caller = Caller.of_process(parent_pid=os.getpid() if parent is None else parent)
+    loaded = load(profile, search=default_search_path(os.environ)) if isinstance(profile, str) else profile
+    parsed = [parse_grant(grant) if isinstance(grant, str) else grant for grant in grants]
+    loaded = for_caller(loaded, caller, grants=parsed)
+    loaded = replace(loaded, process=replace(loaded.process, **changes))
+    return build(loaded, [str(word) for word in command], caller, status=status)
+
+
+def launch(
+    plan: Plan | bytes,
+    *,
+    launcher: str | Path | None = None,
+    before: Sequence[str | Path] = (),
+    setup: Callable[[], None] | None = None,
+    **options: Any,
+) -> Ended:
+    """Start the launcher with a plan, `before` in front of its argv (a wrapper that execs); as in run()."""
+    data = plan if isinstance(plan, bytes) else wire.encode(plan)
+
+    def prepare() -> None:
+        os.dup2(fd, PLAN_FD)
+        if setup is not None:
+            setup()
+
+    with memfd_holding(data) as fd:
+        return run([*before, launcher or launcher_path(), str(PLAN_FD)], setup=prepare, **options)
+
+
+@contextlib.contextmanager
+def started(
+    plan: Plan, *, setup: Callable[[], None] | None = None, env: Mapping[str, str] | None = None, **streams: Any
+) -> Any:  # noqa: ANN401 - a context manager
+    """Start the launcher with a plan and yield the subprocess.Popen; killed and reaped at the end."""
+    fd = seal(plan)
+    os.set_inheritable(fd, True)
+    process = subprocess.Popen(
+        [launcher_path(), str(fd)], preexec_fn=setup, close_fds=False, env=env, text=True, **streams
+    )  # fmt: skip  # noqa: PLW1509
+    os.close(fd)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def records(fd: int, plan: Plan) -> list[Event]:
+    """Read fixed records up to the end of file."""
+    data = b""
+    while chunk := os.read(fd, 65536):
+        data += chunk
+    return [
+        event_of(wire.decode_record(data[at : at + wire.EVENT_SIZE]), plan)
+        for at in range(0, len(data), wire.EVENT_SIZE)
+    ]
+
+
+def json_lines(fd: int) -> list[dict[str, Any]]:
+    """Read JSON lines up to the end of file; each must be an object and end in a newline."""
+    data = b""
+    while chunk := os.read(fd, 65536):
+        data += chunk
+    assert data.endswith(b"\n") or not data
+    return [json.loads(line) for line in data.splitlines()]

@@ -1,0 +1,195 @@
+"""Plans for tests: the smallest one, random ones, and plans' bytes taken apart and put together without any check."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hypothesis import strategies as st
+
+from sandbox import plan as ops
+from sandbox import wire
+from sandbox.grants import SAFE_TYPES, STDIO_TYPES, Access, FdType
+from sandbox.plan import Op, OpCode, Plan, StatusFormat
+
+# seccomp(2): one instruction, `return SECCOMP_RET_ALLOW`.
+ALLOW_ALL: Final = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
+HEADER: Final = struct.Struct("<8sIIQIIIIII16s")
+RECORD: Final = struct.Struct("<HHIIIIIII")
+CODE, FLAGS, A, B, C, DATA, SIZE, LABEL, HINT = range(9)
+VERSION, HEADER_FLAGS, CHECKSUM, TOTAL, OP_SIZE, COUNT, OP_OFFSET, DATA_OFFSET, DATA_SIZE, RESERVED = range(1, 11)
+
+
+def plan_for(
+    command: Sequence[str],
+    *,
+    launcher: Sequence[Op] = (),
+    grants: Sequence[Op] = (),
+    attributes: Sequence[Op] = (),
+    confinement: Sequence[Op] = (),
+    candidates: Sequence[str] | None = None,
+    filters: Sequence[bytes] = (ALLOW_ALL,),
+    stdio: Sequence[FdType] = tuple(FdType),
+    umask: int = 0o22,
+    quiet: bool = False,
+) -> Plan:
+    """Return the plan of the mandatory ops around those given; every op in its place by code."""
+    all_ops = [
+        *launcher, ops.stdio(stdio), *grants, ops.sweep(), ops.verify(), ops.signals(), ops.umask(umask),
+        *attributes, ops.no_new_privs(), *confinement, *(ops.filter_program(program) for program in filters),
+        *(ops.command(path, path) for path in candidates or [command[0]]), ops.execute(command, command[0]),
+    ]  # fmt: skip
+    return Plan(tuple(sorted(all_ops, key=lambda op: op.code)), quiet)
+
+
+def full_plan() -> Plan:
+    """Return a plan that holds every op there is."""
+    return plan_for(
+        ["prog", "-x", ""],
+        launcher=[ops.status(9, StatusFormat.JSON), ops.die_with_parent(1234)],
+        grants=[
+            ops.inherit(0, 5, SAFE_TYPES, None, "grant a"),
+            ops.inherit(1, 7, frozenset({FdType.TTY}), Access.READ_WRITE, "grant b"),
+            ops.file(2, "/some/file", Access.APPEND, create=True, truncate=False, label="grant c"),
+            ops.secret_file(3, "/some/secret", "grant d"),
+            ops.secret_env(4, "TOKEN", "grant e"),
+            *(ops.place(slot, number, f"number {number}") for slot, number in [(4, 3), (0, 4), (2, 5), (3, 9), (1, 70)]),
+        ],
+        attributes=[ops.chdir("/"), ops.env_keep("LC_*"), ops.env_set("A", "b=c"), ops.env_keep("PATH")],
+        confinement=[ops.exec_once()],
+        candidates=["/bin/prog", "/usr/bin/prog"],
+        filters=[ALLOW_ALL, ALLOW_ALL * 3],
+        stdio=sorted(STDIO_TYPES),
+    )
+
+
+@dataclass(slots=True)
+class Parts:
+    """A plan's bytes, taken apart: what a record's data offsets mean does not depend on the number of ops."""
+
+    ops: list[list[int]]
+    area: bytes
+    quiet: bool = False
+
+    def op(self, code: OpCode, nth: int = 0) -> list[int]:
+        """Return the fields of the nth op of that code."""
+        return [fields for fields in self.ops if fields[CODE] == code][nth]
+
+    def without(self, code: OpCode) -> Parts:
+        """Return the same parts less the ops of that code."""
+        return Parts([fields for fields in self.ops if fields[CODE] != code], self.area, self.quiet)
+
+    def joined(self, overrides: dict[int, int | bytes] | None = None, *, fix: bool = True) -> bytes:
+        """Return the bytes, some header fields replaced, with a checksum that is right unless fix is False."""
+        body = b"".join(RECORD.pack(*fields) for fields in self.ops) + self.area
+        ops_end = HEADER.size + RECORD.size * len(self.ops)
+        header: list[int | bytes] = [
+            wire.MAGIC, wire.VERSION, int(self.quiet), 0, HEADER.size + len(body), RECORD.size, len(self.ops),
+            HEADER.size, ops_end, len(self.area), b"",
+        ]  # fmt: skip
+        for index, value in (overrides or {}).items():
+            header[index] = value
+        data = HEADER.pack(*header) + body
+        return with_checksum(data) if fix else data
+
+
+def taken_apart(plan: Plan) -> Parts:
+    """Return the parts of an encoded plan."""
+    data = wire.encode(plan)
+    count = HEADER.unpack_from(data)[COUNT]
+    records = [list(RECORD.unpack_from(data, HEADER.size + RECORD.size * index)) for index in range(count)]
+    return Parts(records, data[HEADER.size + RECORD.size * count :], plan.quiet)
+
+
+def with_checksum(data: bytes) -> bytes:
+    """Return the same bytes with their checksum in its place, by the document's formula."""
+    value = 0x9E3779B97F4A7C15
+    for at in range(0, len(data) - 7, 8):
+        word = 0 if at == 16 else int.from_bytes(data[at : at + 8], "little")
+        value = ((value ^ word) * 0xFF51AFD7ED558CCD) % 2**64
+        value = (value << 29 | value >> 35) % 2**64
+    return data[:16] + value.to_bytes(8, "little") + data[24:] if len(data) >= 24 else data
+
+
+_TEXT = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=20)
+_BYTES_TEXT = st.binary(max_size=20).map(lambda data: data.replace(b"\0", b"?")).map(os.fsdecode)
+_NAME = st.text("ABCDEFXYZ_", min_size=1, max_size=8)
+_TYPES = st.frozensets(st.sampled_from(list(FdType)))
+
+
+@st.composite
+def _obtaining(draw: st.DrawFn, slots: Sequence[int], status: int | None) -> list[Op]:
+    count = draw(st.integers(0, len(slots)))
+    numbers = st.integers(0, 2**31 - 1).filter(lambda number: number != status)
+    sources = sorted(draw(st.sets(numbers | st.integers(3, 9).filter(lambda n: n != status), max_size=count)))
+    access = st.sampled_from(list(Access))
+    found = [
+        ops.inherit(slot, fd, draw(_TYPES), draw(st.none() | access), draw(_TEXT))
+        for slot, fd in zip(slots, sources, strict=False)
+    ]
+    for slot in slots[len(found) :]:
+        path, label = draw(_BYTES_TEXT), draw(_TEXT)
+        found.append(
+            draw(
+                st.sampled_from(
+                    [
+                        ops.file(slot, path, draw(access), create=draw(st.booleans()), truncate=False, label=label),
+                        ops.secret_file(slot, path, label),
+                        ops.secret_env(slot, path, label),
+                    ]
+                )
+            )
+        )
+    return found
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Draw a plan that the launcher accepts."""
+    status = draw(st.none() | st.integers(0, 2**32 - 1))
+    slots = draw(st.lists(st.integers(0, ops.MAX_SLOTS - 1), unique=True, max_size=6))
+    numbers = draw(st.sets(st.integers(3, 65535) | st.integers(3, 12), min_size=len(slots), max_size=len(slots)))
+    order = draw(st.permutations(slots))
+    return plan_for(
+        [draw(_BYTES_TEXT) for _ in range(draw(st.integers(1, 4)))],
+        launcher=[
+            *([] if status is None else [ops.status(status, draw(st.sampled_from(list(StatusFormat))))]),
+            *draw(st.lists(st.builds(ops.die_with_parent, st.integers(0, 2**31 - 1)), max_size=1)),
+        ],
+        grants=[
+            *draw(_obtaining(slots, status)),
+            *(ops.place(slot, number, draw(_TEXT)) for slot, number in zip(order, sorted(numbers), strict=True)),
+        ],
+        attributes=[
+            *draw(st.lists(st.builds(ops.chdir, _BYTES_TEXT), max_size=1)),
+            *draw(st.lists(st.builds(ops.env_keep, _BYTES_TEXT), max_size=3)),
+            *draw(st.lists(st.builds(ops.env_set, _NAME, _BYTES_TEXT), max_size=3)),
+        ],
+        confinement=draw(st.sampled_from([[], [ops.exec_once()]])),
+        candidates=draw(st.lists(_BYTES_TEXT, min_size=1, max_size=3)),
+        filters=draw(st.lists(st.integers(1, 5).map(lambda count: ALLOW_ALL * count), min_size=1, max_size=4)),
+        stdio=sorted(draw(_TYPES)),
+        umask=draw(st.integers(0, 0o777)),
+        quiet=draw(st.booleans()),
+    )
+
+
+def mandatory_rules_hold(plan: Plan) -> bool:
+    """Say the format's mandatory rules once more, in other words than wire.py's."""
+    codes = [int(op.code) for op in plan.ops]
+    once = [0x0301, 0x0502, 0x0503, 0x0601, 0x0602, 0x0701, 0x0802]
+    filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x0305)
+    placed = sorted(op.a for op in plan.ops if op.code == 0x0501)
+    numbers = [op.b for op in plan.ops if op.code == 0x0501]
+    return (
+        codes == sorted(codes)
+        and all(codes.count(code) == 1 for code in once)
+        and 1 <= codes.count(0x0703) <= 4
+        and 1 <= codes.count(0x0801) <= 64
+        and filled == placed == sorted(set(filled))
+        and all(low < high for low, high in zip(numbers, numbers[1:], strict=False))
+        and all(3 <= number <= 65535 for number in numbers)
+    )

@@ -1,0 +1,210 @@
+"""Grants: their command-line grammar, what is refused and by which name, their numbers, `{fd:NAME}`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from sandbox.errors import GrantError
+from sandbox.grants import (
+    FIRST_NUMBER,
+    LAST_NUMBER,
+    MAX_GRANTS,
+    SAFE_TYPES,
+    STDIO_TYPES,
+    Access,
+    FdType,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    SecretGrant,
+    checked,
+    format_grant,
+    kind_of,
+    number_grants,
+    number_of,
+    parse_grant,
+    substitute,
+    variable_for,
+)
+
+ACCEPTED: Final[dict[str, Grant]] = {
+    "a=inherit:5": InheritGrant(name="a", inherit=5),
+    "a=inherit:0:read": InheritGrant(name="a", inherit=0, access=Access.READ),
+    "a@7=inherit:5:pipe": InheritGrant(name="a", inherit=5, type=FdType.PIPE, number=7),
+    "a=inherit:5:read-write,socket": InheritGrant(name="a", inherit=5, type=FdType.SOCKET, access=Access.READ_WRITE),
+    "a=inherit:5:socket,write": InheritGrant(name="a", inherit=5, type=FdType.SOCKET, access=Access.WRITE),
+    "a=file:/x": FileGrant(name="a", file="/x"),
+    "a=file:x": FileGrant(name="a", file="x"),
+    "a=file:/x:append": FileGrant(name="a", file="/x", access=Access.APPEND),
+    "a=file:/x:write,create,truncate": FileGrant(name="a", file="/x", access=Access.WRITE, create=True, truncate=True),
+    "a=file:/x:y": FileGrant(name="a", file="/x:y"),
+    "a=file:/x:read:write": FileGrant(name="a", file="/x:read", access=Access.WRITE),
+    "a=file:/x:read,write": FileGrant(name="a", file="/x:read,write"),
+    "a=file:/x:pipe": FileGrant(name="a", file="/x:pipe"),
+    "a=file:/x=y": FileGrant(name="a", file="/x=y"),
+    "a=file:/x y:read": FileGrant(name="a", file="/x y"),
+    "a=secret:/x:read": SecretGrant(name="a", secret="/x:read"),
+    "a.b-c_9=secret:env:KEY": SecretGrant(name="a.b-c_9", secret="env:KEY"),
+    "a@65535=file:/x": FileGrant(name="a", file="/x", number=65535),
+}
+
+# text -> the name in the message, part of the reason, part of the hint.
+REFUSED: Final[dict[str, tuple[str, str, str]]] = {
+    "": ("", "cannot read ''", "NAME[@NUMBER]="),
+    "a": ("a", "cannot read 'a'", "NAME[@NUMBER]="),
+    "a=": ("a", "cannot read", "inherit|file|secret"),
+    "a=file": ("a", "cannot read", "inherit|file|secret"),
+    "a=files:/x": ("a", "cannot read", "inherit|file|secret"),
+    "=file:/x": ("''", "not a grant name", "a letter"),
+    "1a=file:/x": ("'1a'", "not a grant name", "a letter"),
+    "a b=file:/x": ("'a b'", "not a grant name", "a letter"),
+    "é=file:/x": ("'é'", "not a grant name", "a letter"),
+    f"{'a' * 64}=file:/x": (repr("a" * 64), "not a grant name", "a letter"),
+    "a@=file:/x": ("a", "cannot read", "NAME[@NUMBER]="),
+    "a@x=file:/x": ("a", "cannot read", "NAME[@NUMBER]="),
+    "a@-3=file:/x": ("a", "cannot read", "NAME[@NUMBER]="),
+    "a@\u0663=file:/x": ("a", "cannot read", "NAME[@NUMBER]="),
+    f"a@{'9' * 5000}=file:/x": ("a", "cannot read", "NAME[@NUMBER]="),
+    "a@2=file:/x": ("a", "number 2 is out of range", "3 to 65535"),
+    "a@65536=file:/x": ("a", "number 65536 is out of range", "3 to 65535"),
+    "a=file:": ("a", "the path is empty", "/a/path"),
+    "a=file::write": ("a", "the path is empty", "/a/path"),
+    "a=file:/x\0": ("a", "the path is empty or holds a NUL byte", "/a/path"),
+    "a=file:/x:read,create": ("a", "need a writing access", "write"),
+    "a=file:/x:truncate": ("a", "need a writing access", "write"),
+    "a=inherit:": ("a", "'' is not a descriptor number", "NAME=inherit:5"),
+    "a=inherit:x": ("a", "'x' is not a descriptor number", "NAME=inherit:5"),
+    "a=inherit:-1": ("a", "'-1' is not a descriptor number", "NAME=inherit:5"),
+    "a=inherit:\u0665": ("a", "is not a descriptor number", "NAME=inherit:5"),
+    f"a=inherit:{'9' * 5000}": ("a", "is not a descriptor number", "NAME=inherit:5"),
+    "a=inherit:2147483648": ("a", "2147483648 is not a descriptor", "open"),
+    "a=inherit:5:pipes": ("a", "'5:pipes' is not a descriptor number", "NAME=inherit:5"),
+    "a=inherit:5:pipe,socket": ("a", "is not a descriptor number", "NAME=inherit:5"),
+    "a=inherit:5:read,write": ("a", "is not a descriptor number", "NAME=inherit:5"),
+    "a=inherit:5:read,create": ("a", "is not a descriptor number", "NAME=inherit:5"),
+    "a=secret:": ("a", "no source", "env:NAME"),
+    "a=secret:env:": ("a", "no source", "env:NAME"),
+    "a=secret:env:A=B": ("a", "no source", "env:NAME"),
+    "a=secret:/x\0": ("a", "no source", "env:NAME"),
+}
+
+
+@pytest.mark.parametrize(("text", "grant"), ACCEPTED.items(), ids=ACCEPTED)
+def test_parse_grant_accepts(text: str, grant: Grant) -> None:
+    assert parse_grant(text) == grant
+    assert parse_grant(format_grant(grant)) == grant
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=[text[:24].encode().hex() for text in REFUSED])
+def test_parse_grant_refuses_and_names_the_grant(text: str) -> None:
+    name, reason, hint = REFUSED[text]
+    with pytest.raises(GrantError) as caught:
+        parse_grant(text)
+    assert caught.value.grant == name
+    assert reason in caught.value.reason
+    assert hint in caught.value.hint
+    assert str(caught.value).startswith("grant: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_kind_of_is_the_word_of_profiles_and_command_line() -> None:
+    kinds = [kind_of(parse_grant(text)) for text in ("a=inherit:3", "a=file:/x", "a=secret:/x")]
+    assert kinds == ["inherit", "file", "secret"]
+
+
+def test_secret_variable_is_told_from_a_path() -> None:
+    assert SecretGrant(name="a", secret="env:KEY").variable == "KEY"
+    assert SecretGrant(name="a", secret="./env:KEY").variable is None
+
+
+def test_checked_returns_the_same_value() -> None:
+    for grant in ACCEPTED.values():
+        assert checked(grant) is grant
+
+
+def test_safe_types_leave_out_what_leads_further_than_itself() -> None:
+    dangerous = {
+        FdType.DIRECTORY, FdType.PATH, FdType.BLOCK_DEVICE, FdType.TTY, FdType.NAMESPACE, FdType.PIDFD,
+        FdType.IO_URING, FdType.SECCOMP_LISTENER, FdType.BPF, FdType.CHAR_DEVICE, FdType.OTHER,
+    }  # fmt: skip
+    assert SAFE_TYPES & dangerous == frozenset()
+    assert {FdType.TTY} == STDIO_TYPES - SAFE_TYPES
+
+
+def test_type_bits_are_distinct_powers_of_two() -> None:
+    assert [fd_type.bit for fd_type in FdType] == [1 << index for index in range(len(FdType))]
+
+
+# Numbers
+
+
+def file(name: str, number: int | None = None) -> FileGrant:
+    return FileGrant(name=name, file="/x", number=number)
+
+
+def test_number_grants_fills_the_gaps_in_order_of_declaration() -> None:
+    numbered = number_grants([file("a"), file("b", 4), file("c"), file("d", 9), file("e")])
+    assert [(grant.name, grant.number) for grant in numbered] == [("a", 3), ("b", 4), ("c", 5), ("e", 6), ("d", 9)]
+
+
+def test_number_grants_of_none_is_none() -> None:
+    assert number_grants([]) == ()
+
+
+COLLISIONS: Final[dict[str, tuple[list[Grant], list[Grant], str]]] = {
+    "name": ([file("a", 3), file("a", 4)], [file("a", 3), file("b", 4)], "a: the name is used twice"),
+    "number": ([file("a", 4), file("b", 4)], [file("a", 4), file("b", 5)], "b: the number is used twice .4, by 'a'"),
+    "variable": ([file("a.b"), file("A-b")], [file("a.b"), file("A-c")], "A-b: its variable is that of another grant"),
+    "descriptor": (
+        [InheritGrant(name="a", inherit=7), InheritGrant(name="b", inherit=7)],
+        [InheritGrant(name="a", inherit=7), InheritGrant(name="b", inherit=8)],
+        "b: the descriptor is used twice .7, by 'a'",
+    ),
+    "number-range": ([file("a", 2)], [file("a", FIRST_NUMBER)], "a: number 2 is out of range"),
+    "number-limit": ([file("a", LAST_NUMBER + 1)], [file("a", LAST_NUMBER)], "a: number 65536 is out of range"),
+    "count": (
+        [file(f"a{n}") for n in range(MAX_GRANTS + 1)], [file(f"a{n}") for n in range(MAX_GRANTS)],
+        "a512: more than 512 grants",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "right", "message"), COLLISIONS.values(), ids=COLLISIONS)
+def test_number_grants_refuses_what_collides(wrong: list[Grant], right: list[Grant], message: str) -> None:
+    assert len(number_grants(right)) == len(right)
+    with pytest.raises(GrantError, match=f"grant: {message}"):
+        number_grants(wrong)
+
+
+def test_variable_for_is_a_shells_name() -> None:
+    assert [variable_for(name) for name in ("log", "a.b-c", "X_9")] == [
+        "SANDBOX_FD_LOG",
+        "SANDBOX_FD_A_B_C",
+        "SANDBOX_FD_X_9",
+    ]
+
+
+# Numbers in arguments
+
+
+def test_substitute_replaces_every_name_and_nothing_else() -> None:
+    grants = number_grants([file("log"), file("x.y", 12)])
+    assert substitute("/dev/fd/{fd:log}", grants) == "/dev/fd/3"
+    assert substitute("{fd:log}{fd:x.y}", grants) == "312"
+    for text in ("{fd}", "{log}", "{}", "{{fd", "fd:log", "${FD}", ""):
+        assert substitute(text, grants) == text
+
+
+def test_substitute_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(GrantError, match=r"grant: lg: no such grant, in argument '-{fd:lg}'; declared: a, log"):
+        substitute("-{fd:lg}", number_grants([file("log"), file("a")]))
+    with pytest.raises(GrantError, match="declared: none"):
+        substitute("{fd:}", ())
+
+
+def test_number_of_grant_without_number_is_a_bug_of_the_caller() -> None:
+    assert number_of(file("a", 5)) == 5
+    with pytest.raises(AssertionError):
+        number_of(file("a"))

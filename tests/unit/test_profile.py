@@ -1,0 +1,508 @@
+"""The profile model: what a text may say, what each mistake is told, merging, placeholders, schema, reference."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import jsonschema
+import pytest
+
+from sandbox import profile as model
+from sandbox.caller import Caller
+from sandbox.errors import GrantError, ProfileError
+from sandbox.grants import KINDS, Access, FdType, FileGrant, Grant, InheritGrant, SecretGrant, parse_grant
+from sandbox.profile import (
+    Environment,
+    ExecPolicy,
+    FilterSection,
+    ProcessPolicy,
+    Profile,
+    check,
+    for_caller,
+    format_profile,
+    merge,
+    parse,
+    schema,
+)
+from sandbox.profile_files import default_search_path, load, shipped_folder
+from sandbox.syscalls import GROUPS, expand
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+REFERENCE: Final = ROOT / "docs" / "profiles.md"
+CALLER: Final = Caller(
+    environ={"HOME": "/home/u"}, cwd="/work dir", home="/home/u", runtime_dir="/run/user/7", tmp="/tmp", parent_pid=1
+)
+COMPLETE: Final = """
+description = "everything at once"
+extends = ["base", "./other.toml"]
+
+[process]
+umask = "027"
+chdir = "{home}/x"
+die_with_parent = true
+exec = "once"
+
+[environment]
+keep = ["PATH", "LC_*"]
+set = { NAME = "value", EMPTY = "" }
+
+[filter]
+allow = ["@base", "openat"]
+
+[grants.in]
+inherit = 5
+type = "pipe"
+access = "read"
+
+[grants.log]
+file = "{cwd}/log"
+access = "append"
+create = true
+truncate = true
+number = 5
+
+[grants.key]
+secret = "env:KEY"
+
+[grants.other]
+secret = "/etc/key"
+"""
+
+
+def one(text: str) -> Profile:
+    return merge([parse(text, "x.toml")], "x")
+
+
+def refusal(text: str) -> ProfileError:
+    with pytest.raises(ProfileError) as caught:
+        parse(text, "x.toml")
+    assert len(str(caught.value).splitlines()) == 1
+    assert caught.value.path == "x.toml"
+    return caught.value
+
+
+def test_parse_complete_text_gives_every_value() -> None:
+    assert parse(COMPLETE, "x.toml").extends == ("base", "./other.toml")
+    assert one(COMPLETE) == Profile(
+        name="x",
+        source_path="x.toml",
+        description="everything at once",
+        process=ProcessPolicy(umask=0o27, chdir="{home}/x", die_with_parent=True, exec=ExecPolicy.ONCE),
+        environment=Environment(keep=("PATH", "LC_*"), set=(("NAME", "value"), ("EMPTY", ""))),
+        filter=FilterSection(("@base", "openat")),
+        grants=(
+            InheritGrant(name="in", inherit=5, type=FdType.PIPE, access=Access.READ),
+            FileGrant(name="log", file="{cwd}/log", access=Access.APPEND, create=True, truncate=True, number=5),
+            SecretGrant(name="key", secret="env:KEY"),
+            SecretGrant(name="other", secret="/etc/key"),
+        ),
+    )
+
+
+def test_parse_empty_text_grants_nothing() -> None:
+    profile = one("")
+    assert (profile.grants, profile.filter.allow, profile.environment) == ((), (), Environment())
+    assert profile.process == ProcessPolicy(umask=0o022, chdir=None, die_with_parent=False, exec=ExecPolicy.ALLOW)
+
+
+def test_model_values_are_frozen() -> None:
+    profile = one(COMPLETE)
+    for value in (profile, profile.process, profile.environment, profile.filter, *profile.grants):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            value.name = "y"  # type: ignore[misc,union-attr]
+    assert hash(profile) == hash(one(COMPLETE))
+
+
+# text -> key, part of the reason, part of the hint; and the same text put right.
+REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
+    "syntax": ("a =", "", "line 1, column 4", "quotes", ""),
+    "syntax-line": ('description = "x"\n[process\n', "", "line 2, column 9", "quotes",
+        'description = "x"\n[process]\n'),
+    "double-key": ('description="a"\ndescription="b"', "", "not TOML", "", 'description="a"'),
+    "deep-nesting": ("a = " + "[" * 20_000, "", "nested too deeply", "", "extends = []"),
+    "long-number": ("a = " + "9" * 5_000, "", "too long", "", "extends = []"),
+    "unknown-top": ("[enviroment]", "enviroment", "unknown key", "did you mean 'environment'?", "[environment]"),
+    "unknown-lists": ("[zzz]", "zzz", "unknown key", "known here: description, environment, extends", "[filter]"),
+    "unknown-process": ("[process]\numsk='022'", "process.umsk", "unknown key", "'umask'", "[process]\numask='022'"),
+    "unknown-odd": ('"a\\nb" = 1', '"a\\nb"', "unknown key", "known here", "[process]"),
+    "deny-list": ("[filter]\ndeny=[]", "filter.deny", "unknown key", "known here: allow", "[filter]\nallow=[]"),
+    "unknown-grant-key": (
+        "[grants.a]\nfile='/x'\nacces='read'", "grants.a.acces", "unknown key", "'access'",
+        "[grants.a]\nfile='/x'\naccess='read'",
+    ),
+    "other-kind's-key": (
+        "[grants.a]\nfile='/x'\ntype='pipe'", "grants.a.type", "unknown key", "known here: access, create",
+        "[grants.a]\ninherit=5\ntype='pipe'",
+    ),
+    "section-type": ("process = 3", "process", "not a table", "write [process]", "[process]"),
+    "grants-type": ("grants = 3", "grants", "not a table", "[grants.NAME]", "[grants]"),
+    "grant-type": ("grants.a = 3", "grants.a", "not a table", "[grants.a]", "[grants.a]\nfile='/x'"),
+    "description-type": ("description = 1", "description", "expected `str", "", "description = '1'"),
+    "description-lines": ('description = "a\\nb"', "description", "newline", "one line", 'description = "a b"'),
+    "description-escape": ('description = "\\u001b[2J"', "description", "control", "", 'description = "[2J"'),
+    "extends-type": ("extends = 'base'", "extends", "expected `array`", "", "extends = ['base']"),
+    "extends-item": ("extends = ['a', 1]", "extends[1]", "expected `str`", "", "extends = ['a', 'b']"),
+    "umask-type": ("[process]\numask=22", "process.umask", "expected `str`", '"022"', "[process]\numask='22'"),
+    "umask-digit": ("[process]\numask='089'", "process.umask", "'089' does not fit", '"022"', "[process]\numask='077'"),
+    "umask-big": ("[process]\numask='1777'", "process.umask", "does not fit", '"022"', "[process]\numask='0777'"),
+    "umask-newline": ('[process]\numask="022\\n"', "process.umask", "does not fit", "", '[process]\numask="022"'),
+    "exec-word": ("[process]\nexec='onec'", "process.exec", "'onec'", "did you mean 'once'?", "[process]\nexec='once'"),
+    "flag-type": (
+        "[process]\ndie_with_parent=1", "process.die_with_parent", "expected `bool`", "",
+        "[process]\ndie_with_parent=true",
+    ),
+    "chdir-relative": ("[process]\nchdir='x'", "process.chdir", "not absolute", "{home}", "[process]\nchdir='/x'"),
+    "keep-star": ("[environment]\nkeep=['A', 'L*C']", "environment.keep[1]", "'L*C'", "end only",
+                  "[environment]\nkeep=['A', 'LC*']"),
+    "keep-empty": ("[environment]\nkeep=['']", "environment.keep[0]", "''", "", "[environment]\nkeep=['*']"),
+    "keep-bracket": ("[environment]\nkeep=['A[B]']", "environment.keep[0]", "'A[B]'", "", "[environment]\nkeep=['AB']"),
+    "keep-item": ("[environment]\nkeep=[3]", "environment.keep[0]", "expected `str`", "", "[environment]\nkeep=[]"),
+    "set-name": ("[environment.set]\n'A=B'='c'", 'environment.set."A=B"', "not a variable", "'='",
+                 "[environment.set]\nA='B=c'"),
+    "set-nul": ('[environment.set]\nA="\\u0000"', "environment.set.A", "not a variable", "NUL",
+        "[environment.set]\nA=''"),
+    "set-type": ("[environment.set]\nA='1'\nB=2", "environment.set.B", "expected `str`", "",
+                 "[environment.set]\nA='1'\nB='2'"),
+    "allow-type": ("[filter]\nallow='@base'", "filter.allow", "expected `array`", "", "[filter]\nallow=['@base']"),
+    "no-kind": ("[grants.a]\naccess='read'", "grants.a", "no kind", "exactly one of inherit, file, secret",
+                "[grants.a]\nfile='/x'\naccess='read'"),
+    "kind-typo": ("[grants.a]\nfil='/x'", "grants.a", "no kind", "did you mean 'file'?", "[grants.a]\nfile='/x'"),
+    "two-kinds": ("[grants.a]\nfile='/x'\nsecret='/y'", "grants.a", "2 kinds", "exactly one",
+        "[grants.a]\nsecret='/y'"),
+    "grant-name": ("[grants.'a b']\nfile='/x'", 'grants."a b"', "not a grant name", "a letter",
+        "[grants.a-b]\nfile='/x'"),
+    "access-word": ("[grants.a]\nfile='/x'\naccess='apend'", "grants.a.access", "'apend'", "did you mean 'append'?",
+                    "[grants.a]\nfile='/x'\naccess='append'"),
+    "type-word": ("[grants.a]\ninherit=5\ntype='sockets'", "grants.a.type", "'sockets'", "did you mean 'socket'?",
+                  "[grants.a]\ninherit=5\ntype='socket'"),
+    "number-low": ("[grants.a]\nfile='/x'\nnumber=2", "grants.a.number", ">= 3", "use 3 to 65535",
+                   "[grants.a]\nfile='/x'\nnumber=3"),
+    "number-high": ("[grants.a]\nfile='/x'\nnumber=65536", "grants.a.number", "<= 65535", "use 3 to 65535",
+                    "[grants.a]\nfile='/x'\nnumber=65535"),
+    "number-bool": ("[grants.a]\nfile='/x'\nnumber=true", "grants.a.number", "got `bool`", "",
+                    "[grants.a]\nfile='/x'\nnumber=4"),
+    "inherit-low": ("[grants.a]\ninherit=-1", "grants.a.inherit", ">= 0", "", "[grants.a]\ninherit=0"),
+    "inherit-text": ("[grants.a]\ninherit='5'", "grants.a.inherit", "expected `int`", "", "[grants.a]\ninherit=5"),
+    "path-empty": ("[grants.a]\nfile=''", "grants.a.file", "not absolute", "", "[grants.a]\nfile='/'"),
+    "path-relative": ("[grants.a]\nfile='x/y'", "grants.a.file", "not absolute", "{cwd}",
+        "[grants.a]\nfile='{cwd}/x/y'"),
+    "path-nul": ('[grants.a]\nfile="/\\u0000"', "grants.a.file", "NUL", "", "[grants.a]\nfile='/0'"),
+    "secret-relative": ("[grants.a]\nsecret='key'", "grants.a.secret", "not absolute", "", "[grants.a]\nsecret='/key'"),
+    "secret-unnamed": ("[grants.a]\nsecret='env:'", "grants.a", "no source", "env:NAME", "[grants.a]\nsecret='env:A'"),
+    "placeholder-word": ("[grants.a]\nfile='{hom}/x'", "grants.a.file", "unknown placeholder {hom}", "'home'",
+                         "[grants.a]\nfile='{home}/x'"),
+    "placeholder-inside": ("[grants.a]\nfile='/x/{home}'", "grants.a.file", "out of place", "begin with it",
+                           "[grants.a]\nfile='{tmp}/x'"),
+    "placeholder-glued": ("[grants.a]\nfile='{home}x'", "grants.a.file", "out of place", "",
+        "[grants.a]\nfile='{home}'"),
+    "brace": ("[grants.a]\nfile='/x}'", "grants.a.file", "out of place", "", "[grants.a]\nfile='/x'"),
+    "create-read": ("[grants.a]\nfile='/x'\ncreate=true", "grants.a", "need a writing access", 'access = "write"',
+                    "[grants.a]\nfile='/x'\ncreate=true\naccess='write'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "key", "reason", "hint", "right"), REFUSED.values(), ids=REFUSED)
+def test_parse_mistake_is_refused_with_its_key_and_the_right_text_is_not(
+    text: str, key: str, reason: str, hint: str, right: str
+) -> None:
+    error = refusal(text)
+    assert error.key == key
+    assert reason in error.reason
+    assert hint in error.hint
+    parse(right, "x.toml")
+
+
+@pytest.mark.parametrize("char", ["\n", "\r", "\x0b", "\x1b", "\x85", "\u2028"])
+def test_parse_message_stays_one_line_whatever_the_text_holds(char: str) -> None:
+    escaped = f"\\u{ord(char):04x}"
+    for text in (
+        f'"a{escaped}" = 1', f'[process]\nexec = "a{escaped}"', f'[grants.a]\nfile = "{escaped}"',
+        f'[grants.a]\nfile = "{{{escaped}}}"', f'[grants."a{escaped}"]\nfile = "/x"',
+        f'[environment]\nkeep = ["{escaped}="]',
+        f'[process]\numask = "{escaped}"', f'description = "{escaped}"', f'[environment.set]\n"{escaped}=" = ""',
+    ):  # fmt: skip
+        assert char not in str(refusal(text))
+
+
+def test_grant_tables_have_the_fields_of_the_grants() -> None:
+    for word, table in model._GRANT_TABLES.items():
+        assert ["name", *model._fields(table)] == [field.name for field in dataclasses.fields(KINDS[word])]
+
+
+def test_section_tables_have_the_fields_of_the_values() -> None:
+    values = {"process": ProcessPolicy, "environment": Environment, "filter": FilterSection}
+    for name, value in values.items():
+        assert [field.name for field in dataclasses.fields(value)] == list(model._fields(model._SECTIONS[name]))
+    fields = {field.name for field in dataclasses.fields(Profile)} - {"name", "source_path"}
+    assert fields | {"extends"} == set(model._TOP_KEYS)
+
+
+# Merging
+
+
+def merged(*texts: str) -> Profile:
+    return merge([parse(text, f"{index}.toml") for index, text in enumerate(texts)], "m")
+
+
+def test_merge_later_scalar_wins_and_unsaid_one_does_not() -> None:
+    first = "[process]\numask='077'\ndie_with_parent=true\nchdir='/a'\nexec='once'"
+    assert merged(first, "").process == one(first).process
+    assert merged(first, "[process]\numask='022'\ndie_with_parent=false\nexec='allow'").process == ProcessPolicy(
+        umask=0o022, chdir="/a", die_with_parent=False, exec=ExecPolicy.ALLOW
+    )
+
+
+def test_merge_lists_add_up_in_order_without_doubles() -> None:
+    profile = merged(
+        "[filter]\nallow=['b','a']\n[environment]\nkeep=['Y','X']",
+        "[filter]\nallow=['c','b']\n[environment]\nkeep=['X','Z']",
+    )
+    assert profile.filter.allow == ("b", "a", "c")
+    assert profile.environment.keep == ("Y", "X", "Z")
+
+
+def test_merge_later_variable_wins_and_others_stay() -> None:
+    profile = merged("[environment.set]\nA='1'\nB='2'", "[environment.set]\nA='3'")
+    assert profile.environment.set == (("A", "3"), ("B", "2"))
+
+
+def test_merge_variable_kept_later_by_name_is_no_longer_set() -> None:
+    first = "[environment.set]\nA='1'\nB='2'"
+    assert merged(first, "[environment]\nkeep=['A']").environment == Environment(("A",), (("B", "2"),))
+    assert merged("[environment]\nkeep=['A']", first).environment.set == (("A", "1"), ("B", "2"))
+    assert merged("[environment]\nkeep=['A', 'B*']\nset={A='1'}").environment.set == (("A", "1"),)
+
+
+def test_merge_grant_of_the_same_name_is_replaced_whole_in_its_place() -> None:
+    profile = merged(
+        "[grants.a]\nfile='/a'\naccess='append'\nnumber=9\n[grants.b]\nfile='/b'", "[grants.a]\nsecret='/s'"
+    )
+    assert profile.grants == (SecretGrant(name="a", secret="/s"), FileGrant(name="b", file="/b"))
+
+
+def test_merge_result_describes_the_last_text_only() -> None:
+    assert (merged("description='a'", "").description, merged("description='a'", "").source_path) == ("", "1.toml")
+    assert merged("description='a'", "description='b'").description == "b"
+
+
+# Placeholders and what the command line adds
+
+
+def test_for_caller_placeholders_become_the_callers_paths() -> None:
+    profile = one(
+        "[process]\nchdir='{home}/x'\n[grants.a]\nfile='{cwd}/a'\n[grants.b]\nsecret='{runtime_dir}'\n"
+        "[grants.c]\nfile='{tmp}/c'\n[grants.d]\nsecret='env:HOME'\n[grants.e]\nfile='/e'"
+    )
+    result = for_caller(profile, CALLER)
+    assert result.process.chdir == "/home/u/x"
+    assert [getattr(g, "file", None) or getattr(g, "secret", None) for g in result.grants] == [
+        "/work dir/a", "/run/user/7", "/tmp/c", "env:HOME", "/e"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("home", ["", "relative"])
+def test_for_caller_placeholder_without_an_absolute_value_is_refused(home: str) -> None:
+    caller = dataclasses.replace(CALLER, home=home)
+    for text, key in (("[process]\nchdir='{home}/x'", "process.chdir"), ("[grants.a]\nfile='{home}/x'", "grants.a")):
+        with pytest.raises(ProfileError, match=r"\{home\} stands for '.*' here") as caught:
+            for_caller(one(text), caller)
+        assert (caught.value.path, caught.value.key) == ("x.toml", key)
+        for_caller(one(text), CALLER)
+
+
+def test_for_caller_value_that_looks_like_a_placeholder_is_taken_as_it_is() -> None:
+    caller = dataclasses.replace(CALLER, home="/home/{cwd}")
+    (grant,) = for_caller(one("[grants.a]\nfile='{home}/x'"), caller).grants
+    assert grant == FileGrant(name="a", file="/home/{cwd}/x")
+
+
+def test_for_caller_added_paths_are_literal_and_start_at_the_working_directory() -> None:
+    added = [
+        parse_grant("a=file:{home}"),
+        parse_grant("b=file:/b"),
+        parse_grant("c=secret:k"),
+        parse_grant("d=secret:env:K"),
+    ]
+    result = for_caller(Profile("p"), CALLER, grants=added, chdir="x")
+    assert result.process.chdir == "/work dir/x"
+    assert result.grants == (
+        FileGrant(name="a", file="/work dir/{home}"), FileGrant(name="b", file="/b"),
+        SecretGrant(name="c", secret="/work dir/k"), SecretGrant(name="d", secret="env:K"),
+    )  # fmt: skip
+
+
+def test_for_caller_relative_path_without_a_working_directory_is_refused() -> None:
+    caller = dataclasses.replace(CALLER, cwd="")
+    with pytest.raises(ProfileError, match="the working directory is gone"):
+        for_caller(Profile("p"), caller, grants=[parse_grant("a=file:log:write")])
+    with pytest.raises(ProfileError, match="the working directory is gone"):
+        for_caller(Profile("p"), caller, chdir="x")
+    assert for_caller(Profile("p"), caller, grants=[parse_grant("a=file:/log:write")]).grants
+
+
+def test_for_caller_added_grant_replaces_its_namesake_and_doubled_ones_are_refused() -> None:
+    profile = one("[grants.a]\nfile='/a'\nnumber=9\n[grants.b]\nfile='/b'")
+    added: list[Grant] = [InheritGrant(name="a", inherit=7)]
+    assert for_caller(profile, CALLER, grants=added).grants == (added[0], FileGrant(name="b", file="/b"))
+    with pytest.raises(GrantError, match="grant: a: the name is used twice"):
+        for_caller(profile, CALLER, grants=[*added, FileGrant(name="a", file="/x")])
+
+
+def test_for_caller_added_variables_win() -> None:
+    profile = one("[environment]\nkeep=['K']\nset={A='1', B='2'}")
+    result = for_caller(profile, CALLER, set_variables={"A": "3"}, keep=["B"])
+    assert result.environment == Environment(keep=("K", "B"), set=(("A", "3"),))
+
+
+@pytest.mark.parametrize(("variables", "keep"), [({"A=B": ""}, ()), ({"": ""}, ()), ({"A": "\0"}, ()), ({}, ("A*B",))])
+def test_for_caller_bad_variable_is_refused(variables: dict[str, str], keep: tuple[str, ...]) -> None:
+    with pytest.raises(ProfileError, match="profile: command line: environment"):
+        for_caller(Profile("p"), CALLER, set_variables=variables, keep=keep)
+
+
+@pytest.mark.parametrize("chdir", ["", "/a\0"])
+def test_for_caller_bad_folder_is_refused(chdir: str) -> None:
+    with pytest.raises(ProfileError, match="is no path"):
+        for_caller(Profile("p"), CALLER, chdir=chdir)
+
+
+# check
+
+
+def test_check_filter_without_a_mandatory_call_is_refused() -> None:
+    base = "[filter]\nallow=['@base']"
+    check(one(base))
+    for call in ("write", "execve", "exit_group"):
+        others = sorted(expand(["@base"]) - {call})
+        with pytest.raises(ProfileError, match=f"{call} not allowed") as caught:
+            check(one(f"[filter]\nallow={others}"))
+        assert (caught.value.path, caught.value.key) == ("x.toml", "filter.allow")
+        assert "@base" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("@netwrk", "'@network'"), ("base", "'@base'"), ("opnat", "'openat'"), ("clone3", "pointer")]
+)
+def test_check_unknown_syscall_or_group_is_refused_with_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(ProfileError) as caught:
+        check(one(f"[filter]\nallow=['@base', '{name}']"))
+    assert (caught.value.path, caught.value.key) == ("x.toml", "filter.allow")
+    assert hint in caught.value.hint
+
+
+def test_check_grants_that_collide_are_refused() -> None:
+    base = "[filter]\nallow=['@base']\n[grants.a]\nfile='/a'\nnumber=5\n[grants.b]\nfile='/b'\nnumber="
+    check(one(base + "6"))
+    with pytest.raises(GrantError, match="b: the number is used twice"):
+        check(one(base + "5"))
+
+
+# Text and back
+
+
+def test_format_result_parses_to_the_same_profile() -> None:
+    profile = one(COMPLETE)
+    assert merge([parse(format_profile(profile), "x.toml")], "x") == profile
+    assert one(format_profile(one(""))) == one("")
+
+
+@pytest.mark.parametrize("name", ["base", "untrusted", "sealed"])
+def test_shipped_profile_is_valid_and_survives_formatting(name: str) -> None:
+    profile = load(name, search=default_search_path({}))
+    check(profile)
+    assert profile.description
+    assert profile.grants == ()
+    again = merge([parse(format_profile(profile), profile.source_path)], name)
+    assert again == profile
+
+
+@pytest.mark.parametrize("name", ["base", "untrusted", "sealed"])
+def test_shipped_profile_allows_nothing_of_the_refused_groups(name: str) -> None:
+    allowed = expand(load(name, search=default_search_path({})).filter.allow)
+    refused = expand(group.name for group in GROUPS.values() if group.refused_by_default)
+    assert refused
+    assert allowed & refused == frozenset()
+
+
+def test_sealed_refuses_what_untrusted_allows() -> None:
+    sealed, untrusted = (load(name, search=default_search_path({})) for name in ("sealed", "untrusted"))
+    assert (sealed.process.exec, untrusted.process.exec) == (ExecPolicy.ONCE, ExecPolicy.ALLOW)
+    assert expand(sealed.filter.allow) < expand(untrusted.filter.allow)
+    assert {"socket", "connect"} <= expand(untrusted.filter.allow) - expand(sealed.filter.allow)
+
+
+@pytest.mark.parametrize("path", sorted(shipped_folder().glob("*.toml")), ids=lambda path: str(path.name))
+def test_shipped_profile_says_what_it_grants_and_what_not(path: Path) -> None:
+    header = path.read_text().split("description =")[0]
+    assert header.startswith(f"# {path.stem}: ")
+    assert "Grants:" in header
+    assert "Not granted:" in header
+
+
+# Schema
+
+
+def validator() -> jsonschema.Draft202012Validator:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    return jsonschema.Draft202012Validator(schema())
+
+
+def test_schema_accepts_what_parse_accepts() -> None:
+    texts = [COMPLETE, "", *(path.read_text() for path in shipped_folder().glob("*.toml"))]
+    for text in (*texts, *(right for *_, right in REFUSED.values())):
+        parse(text, "x.toml")
+        validator().validate(tomllib.loads(text))
+
+
+# What a schema cannot say, or the parser of TOML says before it.
+BEYOND_SCHEMA: Final = {
+    "syntax", "syntax-line", "double-key", "deep-nesting", "long-number", "create-read",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED.keys() - BEYOND_SCHEMA))
+def test_schema_refuses_what_parse_refuses(name: str) -> None:
+    assert not validator().is_valid(tomllib.loads(REFUSED[name][0]))
+
+
+def test_schema_has_a_description_for_every_key() -> None:
+    for table in schema()["$defs"].values():
+        for name, value in table.get("properties", {}).items():
+            assert value.get("description"), (table["title"], name)
+
+
+# The reference: each ```toml block is a valid profile, or is followed by a ```text block with the message it causes.
+
+BLOCKS: Final = re.findall(
+    r"^```toml\n(.*?)^```\n(?:\n```text\n(.*?)\n```\n)?", REFERENCE.read_text(), re.DOTALL | re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("text", "message"), BLOCKS, ids=[str(index) for index in range(len(BLOCKS))])
+def test_reference_example_does_what_it_says(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "app.toml"
+    path.write_text(text)
+
+    def use() -> None:
+        check(for_caller(load(str(path), search=default_search_path({})), CALLER))
+
+    if not message:
+        use()
+        return
+    with pytest.raises((ProfileError, GrantError)) as caught:
+        use()
+    assert "sandbox: " + str(caught.value).replace(str(tmp_path) + "/", "") == message
+
+
+def test_reference_names_every_key_and_word() -> None:
+    text = REFERENCE.read_text()
+    tables = [*model._SECTIONS.values(), *model._GRANT_TABLES.values()]
+    keys = {*model._TOP_KEYS, *(name for table in tables for name in model._fields(table))}
+    words = {*keys, *(str(access) for access in Access), *(str(kind) for kind in FdType), *map(str, ExecPolicy)}
+    assert {word for word in words if f"`{word}`" not in text} == set()
+    assert {group for group in GROUPS if f"`{group}`" not in text} == set()
+    assert len(BLOCKS) >= 8

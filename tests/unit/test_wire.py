@@ -1,0 +1,475 @@
+"""The byte format: the document's tables, plan.py and the launcher agree; each refusal has bytes that cause it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from sandbox import events, grants, wire
+from sandbox import plan as ops
+from sandbox.errors import PlanError
+from sandbox.grants import Access, FdType
+from sandbox.plan import MANDATORY, RULES, Op, OpCode, Plan, StatusFormat
+from tests.support import plans
+from tests.support.native import (
+    ALL_SEALS,
+    LAUNCHER_SOURCES,
+    ROOT,
+    build_launcher,
+    check_plan,
+    check_plan_fd,
+    memfd_holding,
+)
+from tests.support.plans import ALLOW_ALL, Parts, full_plan, plan_for, taken_apart
+
+DOCUMENT: Final = (ROOT / "docs" / "plan-format.md").read_text()
+
+
+def table(heading: str, nth: int = 0) -> list[list[str]]:
+    """Return the cells of the nth table below a heading of the document, without its head."""
+    section = DOCUMENT.split(f"## {heading}")[1].split("\n## ")[0]
+    found = [block for block in section.split("\n\n") if block.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[nth].splitlines()[2:]]
+
+
+@pytest.fixture(scope="module")
+def abi() -> dict[str, list[str]]:
+    """Return what the launcher says of itself: each line's last words by its name."""
+    done = subprocess.run([build_launcher(), "--dump-abi"], capture_output=True, text=True, check=True)
+    found: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        name, _, rest = line.partition(" ")
+        found.setdefault(name, []).append(rest)
+    return found
+
+
+def documented_ops() -> list[tuple[str, int, str, int, int]]:
+    rows = []
+    for name, code, step, times, *_ in table("Op, 32 bytes", 1):
+        least, _, most = times.partition("-")
+        rows.append((name, int(code, 16), step, int(least), int(most or least)))
+    return rows
+
+
+def test_ops_document_and_plan_and_launcher_agree(abi: dict[str, list[str]]) -> None:
+    ours = [(code.name, int(code), rule.step, rule.least, rule.most) for code, rule in RULES.items()]
+    assert documented_ops() == ours
+    theirs = {name[3:]: words for name, words in abi.items() if name.startswith("op.")}
+    assert theirs == {name: [f"{code} {step}"] for name, code, step, *_ in ours}
+
+
+def test_ops_table_in_c_has_the_same_counts_and_data() -> None:
+    text = (LAUNCHER_SOURCES / "ops.def").read_text()
+    rows = re.findall(r'^OP\((\w+), (\w+), "(\w+)", (\w+), (\w+), (\w+)\)$', text, flags=re.MULTILINE)
+    limits = {"MAX_SLOTS": ops.MAX_SLOTS, "MAX_ENV_OPS": ops.MAX_ENV_OPS} | {
+        "MAX_FILTERS": ops.MAX_FILTERS, "MAX_COMMANDS": ops.MAX_COMMANDS,
+    }  # fmt: skip
+    theirs = [(name, int(code, 16), int(least), limits.get(most) or int(most), data)
+              for name, code, _, least, most, data in rows]  # fmt: skip
+    assert theirs == [(code.name, int(code), rule.least, rule.most, rule.data.name) for code, rule in RULES.items()]
+
+
+def test_ops_mandatory_ones_are_those_that_the_document_demands() -> None:
+    assert {OpCode[name] for name, _, _, least, _ in documented_ops() if least} == MANDATORY
+
+
+def test_fd_types_document_and_grants_and_launcher_agree(abi: dict[str, list[str]]) -> None:
+    cells = [(row[at], row[at + 1]) for row in table("Op, 32 bytes", 2) for at in (0, 2, 4)]
+    documented = {word: int(bit) for bit, word in cells if bit}
+    assert documented == {str(fd_type): fd_type.bit.bit_length() - 1 for fd_type in FdType}
+    theirs = {words[0] for name, words in abi.items() if name.startswith("fdtype.")}
+    assert theirs == {f"{bit} {word}" for word, bit in documented.items()}
+
+
+def test_limits_document_and_plan_and_launcher_agree(abi: dict[str, list[str]]) -> None:
+    ours = {
+        "version": wire.VERSION, "header_size": wire.HEADER_SIZE, "op_size": wire.OP_SIZE,
+        "event_size": wire.EVENT_SIZE, "max_size": wire.MAX_SIZE, "max_slots": ops.MAX_SLOTS,
+        "max_args": ops.MAX_ARGS, "max_commands": ops.MAX_COMMANDS, "max_filters": ops.MAX_FILTERS,
+        "max_env_ops": ops.MAX_ENV_OPS, "first_number": grants.FIRST_NUMBER, "last_number": grants.LAST_NUMBER,
+    }  # fmt: skip
+    assert {name: [str(value)] for name, value in ours.items()} == {name: abi[name] for name in ours}
+    left = {name for name in abi if not name.startswith(("op.", "fdtype."))} - ours.keys()
+    assert left == {"reason", "step"}, "something new in --dump-abi that nothing compares"
+    assert f"at most {wire.MAX_SIZE >> 20} MiB" in DOCUMENT
+    assert f"slot (0-{ops.MAX_SLOTS - 1})" in DOCUMENT
+    assert grants.MAX_GRANTS == ops.MAX_SLOTS
+
+
+def test_reasons_and_steps_agree_with_the_launcher(abi: dict[str, list[str]]) -> None:
+    assert abi["reason"] == [f"{number} {text}" for number, text in events.REASONS.items()]
+    assert abi["step"] == [f"{number} {text}" for number, text in enumerate(events.STEPS)]
+    assert f"no op failed: {', '.join(events.STEPS)} (type 2)" in DOCUMENT
+
+
+def test_status_formats_agree_with_the_document() -> None:
+    cell = next(row[4] for row in table("Op, 32 bytes", 1) if row[0] == "STATUS")
+    assert f"b format: {StatusFormat.RECORDS:d} records, {StatusFormat.JSON:d} JSON lines" in cell
+
+
+def sizes(rows: list[list[str]]) -> list[int]:
+    return [int(size) for _, size, *_ in rows]
+
+
+@pytest.mark.parametrize(
+    ("heading", "native", "whole"),
+    [
+        ("Header, 64 bytes", plans.HEADER, wire.HEADER_SIZE),
+        ("Op, 32 bytes", plans.RECORD, wire.OP_SIZE),
+        ("Status records, 64 bytes each", struct.Struct("<IIQiiiiiii20s"), wire.EVENT_SIZE),
+    ],
+)
+def test_layouts_of_the_document_add_up(heading: str, native: struct.Struct, whole: int) -> None:
+    rows = table(heading)
+    assert [int(offset) for offset, *_ in rows] == [sum(sizes(rows)[:index]) for index in range(len(rows))]
+    assert sum(sizes(rows)) == native.size == whole
+    assert f"{whole} bytes" in heading
+
+
+def test_header_lies_where_the_document_says() -> None:
+    data = wire.encode(full_plan())
+    at = {field.split(";")[0]: int(offset) for offset, _, field, *_ in table("Header, 64 bytes")}
+
+    def number(field: str) -> int:
+        return int(struct.unpack_from("<I", data, at[field])[0])
+
+    assert data[at["magic"] :][:8] == b"SBXPLAN\n"
+    assert (number("version"), number("flags"), number("size"), number("op size")) == (1, 0, len(data), 32)
+    count = len(full_plan().ops)
+    assert (number("op count"), number("op offset"), number("data offset")) == (count, 64, 64 + 32 * count)
+    assert number("data size") == len(data) - number("data offset")
+    assert plans.with_checksum(data) == data
+
+
+@pytest.mark.parametrize("plan", [full_plan(), plan_for(["x"]), plan_for(["x"], quiet=True)])
+def test_wire_decode_of_encode_is_the_plan(plan: Plan) -> None:
+    data = wire.encode(plan)
+    assert wire.decode(data) == plan
+    assert len(data) % 8 == 0
+    assert check_plan(build_launcher(), data).returncode == 0
+
+
+def test_wire_messages_are_bounded_single_lines() -> None:
+    plan = plan_for(["x"], attributes=[Op(OpCode.CHDIR, data=b"/", label="a\nb\0c\udcff" + "é" * 400)])
+    label = next(op.label for op in wire.decode(wire.encode(plan)).ops if op.code is OpCode.CHDIR)
+    assert label == ("a\\nb\\0c\\udcff" + "é" * 400)[:300]
+
+
+def test_wire_equal_texts_are_stored_once() -> None:
+    one = wire.encode(plan_for(["x"], attributes=[ops.env_keep("A" * 200)]))
+    two = wire.encode(plan_for(["x"], attributes=[ops.env_keep("A" * 200)] * 2))
+    assert len(two) == len(one) + wire.OP_SIZE
+
+
+# --- refusals: one entry for each text that plan.c can return
+
+
+def changed(code: OpCode, field: int, value: int, nth: int = 0) -> Callable[[], bytes]:
+    """Return the full plan's bytes with one field of one op replaced."""
+
+    def build() -> bytes:
+        parts = taken_apart(full_plan())
+        parts.op(code, nth)[field] = value
+        return parts.joined()
+
+    return build
+
+
+def header(overrides: dict[int, int | bytes], *, fix: bool = True) -> Callable[[], bytes]:
+    return lambda: taken_apart(full_plan()).joined(overrides, fix=fix)
+
+
+def with_parts(change: Callable[[Parts], object]) -> Callable[[], bytes]:
+    def build() -> bytes:
+        parts = taken_apart(full_plan())
+        change(parts)
+        return parts.joined()
+
+    return build
+
+
+def swap_ops(parts: Parts) -> None:
+    parts.ops[3], parts.ops[-1] = parts.ops[-1], parts.ops[3]
+
+
+def repeat(code: OpCode, times: int) -> Callable[[], bytes]:
+    """Return the full plan's bytes with an op repeated, the original included."""
+
+    def build() -> bytes:
+        parts = taken_apart(full_plan())
+        first = parts.op(code)
+        at = parts.ops.index(first)
+        parts.ops = [fields for fields in parts.ops if fields[plans.CODE] != code]
+        parts.ops[at:at] = [list(first) for _ in range(times)]
+        return parts.joined()
+
+    return build
+
+
+def text_longer_than_said(parts: Parts) -> None:
+    parts.op(OpCode.CHDIR)[plans.SIZE] = 0
+
+
+def text_with_nul(parts: Parts) -> None:
+    argv = parts.op(OpCode.EXEC)  # "prog\0-x\0\0": a NUL stands inside and at the end
+    parts.op(OpCode.COMMAND)[plans.DATA : plans.SIZE + 1] = [argv[plans.DATA], argv[plans.SIZE] - 1]
+
+
+def shift_text_to_the_end(parts: Parts) -> None:
+    parts.op(OpCode.CHDIR)[plans.DATA : plans.SIZE + 1] = [len(parts.area) - 1, 1]
+
+
+def arguments_unended(parts: Parts) -> None:
+    parts.op(OpCode.EXEC)[plans.SIZE] -= 2
+    parts.op(OpCode.EXEC)[plans.A] = 2
+
+
+def variable_without_name(parts: Parts) -> None:
+    parts.op(OpCode.ENV_SET)[plans.DATA] += 1
+    parts.op(OpCode.ENV_SET)[plans.SIZE] -= 1
+
+
+def many_arguments() -> bytes:
+    parts = taken_apart(full_plan())
+    count = ops.MAX_ARGS + 1
+    parts.op(OpCode.EXEC)[plans.DATA : plans.SIZE + 1] = [len(parts.area), count]
+    parts.op(OpCode.EXEC)[plans.A] = count
+    parts.area += bytes(count + -count % 8)
+    return parts.joined()
+
+
+def long_filter(length: int) -> Callable[[], bytes]:
+    def build() -> bytes:
+        parts = taken_apart(full_plan())
+        parts.op(OpCode.FILTER)[plans.DATA : plans.SIZE + 1] = [len(parts.area), 8 * length]
+        parts.area += ALLOW_ALL * length + bytes(8)
+        return parts.joined()
+
+    return build
+
+
+OUTSIDE: Final = 1 << 20
+REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
+    ("its size is impossible", lambda: wire.encode(full_plan())[:56]),
+    ("its size is impossible", lambda: wire.encode(full_plan()) + bytes(wire.MAX_SIZE)),
+    ("this is not a plan", header({0: b"SBXPLAN\0"})),
+    ("it has another format version", header({plans.VERSION: 2})),
+    ("it has another format version", header({plans.VERSION: 0})),
+    ("it is truncated", lambda: wire.encode(full_plan())[:-8]),
+    ("it is truncated", lambda: wire.encode(full_plan())[:-1]),
+    ("it is truncated", lambda: wire.encode(full_plan()) + bytes(8)),
+    ("it is truncated", with_parts(lambda parts: setattr(parts, "area", parts.area + b"\0"))),
+    ("its ops have another layout", header({plans.OP_SIZE: 40})),
+    ("its ops have another layout", header({plans.OP_OFFSET: 72})),
+    ("its areas do not fit", header({plans.COUNT: 1})),
+    ("its areas do not fit", header({plans.COUNT: 2**32 - 1})),
+    ("its areas do not fit", header({plans.COUNT: 2**27})),  # 32 times that is 0 in 32 bits
+    ("its areas do not fit", header({plans.DATA_OFFSET: 64})),
+    ("its areas do not fit", header({plans.DATA_SIZE: 8})),
+    ("a reserved field is used", header({plans.HEADER_FLAGS: 2})),
+    ("a reserved field is used", header({plans.RESERVED: b"\0" * 15 + b"\1"})),
+    ("its data area is empty", with_parts(lambda parts: setattr(parts, "area", b""))),
+    ("its checksum does not match", header({}, fix=False)),
+    ("its data area is not ended", with_parts(lambda parts: setattr(parts, "area", parts.area[:-1] + b"x"))),
+    ("an op is unknown", changed(OpCode.UMASK, plans.CODE, 0x0606)),
+    ("an op is unknown", changed(OpCode.UMASK, plans.CODE, 0)),
+    ("an op is out of order", with_parts(swap_ops)),
+    ("a message lies outside the data area", changed(OpCode.UMASK, plans.LABEL, OUTSIDE)),
+    ("a message lies outside the data area", changed(OpCode.UMASK, plans.HINT, 2**32 - 1)),
+    ("an op carries data that it does not take", changed(OpCode.SWEEP, plans.DATA, 8)),
+    ("an op carries data that it does not take", changed(OpCode.SWEEP, plans.SIZE, 1)),
+    ("a text lies outside the data area", changed(OpCode.CHDIR, plans.DATA, OUTSIDE)),
+    ("a text lies outside the data area", changed(OpCode.CHDIR, plans.SIZE, 2**32 - 1)),
+    ("a text lies outside the data area", with_parts(shift_text_to_the_end)),
+    ("a text is not ended where it should be", with_parts(text_longer_than_said)),
+    ("a text is not ended where it should be", with_parts(text_with_nul)),
+    ("the arguments lie outside the data area", changed(OpCode.EXEC, plans.DATA, OUTSIDE)),
+    ("the arguments lie outside the data area", changed(OpCode.EXEC, plans.SIZE, 2**32 - 1)),
+    ("the arguments lie outside the data area", changed(OpCode.EXEC, plans.SIZE, 0)),
+    ("the arguments are not ended", with_parts(arguments_unended)),
+    ("the number of arguments is wrong", changed(OpCode.EXEC, plans.A, 2)),
+    ("the number of arguments is wrong", many_arguments),
+    ("a filter lies outside the data area", changed(OpCode.FILTER, plans.DATA, OUTSIDE)),
+    ("a filter lies outside the data area", changed(OpCode.FILTER, plans.SIZE, 2**32 - 8)),
+    ("a filter lies outside the data area", with_parts(lambda p: p.op(OpCode.FILTER).__setitem__(plans.DATA, 4))),
+    ("a filter has a wrong size", changed(OpCode.FILTER, plans.SIZE, 0)),
+    ("a filter has a wrong size", changed(OpCode.FILTER, plans.SIZE, 12, 1)),
+    ("a filter has a wrong size", long_filter(ops.MAX_FILTER_LENGTH + 1)),
+    *(
+        ("a slot is out of range", changed(code, plans.A, ops.MAX_SLOTS))
+        for code in (OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV)
+    ),
+    ("an op carries flags that it does not take", changed(OpCode.UMASK, plans.FLAGS, 1)),
+    ("the status format is unknown", changed(OpCode.STATUS, plans.B, 0)),
+    ("the status format is unknown", changed(OpCode.STATUS, plans.B, 3)),
+    ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.B, 2**31)),
+    ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 5)),
+    ("open flags are unknown", changed(OpCode.FILE, plans.B, os.O_ACCMODE)),
+    ("open flags are unknown", changed(OpCode.FILE, plans.B, os.O_DIRECTORY)),
+    ("open flags are unknown", changed(OpCode.FILE, plans.C, 0o1000)),
+    ("a number is out of range", changed(OpCode.PLACE, plans.B, 2)),
+    ("a number is out of range", changed(OpCode.PLACE, plans.B, 65536, 4)),
+    ("a number is out of range", changed(OpCode.PLACE, plans.A, ops.MAX_SLOTS)),
+    ("the umask is out of range", changed(OpCode.UMASK, plans.A, 0o1000)),
+    ("a variable has no name", with_parts(variable_without_name)),
+    *(("an op comes too often", repeat(code, rule.most + 1)) for code, rule in RULES.items()),
+    *(
+        ("a mandatory op is missing", with_parts(lambda parts, code=code: setattr(parts, "ops", parts.without(code).ops)))
+        for code in sorted(MANDATORY)
+    ),
+    ("a descriptor is used twice", changed(OpCode.INHERIT, plans.B, 5, 1)),
+    ("a descriptor is used twice", changed(OpCode.INHERIT, plans.B, 4, 1)),  # they must ascend
+    ("a descriptor is used twice", changed(OpCode.STATUS, plans.A, 7)),
+    ("a slot is filled twice", changed(OpCode.FILE, plans.A, 0)),
+    ("a number is used twice", changed(OpCode.PLACE, plans.B, 3, 1)),
+    ("a number is used twice", changed(OpCode.PLACE, plans.B, 8, 4)),  # they must ascend
+    ("a slot is placed that is not filled, or twice", changed(OpCode.PLACE, plans.A, 9)),
+    ("a slot is placed that is not filled, or twice", changed(OpCode.PLACE, plans.A, 4, 1)),
+    ("a slot is filled and not placed", with_parts(lambda parts: parts.ops.remove(parts.op(OpCode.PLACE)))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reason", "build"), REFUSALS, ids=[f"{at}-{reason.replace(' ', '-')}" for at, (reason, _) in enumerate(REFUSALS)]
+)
+def test_plan_is_refused_by_both_sides_for_the_same_reason(reason: str, build: Callable[[], bytes]) -> None:
+    data = build()
+    with pytest.raises(PlanError) as caught:
+        wire.decode(data)
+    done = check_plan(build_launcher(), data)
+    assert (done.returncode, done.stderr) == (125, f"sandbox: plan: {reason}\n")
+    assert caught.value.reason == reason
+
+
+def test_refusals_cover_every_text_of_the_launcher() -> None:
+    text = (LAUNCHER_SOURCES / "plan.c").read_text()
+    assert {reason for reason, _ in REFUSALS} == set(re.findall(r'(?:return|\?|:) "([^"?]+)"', text))
+
+
+def test_refused_plan_less_its_fault_is_accepted() -> None:
+    """The twins: what the entries above change does no harm by being taken apart and joined again."""
+    parts = taken_apart(full_plan())
+    assert wire.decode(parts.joined()) == full_plan()
+    assert wire.decode(long_filter(ops.MAX_FILTER_LENGTH)()).only(OpCode.FILTER)[0].data
+    for code, rule in RULES.items():
+        if code not in {OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV, OpCode.PLACE}:
+            data = repeat(code, rule.most)()
+            assert len(wire.decode(data).only(code)) == rule.most
+            assert check_plan(build_launcher(), data).returncode == 0
+
+
+def test_plan_with_every_slot_and_number_in_use_is_accepted() -> None:
+    slots = range(ops.MAX_SLOTS)
+    full = plan_for(
+        ["x"],
+        grants=[
+            *(ops.secret_file(slot, "/s", "") for slot in slots),
+            *(ops.place(slot, 65535 - ops.MAX_SLOTS + 1 + slot, "") for slot in slots),
+        ],
+    )
+    data = wire.encode(full)
+    assert wire.decode(data) == full
+    assert check_plan(build_launcher(), data).returncode == 0
+
+
+def test_encode_of_a_plan_that_the_launcher_would_refuse_raises() -> None:
+    plan = plan_for(["x"], grants=[ops.file(0, "/x", Access.READ, create=False, truncate=False, label="")])
+    with pytest.raises(PlanError, match="a slot is filled and not placed"):
+        wire.encode(plan)
+
+
+@pytest.mark.parametrize("plan", [plan_for(["x"]), full_plan()])
+def test_plan_truncated_anywhere_is_refused(plan: Plan) -> None:
+    data = wire.encode(plan)
+    for length in range(len(data)):
+        with pytest.raises(PlanError):
+            wire.decode(data[:length])
+
+
+# --- where the bytes come from
+
+
+def test_plan_sealed_is_accepted() -> None:
+    assert check_plan(build_launcher(), wire.encode(full_plan()), ALL_SEALS).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "missing", [fcntl.F_SEAL_WRITE, fcntl.F_SEAL_GROW, fcntl.F_SEAL_SHRINK, fcntl.F_SEAL_SEAL, ALL_SEALS]
+)
+def test_plan_less_a_seal_is_refused(missing: int) -> None:
+    done = check_plan(build_launcher(), wire.encode(full_plan()), ALL_SEALS & ~missing)
+    assert (done.returncode, done.stderr) == (125, "sandbox: plan: it is not a sealed memfd\n")
+
+
+def test_plan_that_is_no_memfd_is_refused() -> None:
+    data = wire.encode(plan_for(["x"]))
+    read_end, write_end = os.pipe()
+    try:
+        with tempfile.TemporaryFile() as file, open(os.devnull, "rb") as null:
+            file.write(data)
+            file.flush()
+            os.write(write_end, data)
+            for fd in (file.fileno(), read_end, null.fileno()):
+                done = check_plan_fd(build_launcher(), fd)
+                assert (done.returncode, done.stderr) == (125, "sandbox: plan: it is not a sealed memfd\n")
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_plan_of_no_bytes_is_refused() -> None:
+    done = check_plan(build_launcher(), b"")
+    assert (done.returncode, done.stderr) == (125, "sandbox: plan: its size is impossible\n")
+
+
+def run_launcher(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([build_launcher(), *arguments], capture_output=True, text=True, check=False)
+
+
+def test_plan_on_a_closed_descriptor_is_refused() -> None:
+    for arguments in (["--check-plan", "987"], ["987"]):
+        done = run_launcher(*arguments)
+        assert (done.returncode, done.stderr) == (125, "sandbox: plan: Bad file descriptor\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], [""], ["-1"], ["3x"], ["99999999999"], ["3", "4"], ["--check-plan"], ["--check-plan", "x"], ["--help"],
+     ["--check-plan", "3", "4"]],
+)  # fmt: skip
+def test_launcher_with_other_arguments_refuses(arguments: list[str]) -> None:
+    done = run_launcher(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (125, "", "sandbox: usage: Invalid argument\n")
+
+
+# --- status records
+
+
+def record_bytes(size: int = wire.EVENT_SIZE) -> bytes:
+    return struct.pack("<IIQiiiiiii20s", size, 2, 123, 0, -1, 0, 4, 13, 5, 6, b"")
+
+
+def test_record_fields_are_in_the_document_s_order() -> None:
+    assert wire.decode_record(record_bytes()) == wire.Record(
+        type=2, time_ns=123, pid=0, code=-1, signal=0, op=4, error=13, detail=5, step=6
+    )
+
+
+@pytest.mark.parametrize("data", [b"", record_bytes()[:-1], record_bytes() + b"\0", record_bytes(72)])
+def test_record_of_another_size_is_refused(data: bytes) -> None:
+    with pytest.raises(PlanError):
+        wire.decode_record(data)
+
+
+def test_memfd_of_the_tests_is_what_it_says() -> None:
+    with memfd_holding(b"x", fcntl.F_SEAL_GROW) as fd:
+        assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) == fcntl.F_SEAL_GROW
