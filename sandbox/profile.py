@@ -285,7 +285,7 @@ def _check_path(text: str, path: str, key: str) -> None:
         raise ProfileError(path, key, "it holds a NUL byte", "no path can")
     for word in _PLACEHOLDER.findall(text):
         if word not in _PLACEHOLDERS:
-            raise ProfileError(path, key, f"unknown placeholder {{{word}}} in {text!r}", _nearest(word, _PLACEHOLDERS))
+            raise ProfileError(path, key, f"{text!r}: unknown placeholder", _nearest(word, _PLACEHOLDERS))
     if not _PATH.match(text):
         raise ProfileError(path, key, f"{text!r}: a placeholder or brace out of place", "begin with it: {home}/a/file")
 

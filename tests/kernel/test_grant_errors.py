@@ -253,3 +253,23 @@ def test_api_inherit_of_a_stream_that_is_closed_here_is_refused(probes: Probes, 
     )
     assert subprocess.run([sys.executable, "-P", "-c", script], check=False).returncode == 40
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("offset", range(6))
+def test_api_inherit_of_a_closed_descriptor_is_refused_though_ours_take_its_number(
+    probes: Probes, marker: Path, offset: int
+) -> None:
+    lowest = os.open("/", os.O_PATH)
+    os.close(lowest)
+    with pytest.raises(sandbox.LaunchError, match=f"grant a: descriptor {lowest + offset}: Bad file descriptor"):
+        sandbox.run([probes["mark"], str(marker)], grants=[f"a=inherit:{lowest + offset}"], stdin=subprocess.PIPE)
+    assert not marker.exists()
+
+
+def test_api_with_closed_streams_child_cannot_write_into_the_status(tmp_path: Path) -> None:
+    script = (
+        "import os, sandbox\nfor fd in (0, 1, 2): os.close(fd)\n"
+        "done = sandbox.run(['sh', '-c', 'echo forged; echo forged >&2; echo forged >&0; exit 3'])\n"
+        "os._exit(40 + done.returncode)"
+    )
+    assert subprocess.run([sys.executable, "-P", "-c", script], check=False).returncode == 43

@@ -94,7 +94,7 @@ def test_stdio_grant_of_a_stream_by_number_open_is_given_closed_is_refused(
 
 
 def test_stdio_first_file_opened_by_child_is_not_a_stream(tmp_path: Path) -> None:
-    script = f"exec 2>{tmp_path}/said; python3 -c 'import os; os.write(9, b\"%d\" % os.open(\"/\", os.O_RDONLY))'"
+    script = f"exec 2>{tmp_path}/said; /usr/bin/python3 -c 'import os; os.write(9, b\"%d\" % os.open(\"/\", os.O_RDONLY))'"
     ended = launch(
         plan_of(["sh", "-c", script], f"out@9=file:{tmp_path}/out:write,create"), setup=closing((0, 1, 2))
     )  # fmt: skip

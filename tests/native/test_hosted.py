@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -238,7 +239,9 @@ def test_hosted_path_search_goes_on_after_missing_and_forbidden_candidates(progr
 class Running:
     """A launcher at work, its status pipe, and the records that came."""
 
-    def __init__(self, program: Path, script: str, *grants: Op, form: StatusFormat = StatusFormat.RECORDS, **more: object) -> None:
+    def __init__(
+        self, program: Path, script: str, *grants: Op, form: StatusFormat = StatusFormat.RECORDS, **more: object
+    ) -> None:
         self.status, write_end = os.pipe()
         plan = shell(script, *grants, launcher=[ops.status(write_end, form)], **more)
         with memfd_holding(wire.encode(plan)) as fd:
@@ -248,7 +251,7 @@ class Running:
             )  # fmt: skip
         os.close(write_end)
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -338,7 +341,7 @@ def test_hosted_signals_are_forwarded(program: Path, number: int) -> None:
 def test_hosted_alarm_of_the_caller_reaches_the_child(program: Path) -> None:
     with memfd_holding(wire.encode(shell("exec sleep 20"))) as fd:
         alarm = "import os, signal, sys; signal.alarm(1); os.execv(sys.argv[1], sys.argv[1:])"
-        command = [sys.executable, "-c", alarm, program, str(fd)]
+        command: list[str | Path] = [sys.executable, "-c", alarm, program, str(fd)]
         done = subprocess.run(command, pass_fds=[fd], timeout=15, check=False, env=SANITIZER_ENVIRONMENT)
     assert done.returncode == 128 + signal.SIGALRM
 
@@ -375,7 +378,7 @@ def test_hosted_killed_launcher_takes_the_child_along(program: Path) -> None:
         os.close(watched)
 
 
-def test_hosted_supervisor_holds_nothing_of_the_child_s(program: Path, tmp_path: Path) -> None:
+def test_hosted_supervisor_holds_nothing_of_the_child_s(program: Path) -> None:
     with tempfile.TemporaryFile() as inherited:
         grants = [ops.inherit(0, inherited.fileno(), SAFE_TYPES, None, "i"), ops.place(0, 3, "p")]
         plan = shell("echo ready; exec sleep 60", *grants, ops.secret_env(1, "TOKEN", "e"), ops.place(1, 4, "q"))

@@ -9,6 +9,7 @@ import resource
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -85,12 +86,15 @@ def plan_of(case: Case, probe: Path) -> Plan:
     )
 
 
-def spawned(argv: Sequence[str], actions: Sequence[tuple[int, ...] | tuple[int, int, str, int, int]]) -> int:
+Action: TypeAlias = tuple[int, ...] | tuple[int, int, str, int, int]  # as os.posix_spawn has it
+
+
+def spawned(argv: list[str], actions: Sequence[Action]) -> int:
     pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def stdio_at_null() -> list[tuple[int, int, str, int, int]]:
+def stdio_at_null() -> list[Action]:
     return [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in range(3)]
 
 
@@ -110,7 +114,7 @@ def started(stage: Stage, case: Case, data: bytes, through: Sequence[str] = ()) 
         if case.status_number is not None:
             moves += [(stage.objects[-2], case.status_number)]
         assert not used & {*stage.objects, parked_out, parked_plan}
-        actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
+        actions: list[Action] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, *move) for move in moves]
         code = spawned([*through, str(stage.launcher), str(case.plan_number)], actions)
         return code, os.pread(out, 1 << 16, 0).decode()

@@ -12,7 +12,7 @@ from sandbox.syscalls import ENOSYS_ALWAYS, GROUPS, expand
 
 # Compiling takes most of an example's time, so each one asks many calls.
 SETTINGS = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 FILTERABLE = sorted(NUMBERS.keys() - ENOSYS_ALWAYS.keys())
 WITH_ARGUMENTS = ("fcntl", "ioctl", "dup2", "dup3", "clone", "seccomp")

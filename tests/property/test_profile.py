@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 import tomllib
+from dataclasses import replace
 from typing import Any, Final
 
 import jsonschema
@@ -39,6 +40,7 @@ from sandbox.profile import (
     schema,
 )
 
+VALIDATOR: Final = jsonschema.Draft202012Validator(schema())
 TEXT: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 NAMES: Final = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,8}", fullmatch=True)
 NUMBERS: Final = st.none() | st.integers(FIRST_NUMBER, 20) | st.integers(FIRST_NUMBER, LAST_NUMBER)
@@ -95,7 +97,7 @@ PROFILES: Final = st.builds(
 def test_format_then_parse_is_the_same_profile(profile: Profile) -> None:
     text = format_profile(profile)
     assert merge([parse(text, "p.toml")], "p") == profile
-    jsonschema.Draft202012Validator(schema()).validate(tomllib.loads(text))
+    VALIDATOR.validate(tomllib.loads(text))
 
 
 @given(st.lists(PROFILES, min_size=1, max_size=4))
@@ -104,7 +106,8 @@ def test_merge_keeps_every_grant_name_call_and_kept_variable(profiles: list[Prof
     assert [g.name for g in result.grants] == list(dict.fromkeys(g.name for p in profiles for g in p.grants))
     assert result.filter.allow == tuple(dict.fromkeys(call for p in profiles for call in p.filter.allow))
     assert result.environment.keep == tuple(dict.fromkeys(name for p in profiles for name in p.environment.keep))
-    assert result.process == profiles[-1].process
+    folders = [profile.process.chdir for profile in profiles if profile.process.chdir is not None]
+    assert result.process == replace(profiles[-1].process, chdir=folders[-1] if folders else None)
     assert set(profiles[-1].environment.set) <= set(result.environment.set)
 
 
@@ -194,7 +197,6 @@ KEYS: Final = st.sampled_from(
 TREES: Final = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=20
 )
-VALIDATOR: Final = jsonschema.Draft202012Validator(schema())
 
 
 def as_toml(value: Any) -> str:  # noqa: ANN401 - any TOML value

@@ -91,7 +91,16 @@ def can_compile(compiler: str, flags: Sequence[str]) -> bool:
 def _compile(compiler: str, name: str, flags: Sequence[str], sources: Sequence[Path]) -> Path:
     output = Path(tempfile.mkdtemp(dir=build_folder()), name)
     output.parent.chmod(0o755)
-    command = [compiler, "-std=gnu11", *STRICT, *flags, f"-I{LAUNCHER_SOURCES}", "-o", output, *sources]
+    command: list[str | Path] = [
+        compiler,
+        "-std=gnu11",
+        *STRICT,
+        *flags,
+        f"-I{LAUNCHER_SOURCES}",
+        "-o",
+        output,
+        *sources,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return output

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hypothesis import strategies as st
@@ -56,7 +57,10 @@ def full_plan() -> Plan:
             ops.file(2, "/some/file", Access.APPEND, create=True, truncate=False, label="grant c"),
             ops.secret_file(3, "/some/secret", "grant d"),
             ops.secret_env(4, "TOKEN", "grant e"),
-            *(ops.place(slot, number, f"number {number}") for slot, number in [(4, 3), (0, 4), (2, 5), (3, 9), (1, 70)]),
+            *(
+                ops.place(slot, number, f"number {number}")
+                for slot, number in [(4, 3), (0, 4), (2, 5), (3, 9), (1, 70)]
+            ),
         ],
         attributes=[ops.chdir("/"), ops.env_keep("LC_*"), ops.env_set("A", "b=c"), ops.env_keep("PATH")],
         confinement=[ops.exec_once()],
@@ -77,10 +81,6 @@ class Parts:
     def op(self, code: OpCode, nth: int = 0) -> list[int]:
         """Return the fields of the nth op of that code."""
         return [fields for fields in self.ops if fields[CODE] == code][nth]
-
-    def without(self, code: OpCode) -> Parts:
-        """Return the same parts less the ops of that code."""
-        return Parts([fields for fields in self.ops if fields[CODE] != code], self.area, self.quiet)
 
     def joined(self, overrides: dict[int, int | bytes] | None = None, *, fix: bool = True) -> bytes:
         """Return the bytes, some header fields replaced, with a checksum that is right unless fix is False."""
@@ -153,7 +153,7 @@ def plans(draw: st.DrawFn) -> Plan:
     slots = draw(st.lists(st.integers(0, ops.MAX_SLOTS - 1), unique=True, max_size=6))
     numbers = draw(st.sets(st.integers(3, 65535) | st.integers(3, 12), min_size=len(slots), max_size=len(slots)))
     order = draw(st.permutations(slots))
-    return plan_for(
+    drawn = plan_for(
         [draw(_BYTES_TEXT) for _ in range(draw(st.integers(1, 4)))],
         launcher=[
             *([] if status is None else [ops.status(status, draw(st.sampled_from(list(StatusFormat))))]),
@@ -175,6 +175,12 @@ def plans(draw: st.DrawFn) -> Plan:
         umask=draw(st.integers(0, 0o777)),
         quiet=draw(st.booleans()),
     )
+    return replace(drawn, ops=tuple(replace(op, label=_printable(op.label)) for op in drawn.ops))
+
+
+def _printable(label: str) -> str:
+    """Return a label as a message shows it; encoding makes it so, and would otherwise change the plan."""
+    return os.fsencode(label).decode("utf-8", "backslashreplace").replace("\n", "\\n")
 
 
 def mandatory_rules_hold(plan: Plan) -> bool:
@@ -190,6 +196,6 @@ def mandatory_rules_hold(plan: Plan) -> bool:
         and 1 <= codes.count(0x0703) <= 4
         and 1 <= codes.count(0x0801) <= 64
         and filled == placed == sorted(set(filled))
-        and all(low < high for low, high in zip(numbers, numbers[1:], strict=False))
+        and all(low < high for low, high in itertools.pairwise(numbers))
         and all(3 <= number <= 65535 for number in numbers)
     )

@@ -27,7 +27,6 @@ from tests.support.native import (
     build_launcher,
     check_plan,
     check_plan_fd,
-    memfd_holding,
 )
 from tests.support.plans import ALLOW_ALL, Parts, full_plan, plan_for, taken_apart
 
@@ -161,7 +160,7 @@ def test_wire_decode_of_encode_is_the_plan(plan: Plan) -> None:
 def test_wire_messages_are_bounded_single_lines() -> None:
     plan = plan_for(["x"], attributes=[Op(OpCode.CHDIR, data=b"/", label="a\nb\0c\udcff" + "é" * 400)])
     label = next(op.label for op in wire.decode(wire.encode(plan)).ops if op.code is OpCode.CHDIR)
-    assert label == ("a\\nb\\0c\\udcff" + "é" * 400)[:300]
+    assert label == ("a\\nb\\0c\\xff" + "é" * 400)[:300]
 
 
 def test_wire_equal_texts_are_stored_once() -> None:
@@ -323,7 +322,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a variable has no name", with_parts(variable_without_name)),
     *(("an op comes too often", repeat(code, rule.most + 1)) for code, rule in RULES.items()),
     *(
-        ("a mandatory op is missing", with_parts(lambda parts, code=code: setattr(parts, "ops", parts.without(code).ops)))
+        ("a mandatory op is missing", repeat(code, 0))
         for code in sorted(MANDATORY)
     ),
     ("a descriptor is used twice", changed(OpCode.INHERIT, plans.B, 5, 1)),
@@ -468,8 +467,3 @@ def test_record_fields_are_in_the_document_s_order() -> None:
 def test_record_of_another_size_is_refused(data: bytes) -> None:
     with pytest.raises(PlanError):
         wire.decode_record(data)
-
-
-def test_memfd_of_the_tests_is_what_it_says() -> None:
-    with memfd_holding(b"x", fcntl.F_SEAL_GROW) as fd:
-        assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) == fcntl.F_SEAL_GROW

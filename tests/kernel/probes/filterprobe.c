@@ -1,4 +1,4 @@
-/* filterprobe: asks the kernel what it makes of filter programs. Used by test_filter_differential.py.
+/* filterprobe.c: asks the kernel what it makes of filter programs. Used by test_filter_differential.py.
  *
  *   filterprobe features           prints "i386 1" if int $0x80 works in a 64-bit process, else "i386 0"
  *   filterprobe verdicts FILE      prints one line per case: the raw return of the call

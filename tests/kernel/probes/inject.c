@@ -9,10 +9,10 @@
 #include "probe.h"
 
 #include <fcntl.h>
-#include <stdbool.h>
+#include <linux/ptrace.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <sys/ptrace.h>
-#include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 
@@ -20,7 +20,7 @@ struct traced {
 	pid_t pid;
 	const char *role;
 	int calls;
-	bool inside, refused, seen;
+	bool refused, seen;
 };
 
 static struct traced traced[2] = {{.role = "launcher"}, {.role = "child"}};
@@ -67,8 +67,13 @@ static void step(struct traced *process, int status)
 	int signal = WSTOPSIG(status), event = status >> 16;
 
 	if (signal == (SIGTRAP | 0x80)) {
-		process->inside ? leave(process) : enter(process);
-		process->inside = !process->inside;
+		struct ptrace_syscall_info info = {0};
+
+		ptrace(PTRACE_GET_SYSCALL_INFO, process->pid, sizeof info, &info);
+		if (info.op == PTRACE_SYSCALL_INFO_ENTRY)
+			enter(process);
+		else if (info.op == PTRACE_SYSCALL_INFO_EXIT)
+			leave(process);
 		signal = 0;
 	} else if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) {
 		unsigned long pid;

@@ -1,0 +1,226 @@
+"""Fail closed: whichever call of launcher or child fails, wherever either is killed, nothing is executed half-prepared."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sandbox import wire
+from sandbox.launch import launcher_path
+from sandbox.plan import Plan
+from sandbox.syscall_table import NUMBERS
+from tests.support.callers import Ended, launch, plan_of
+from tests.support.probes import Probes
+
+NAMES = {number: name for name, number in NUMBERS.items()}
+FAULTS = [errno.EPERM, errno.ENOSYS, errno.ENOMEM]
+GRANT = 9  # a descriptor of the caller's that the plan inherits
+
+# Calls whose failure changes nothing of what the child gets, and why; any other must stop the launch.
+HARMLESS = {
+    # The kernel frees the number whatever it returns (close(2)); what stays open is found by the sweep and VERIFY.
+    ("launcher", "close"),
+    ("child", "close"),
+    # umask(2) cannot fail.
+    ("child", "umask"),
+    # A missing descriptor is what the failure means; the null device is put there, and checked.
+    ("launcher", "fcntl"),
+    # A larger limit is asked for placing only; then PLACE fails.
+    ("launcher", "clock_gettime"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call on the way to exec."""
+
+    role: str
+    index: int
+    name: str
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """A run under the injector."""
+
+    ended: Ended
+    calls: tuple[Call, ...]
+    executed: bool
+
+
+def inject(
+    probes: Probes, plan: Plan | bytes, report: Path, role: str = "none", index: int = -1, action: str = "0"
+) -> Injected:
+    """Run the launcher with a fault; `executed` is what the kernel told of the child's exec."""
+    ended = launch(
+        plan,
+        launcher=launcher_path(),
+        before=[probes["inject"], report, role, str(index), action],
+        setup=lambda: os.dup2(os.open("/etc/passwd", os.O_RDONLY), GRANT) and None,
+    )
+    text = report.read_text()
+    rows = re.findall(r"^(launcher|child) (\d+) (-?\d+) (-?\d+)$", text, re.MULTILINE)
+    calls = tuple(Call(role, int(at), NAMES.get(int(nr), nr), int(first)) for role, at, nr, first in rows)
+    return Injected(ended, calls, "executed" in text.splitlines())
+
+
+@pytest.fixture
+def plan(probes: Probes, marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Return a plan that holds ops of every kind, and whose command would show itself."""
+    (tmp_path / "secret").write_text("x" * 20_000)
+    (tmp_path / "data").write_text("data")
+    monkeypatch.setenv("TOKEN", "value")
+    grants = [
+        f"i=inherit:{GRANT}", f"f=file:{tmp_path}/data", f"n=file:{tmp_path}/new:write,create",
+        f"s=secret:{tmp_path}/secret", "e@40=secret:env:TOKEN",
+    ]  # fmt: skip
+    return wire.encode(plan_of([probes["mark"], marker], *grants, chdir=str(tmp_path)))
+
+
+def up_to_fork(calls: Sequence[Call]) -> list[Call]:
+    """Return the launcher's calls up to its fork and all of the child's, without the two execs."""
+    fork = next(call.index for call in calls if call.name == "clone3")
+    return [
+        call
+        for call in calls
+        if (call.role == "launcher" and call.index <= fork) or (call.role == "child" and call.name != "execve")
+    ]  # fmt: skip
+
+
+def test_fault_none_the_command_runs(probes: Probes, plan: bytes, marker: Path, tmp_path: Path) -> None:
+    whole = inject(probes, plan, tmp_path / "report")
+    assert (whole.ended, whole.executed, marker.exists()) == (Ended(0, "", ""), True, True)
+    assert {call.name for call in whole.calls} >= {
+        "fcntl", "fstat", "mmap", "prlimit64", "close_range", "signalfd4", "pipe2", "prctl", "clone3", "dup3", "openat",
+        "getdents64", "memfd_create", "fchmod", "read", "write", "chdir", "umask", "rt_sigprocmask", "seccomp", "execve",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("error", FAULTS)
+def test_fault_at_each_call_nothing_is_executed(
+    probes: Probes, plan: bytes, marker: Path, tmp_path: Path, error: int
+) -> None:
+    report = tmp_path / "report"
+    calls = up_to_fork(inject(probes, plan, report).calls)
+    assert len(calls) > 60
+    passed: set[tuple[str, str]] = set()
+    for call in calls:
+        marker.unlink(missing_ok=True)
+        (tmp_path / "new").unlink(missing_ok=True)
+        faulty = inject(probes, plan, report, call.role, call.index, str(error))
+        if faulty.executed:
+            assert faulty.ended.code == 0, call
+            passed.add((call.role, call.name))
+            continue
+        assert not marker.exists(), call
+        assert faulty.ended.code == 125, (call, faulty.ended)
+        assert re.fullmatch(r"sandbox: [a-z_]+: [^\n]+\n", faulty.ended.err), (call, faulty.ended)
+    assert passed <= HARMLESS, passed - HARMLESS
+
+
+@pytest.mark.parametrize("name", ["close_range", "dup3", "getdents64", "seccomp", "clone3", "pipe2", "memfd_create", "chdir"])
+def test_fault_message_names_the_step(probes: Probes, plan: bytes, marker: Path, tmp_path: Path, name: str) -> None:
+    steps = {
+        "close_range": {"sweep"}, "dup3": {"place"}, "getdents64": {"verify"}, "seccomp": {"filter"},
+        "clone3": {"fork"}, "pipe2": {"start"}, "memfd_create": {"secret"}, "chdir": {"chdir"},
+    }  # fmt: skip
+    report = tmp_path / "report"
+    calls = [call for call in up_to_fork(inject(probes, plan, report).calls) if call.name == name]
+    assert calls
+    marker.unlink()
+    for call in calls:
+        ended = inject(probes, plan, report, call.role, call.index, str(errno.EPERM)).ended
+        step, text = ended.err.split(": ")[1], ended.err
+        assert step in steps[name], ended
+        assert "Operation not permitted" in text
+    assert not marker.exists()
+
+
+def test_fault_of_exec_itself_is_126_or_127(probes: Probes, plan: bytes, marker: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    (call,) = [c for c in inject(probes, plan, report).calls if c.role == "child" and c.name == "execve"]
+    marker.unlink()
+    for error, code in ((errno.EPERM, 126), (errno.EACCES, 126), (errno.E2BIG, 126), (errno.ENOMEM, 126)):
+        faulty = inject(probes, plan, report, "child", call.index, str(error))
+        assert (faulty.ended.code, faulty.executed, marker.exists()) == (code, False, False)
+        assert faulty.ended.err.startswith(f"sandbox: exec: {probes['mark']}: ")
+        assert os.strerror(error) in faulty.ended.err
+
+
+def test_kill_of_child_at_each_call_is_a_failed_start(probes: Probes, plan: bytes, marker: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    calls = [call for call in inject(probes, plan, report).calls if call.role == "child"]
+    marker.unlink()
+    for call in calls:
+        (tmp_path / "new").unlink(missing_ok=True)
+        killed = inject(probes, plan, report, "child", call.index, "kill")
+        assert (killed.executed, marker.exists()) == (False, False), call
+        assert killed.ended.code in ({126} if call.name == "execve" else {125}), (call, killed.ended)
+        assert "the child ended before it could start the command" in killed.ended.err
+
+
+def test_kill_of_launcher_at_each_call_leaves_no_command(probes: Probes, plan: bytes, marker: Path, tmp_path: Path) -> None:
+    """Up to its fork the launcher is alone; after it the child dies with it, before or after its exec."""
+    report = tmp_path / "report"
+    calls = [call for call in up_to_fork(inject(probes, plan, report).calls) if call.role == "launcher"]
+    marker.unlink()
+    for call in calls:
+        killed = inject(probes, plan, report, "launcher", call.index, "kill")
+        assert (killed.ended.code, killed.executed, marker.exists()) == (209, False, False), call
+
+
+NR_CLOSE_RANGE, NR_DUP3, NR_CLONE3, NR_SECCOMP, NR_PRCTL = (
+    NUMBERS[name] for name in ("close_range", "dup3", "clone3", "seccomp", "prctl")
+)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+@pytest.mark.parametrize("name", ["close_range", "clone3", "signalfd4", "memfd_create", "rt_sigprocmask"])
+def test_outer_filter_that_refuses_a_call_nothing_is_executed(
+    probes: Probes, plan: bytes, marker: Path, name: str, error: int
+) -> None:
+    def caller() -> None:
+        os.dup2(os.open("/etc/passwd", os.O_RDONLY), GRANT)
+
+    outer = [probes["outer"], str(NUMBERS[name]), str(error), "-"]
+    ended = launch(plan, before=outer, setup=caller)
+    assert (ended.code, marker.exists()) == (125, False)
+    assert os.strerror(error) in ended.err
+    twin = launch(plan, before=[probes["outer"], str(NUMBERS["reboot"]), str(error), "-"], setup=caller)
+    assert (twin, marker.exists()) == (Ended(0, "", ""), True)
+
+
+def unshared(script: str) -> list[str]:
+    """Return a wrapper: a mount namespace of its own, prepared by a script that then becomes its arguments."""
+    options = ["-m"] if os.geteuid() == 0 else ["-rm"]
+    return ["/usr/bin/unshare", *options, "--propagation", "private", "/bin/sh", "-ec", script + '; exec "$@"', "sh"]
+
+
+@pytest.mark.parametrize("prepare", ["mount -t tmpfs none /proc", "mount --bind /tmp /proc"])
+def test_proc_absent_or_another_file_system_nothing_is_executed(probes: Probes, marker: Path, prepare: str) -> None:
+    plan = plan_of([probes["mark"], marker])
+    assert launch(plan, before=unshared("true")) == Ended(0, "", "")
+    marker.unlink()
+    ended = launch(plan, before=unshared(prepare))
+    assert (ended.code, marker.exists()) == (125, False)
+    assert ended.err == (
+        "sandbox: verify: /proc/self/fd: /proc is absent or is not procfs; the launcher needs a readable /proc\n"
+    )  # fmt: skip
+
+
+def test_null_device_replaced_nothing_is_executed_when_it_is_needed(probes: Probes, marker: Path, tmp_path: Path) -> None:
+    (tmp_path / "fake").write_text("secret of somebody\n")
+    plan = plan_of([probes["mark"], marker])
+    wrapper = unshared(f"mount --bind {tmp_path}/fake /dev/null")
+    closed = ["/bin/sh", "-c", 'exec "$@" <&-', "sh"]
+    ended = launch(plan, before=[*wrapper, *closed])
+    assert (ended.code, marker.exists()) == (125, False)
+    assert ended.err == "sandbox: start: /dev/null is not the null device\n"
+    assert launch(plan, before=[*unshared("true"), *closed]) == Ended(0, "", "")

@@ -1,0 +1,162 @@
+"""The plan as a value: what each constructor puts into an op's fields, and the line that describes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import pytest
+
+from sandbox import plan as ops
+from sandbox.grants import SAFE_TYPES, STDIO_TYPES, Access, FdType
+from sandbox.plan import MANDATORY, OBTAINING, RULES, Op, OpCode, Plan, StatusFormat
+from tests.support.plans import ALLOW_ALL, full_plan, plan_for
+
+# op, its fields (code, a, b, c, flags, data), its step, its line
+TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
+    (
+        ops.status(9, StatusFormat.JSON), (OpCode.STATUS, 9, 2, 0, 0, b""), "status",
+        "status          write json to descriptor 9",
+    ),
+    (
+        ops.die_with_parent(77), (OpCode.DIE_WITH_PARENT, 77, 0, 0, 0, b""), "parent",
+        "die_with_parent end when process 77 ends",
+    ),
+    (
+        ops.stdio([FdType.PIPE, FdType.TTY]), (OpCode.STDIO, 1 << 1 | 1 << 6, 0, 0, 0, b""), "stdio",
+        "stdio           0, 1, 2 exist and are each one of: pipe, tty",
+    ),
+    (
+        ops.inherit(2, 5, frozenset({FdType.SOCKET}), None, "g"), (OpCode.INHERIT, 2, 5, 1 << 2, 0, b""), "inherit",
+        "inherit         slot 2: the caller's 5, if it is one of: socket",
+    ),
+    (
+        ops.inherit(2, 5, frozenset({FdType.FILE}), Access.APPEND, "g"), (OpCode.INHERIT, 2, 5, 1, 3, b""), "inherit",
+        "inherit         slot 2: the caller's 5, if it is one of: file, append",
+    ),
+    (
+        ops.file(1, "/a b", Access.READ, create=False, truncate=False, label="g"),
+        (OpCode.FILE, 1, os.O_RDONLY, 0, 0, b"/a b"), "open", "file            slot 1: open '/a b' for read",
+    ),
+    (
+        ops.file(1, "/a", Access.READ_WRITE, create=True, truncate=True, label="g"),
+        (OpCode.FILE, 1, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666, 0, b"/a"), "open",
+        "file            slot 1: open '/a' for read-write, create, truncate",
+    ),
+    (
+        ops.file(1, "/a", Access.APPEND, create=False, truncate=False, label="g"),
+        (OpCode.FILE, 1, os.O_WRONLY | os.O_APPEND, 0, 0, b"/a"), "open",
+        "file            slot 1: open '/a' for append",
+    ),
+    (
+        ops.secret_file(3, "/s", "g"), (OpCode.SECRET_FILE, 3, 0, 0, 0, b"/s"), "secret",
+        "secret_file     slot 3: copy '/s' into a sealed memfd",
+    ),
+    (
+        ops.secret_env(3, "TOKEN", "g"), (OpCode.SECRET_ENV, 3, 0, 0, 0, b"TOKEN"), "secret",
+        "secret_env      slot 3: copy variable TOKEN into a sealed memfd",
+    ),
+    (ops.place(3, 7, "g"), (OpCode.PLACE, 3, 7, 0, 0, b""), "place", "place           slot 3 becomes descriptor 7"),
+    (
+        ops.sweep(), (OpCode.SWEEP, 0, 0, 0, 0, b""), "sweep",
+        "sweep           close every descriptor but 0, 1, 2 and the placed ones",
+    ),
+    (
+        ops.verify(), (OpCode.VERIFY, 0, 0, 0, 0, b""), "verify",
+        "verify          read the table back and compare it with this plan",
+    ),
+    (
+        ops.signals(), (OpCode.SIGNALS, 0, 0, 0, 0, b""), "signals",
+        "signals         default dispositions, nothing blocked",
+    ),
+    (ops.umask(0o27), (OpCode.UMASK, 0o27, 0, 0, 0, b""), "umask", "umask           027"),
+    (ops.chdir("/d"), (OpCode.CHDIR, 0, 0, 0, 0, b"/d"), "chdir", "chdir           '/d'"),
+    (ops.env_keep("LC_*"), (OpCode.ENV_KEEP, 0, 0, 0, 0, b"LC_*"), "environment", "env_keep        keep LC_*"),
+    (ops.env_set("A", "b=c"), (OpCode.ENV_SET, 0, 0, 0, 0, b"A=b=c"), "environment", "env_set         set A=b=c"),
+    (
+        ops.no_new_privs(), (OpCode.NO_NEW_PRIVS, 0, 0, 0, 0, b""), "no_new_privs",
+        "no_new_privs    set; set-uid files and file capabilities give nothing",
+    ),
+    (
+        ops.exec_once(), (OpCode.EXEC_ONCE, 0, 0, 0, 0, b""), "exec_once",
+        "exec_once       the command itself, and no program after it",
+    ),
+    (
+        ops.filter_program(ALLOW_ALL * 2), (OpCode.FILTER, 0, 0, 0, 0, ALLOW_ALL * 2), "filter",
+        "filter          load 2 instructions",
+    ),
+    (ops.command("/bin/x", "x"), (OpCode.COMMAND, 0, 0, 0, 0, b"/bin/x"), "exec", "command         try '/bin/x'"),
+    (
+        ops.execute(["x", "a b", ""], "x"), (OpCode.EXEC, 3, 0, 0, 0, b"x\0a b\0\0"), "exec",
+        "exec            with arguments 'x' 'a b' ''",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "fields", "step", "line"), TABLE, ids=[line for *_, line in TABLE])
+def test_op_constructor_gives_fields_step_and_line(
+    op: Op, fields: tuple[OpCode, int, int, int, int, bytes], step: str, line: str
+) -> None:
+    assert (op.code, op.a, op.b, op.c, op.flags, op.data) == fields
+    assert (op.step, op.describe()) == (step, line)
+
+
+def test_op_table_above_has_every_op() -> None:
+    assert {op.code for op, *_ in TABLE} == set(OpCode) == set(RULES)
+
+
+@pytest.mark.parametrize("op", [op for op, *_ in TABLE if op.code is not OpCode.SIGNALS])
+def test_op_messages_name_an_object(op: Op) -> None:
+    assert op.label
+
+
+def test_op_paths_that_are_no_utf8_keep_their_bytes() -> None:
+    path = os.fsdecode(b"/\xff\xfe")
+    assert ops.chdir(path).data == b"/\xff\xfe"
+    assert ops.execute([path], "x").data == b"/\xff\xfe\0"
+
+
+def test_plan_codes_are_in_the_order_of_the_enum() -> None:
+    assert list(OpCode) == sorted(OpCode) == list(RULES)
+
+
+def test_plan_mandatory_ops_are_these() -> None:
+    assert {code.name for code in MANDATORY} == {
+        "STDIO", "SWEEP", "VERIFY", "SIGNALS", "UMASK", "NO_NEW_PRIVS", "FILTER", "COMMAND", "EXEC",
+    }  # fmt: skip
+
+
+def test_plan_obtaining_ops_are_all_that_fill_a_slot() -> None:
+    assert {code.name for code in OBTAINING} == {"INHERIT", "FILE", "SECRET_FILE", "SECRET_ENV"}
+
+
+def test_plan_describe_gives_one_line_per_op() -> None:
+    plan = full_plan()
+    assert plan.describe() == tuple(op.describe() for op in plan.ops)
+    assert all("\n" not in line for line in plan.describe())
+
+
+def test_plan_only_gives_the_ops_of_that_code_in_order() -> None:
+    plan = full_plan()
+    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 70]
+    assert plan_for(["x"]).only(OpCode.PLACE) == ()
+
+
+@pytest.mark.parametrize("value", [ops.sweep(), Plan(())])
+def test_plan_values_are_frozen(value: Op | Plan) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, dataclasses.fields(value)[0].name, None)
+
+
+def test_type_mask_bits_are_the_types_order() -> None:
+    assert ops.mask_of(list(FdType)) == (1 << 23) - 1
+    assert [ops.mask_of([fd_type]) for fd_type in FdType] == [1 << bit for bit in range(23)]
+    assert ops.mask_of([FdType.FILE, FdType.FILE]) == 1
+    assert ops.mask_of([]) == 0
+
+
+def test_safe_types_hold_nothing_that_must_be_asked_for_by_name() -> None:
+    dangerous = {"directory", "path", "block-device", "char-device", "namespace", "pidfd", "io_uring",
+                 "seccomp-listener", "bpf", "userfaultfd", "epoll", "fanotify", "other"}  # fmt: skip
+    assert {str(fd_type) for fd_type in STDIO_TYPES} & dangerous == set()
+    assert {FdType.TTY} == STDIO_TYPES - SAFE_TYPES
