@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from typing import Final
 
 from sandbox import plan as ops
@@ -134,18 +133,27 @@ def _attribute_ops(profile: Profile, grants: Sequence[Grant]) -> Iterator[Op]:
     yield ops.umask(profile.process.umask)
     if profile.process.chdir is not None:
         yield ops.chdir(profile.process.chdir)
-    # A secret that comes from a variable leaves the environment: it travels as a descriptor only.
-    secrets = {grant.variable for grant in grants if isinstance(grant, SecretGrant) and grant.variable}
     for pattern in profile.environment.keep:
-        if any(fnmatchcase(secret, pattern) for secret in secrets):
-            raise GrantError(
-                next(g.name for g in grants if isinstance(g, SecretGrant) and g.variable in secrets),
-                f"the environment keeps {pattern!r}, which holds the secret",
-                "take it out of environment.keep",
-            )
+        _refuse_kept_secret(pattern, grants)
         yield ops.env_keep(pattern)
     for name, value in variables.items():
         yield ops.env_set(name, value)
+
+
+def keeps(pattern: str, variable: str) -> bool:
+    """Tell whether a word of environment.keep means a variable, by the launcher's rule: the name, or its start and *."""
+    return variable.startswith(pattern[:-1]) if pattern.endswith("*") else variable == pattern
+
+
+def _refuse_kept_secret(pattern: str, grants: Sequence[Grant]) -> None:
+    """A secret that comes from a variable leaves the environment: it travels as a descriptor only."""
+    for grant in grants:
+        if isinstance(grant, SecretGrant) and grant.variable and keeps(pattern, grant.variable):
+            raise GrantError(
+                grant.name,
+                f"the environment keeps {pattern!r}, which holds the secret",
+                "take it out of environment.keep",
+            )
 
 
 def _confinement_ops(profile: Profile, grants: Sequence[Grant]) -> Iterator[Op]:
@@ -161,7 +169,7 @@ def child_path(profile: Profile, caller: Caller) -> str:
     settings = dict(profile.environment.set)
     if "PATH" in settings:
         return settings["PATH"]
-    kept = any(fnmatchcase("PATH", pattern) for pattern in profile.environment.keep)
+    kept = any(keeps(pattern, "PATH") for pattern in profile.environment.keep)
     return caller.environ.get("PATH", DEFAULT_PATH) if kept else DEFAULT_PATH
 
 

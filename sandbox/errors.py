@@ -41,7 +41,9 @@ class SandboxError(Exception):
     def __str__(self) -> str:
         """Return the one-line message, without the program's name."""
         text = ": ".join(part for part in (self.step, self.object, self.reason) if part)
-        return " ".join((f"{text}; {self.hint}" if self.hint else text).split("\n"))
+        line = f"{text}; {self.hint}" if self.hint else text
+        # A path or an argument may hold anything; a message stays one line and commands no terminal.
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 class UsageError(SandboxError):
