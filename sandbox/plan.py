@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from sandbox.grants import Access, FdType
+from sandbox.protocols import ProtocolRule
 
 MAX_SLOTS: Final = 512
 MAX_ENV_OPS: Final = 4096
 MAX_FILTERS: Final = 4
 MAX_COMMANDS: Final = 64
 MAX_ARGS: Final = 1 << 18
+MAX_PROTOCOLS: Final = 256
 MAX_FILTER_LENGTH: Final = 4096
 _OPEN_FLAGS: Final = {
     Access.READ: os.O_RDONLY,
@@ -36,6 +38,7 @@ class Data(enum.Enum):
     TEXT = "text"
     FILTER = "filter"
     ARGV = "argv"
+    PAIR = "pair"
 
 
 class OpCode(enum.IntEnum):
@@ -43,6 +46,8 @@ class OpCode(enum.IntEnum):
 
     STATUS = 0x0101
     DIE_WITH_PARENT = 0x0102
+    TRACE = 0x0103
+    PROTOCOL = 0x0104
     STDIO = 0x0301
     INHERIT = 0x0302
     FILE = 0x0303
@@ -58,7 +63,8 @@ class OpCode(enum.IntEnum):
     ENV_SET = 0x0605
     NO_NEW_PRIVS = 0x0701
     EXEC_ONCE = 0x0702
-    FILTER = 0x0703
+    GATE = 0x0703
+    FILTER = 0x0704
     COMMAND = 0x0801
     EXEC = 0x0802
 
@@ -76,6 +82,8 @@ class OpRule:
 RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.STATUS: OpRule("status", 0, 1),
     OpCode.DIE_WITH_PARENT: OpRule("parent", 0, 1),
+    OpCode.TRACE: OpRule("trace", 0, 1),
+    OpCode.PROTOCOL: OpRule("protocol", 0, MAX_PROTOCOLS, Data.PAIR),
     OpCode.STDIO: OpRule("stdio", 1, 1),
     OpCode.INHERIT: OpRule("inherit", 0, MAX_SLOTS),
     OpCode.FILE: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
@@ -91,6 +99,7 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.ENV_SET: OpRule("environment", 0, MAX_ENV_OPS, Data.TEXT),
     OpCode.NO_NEW_PRIVS: OpRule("no_new_privs", 1, 1),
     OpCode.EXEC_ONCE: OpRule("exec_once", 0, 1),
+    OpCode.GATE: OpRule("gate", 0, 1),
     OpCode.FILTER: OpRule("filter", 1, MAX_FILTERS, Data.FILTER),
     OpCode.COMMAND: OpRule("exec", 1, MAX_COMMANDS, Data.TEXT),
     OpCode.EXEC: OpRule("exec", 1, 1, Data.ARGV),
@@ -170,6 +179,9 @@ def _access_word(op: Op) -> str:
 _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.STATUS: lambda op: f"write {StatusFormat(op.b).name.lower()} to descriptor {op.a}",
     OpCode.DIE_WITH_PARENT: lambda op: f"end when process {op.a} ends",
+    OpCode.TRACE: lambda _: "tell each exec on standard error",
+    OpCode.PROTOCOL: lambda op: f"{op.label}: {' '.join(_text(op.data).split(chr(0))).strip()}",
+    OpCode.GATE: lambda op: "report what goes along" if op.a else "close at every exec what is not declared or named",
     OpCode.STDIO: lambda op: f"0, 1, 2 exist and are each one of: {_types(op.a)}",
     OpCode.INHERIT: lambda op: f"slot {op.a}: the caller's {op.b}, if it is one of: {_types(op.c)}{_access_word(op)}",
     OpCode.FILE: lambda op: f"slot {op.a}: open {_text(op.data)!r} for {_open_words(op)}",
@@ -191,15 +203,34 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
 }
 
 
-def status(fd: int, form: StatusFormat) -> Op:
-    """Write records of the run to the caller's descriptor `fd`; the launcher takes it over."""
+def status(fd: int, form: StatusFormat, *, execs: bool = False) -> Op:
+    """Write records of the run to the caller's descriptor `fd`; the launcher takes it over. execs: of each exec too."""
     hint = "give a descriptor that is open"
-    return Op(OpCode.STATUS, a=fd, b=form, label=f"status descriptor {fd}", hint=hint)
+    return Op(OpCode.STATUS, a=fd, b=form, c=int(execs), label=f"status descriptor {fd}", hint=hint)
 
 
 def die_with_parent(pid: int) -> Op:
     """End the sandbox when process `pid`, the launcher's parent, ends."""
     return Op(OpCode.DIE_WITH_PARENT, a=pid, label=f"process {pid}")
+
+
+def trace() -> Op:
+    """Tell each exec on standard error, for people."""
+    return Op(OpCode.TRACE)
+
+
+def protocol(name: str, rule: ProtocolRule) -> Op:
+    """Let what an exec names by this rule of protocol `name` go along."""
+    first = rule.variable or rule.program
+    data = b"".join(os.fsencode(text) + b"\0" for text in (first, rule.needle))
+    fixed = sum(1 << number for number in rule.numbers)
+    return Op(OpCode.PROTOCOL, a=rule.place, b=rule.shape, c=fixed, flags=rule.anywhere, data=data, label=name)
+
+
+def gate(*, observe: bool = False) -> Op:
+    """Put every later exec under the supervisor's eyes; observe: only report what goes along."""
+    hint = "the kernel must be 5.19 or newer, and no outer filter may have a listener"
+    return Op(OpCode.GATE, a=int(observe), label="exec gate", hint=hint)
 
 
 def stdio(types: Collection[FdType]) -> Op:
@@ -242,10 +273,10 @@ def secret_env(slot: int, variable: str, label: str) -> Op:
     return Op(OpCode.SECRET_ENV, a=slot, data=os.fsencode(variable), label=label, hint=hint)
 
 
-def place(slot: int, number: int, label: str) -> Op:
-    """Put a slot's descriptor at its number in the child."""
+def place(slot: int, number: int, label: str, *, propagate: bool = False) -> Op:
+    """Put a slot's descriptor at its number in the child; propagate: it passes at every exec."""
     hint = "choose a lower number, or raise the hard limit of open files"
-    return Op(OpCode.PLACE, a=slot, b=number, label=label, hint=hint)
+    return Op(OpCode.PLACE, a=slot, b=number, flags=int(propagate), label=label, hint=hint)
 
 
 def sweep() -> Op:

@@ -176,6 +176,9 @@ def _decode_data(area: bytes, code: OpCode, count: int, offset: int, length: int
             raise _refuse("a text lies outside the data area")
         if _c_string(area, offset) != payload:
             raise _refuse("a text is not ended where it should be")
+    elif kind is Data.PAIR:
+        if not inside or payload.count(0) != 2 or payload[-1] != 0:
+            raise _refuse("a pair of texts")
     elif kind is Data.FILTER:
         if not inside or offset % 8:
             raise _refuse("a filter lies outside the data area")
@@ -193,7 +196,7 @@ def _decode_data(area: bytes, code: OpCode, count: int, offset: int, length: int
 def _check_fields(op: Op) -> None:
     if op.code in OBTAINING and op.a >= MAX_SLOTS:
         raise _refuse("a slot is out of range")
-    if op.flags and op.code is not OpCode.INHERIT:
+    if op.flags and op.code not in (OpCode.INHERIT, OpCode.PROTOCOL):
         raise _refuse("an op carries flags that it does not take")
     match op.code:
         case OpCode.STATUS if op.b not in tuple(StatusFormat):

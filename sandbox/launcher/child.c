@@ -77,6 +77,28 @@ static void reset_signals(const struct op *op)
 	must(op, sys4(__NR_rt_sigprocmask, 2 /* SIG_SETMASK */, addr(&none), 0, sizeof none));
 }
 
+static void send_fd(const struct op *op, int socket, char what, int fd)
+{
+	struct sys_rights rights = {SYS_RIGHTS_SIZE, SYS_SOL_SOCKET, SYS_SCM_RIGHTS, fd, 0};
+	struct iovec part = {&what, 1};
+	struct sys_message message = {.parts = &part, .part_count = 1, .control = &rights, .control_size = sizeof rights};
+
+	must(op, sys3(__NR_sendmsg, socket, addr(&message), 0));
+}
+
+/* Give the supervisor the listener, and copies of the grants that propagate, to know them again. The child keeps no
+ * listener: it could answer for itself. */
+static void open_gate(const struct plan *plan, const struct op *op, int socket)
+{
+	int listener;
+
+	for_ops(plan, place, OP_PLACE) if (place->flags & PLACE_PROPAGATE)
+		send_fd(op, socket, MESSAGE_GRANT, (int)place->b);
+	listener = confine_gate(op, progress.cookie);
+	send_fd(op, socket, MESSAGE_LISTENER, listener);
+	sys_close(listener);
+}
+
 static bool exists(const char *path)
 {
 	return sys3(__NR_faccessat, AT_FDCWD, addr(path), 0) == 0;
@@ -125,6 +147,7 @@ static void run_op(const struct plan *plan, const struct op *op, const struct st
 	case OP_ENV_SET: add_variable(op, op_text(plan, op)); return;
 	case OP_NO_NEW_PRIVS: confine_no_new_privs(op); return;
 	case OP_EXEC_ONCE: confine_exec_once(op, progress.cookie); return;
+	case OP_GATE: open_gate(plan, op, start->exec_fd); return;
 	case OP_FILTER: confine_filter(plan, op); return;
 	case OP_COMMAND: try_command(plan, op); return;
 	case OP_EXEC: fail(op_index(op), progress.exec_error ? progress.exec_error : ENOENT, 0);

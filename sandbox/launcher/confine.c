@@ -13,16 +13,16 @@ void confine_no_new_privs(const struct op *op)
 	must(op, sys5(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 
-static void load(const struct op *op, const struct sock_filter *program, uint32_t length)
+static long load(const struct op *op, const struct sock_filter *program, uint32_t length, unsigned flags)
 {
 	struct sock_fprog filter = {.len = (unsigned short)length, .filter = (struct sock_filter *)(uintptr_t)program};
 
-	must(op, sys3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, addr(&filter)));
+	return must(op, sys3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, flags, addr(&filter)));
 }
 
 void confine_filter(const struct plan *plan, const struct op *op)
 {
-	load(op, (const struct sock_filter *)(const void *)op_text(plan, op), op->data_size / 8);
+	load(op, (const struct sock_filter *)(const void *)op_text(plan, op), op->data_size / 8, 0);
 }
 
 #define DATA(field) ((uint32_t)offsetof(struct seccomp_data, field))
@@ -36,7 +36,7 @@ void confine_filter(const struct plan *plan, const struct op *op)
  * filter sees. So the launcher's own exec carries 192 random bits there. They live in its memory and in the filter:
  * the first is gone when that exec succeeds, the second cannot be read without CAP_SYS_ADMIN in the first user
  * namespace (PTRACE_SECCOMP_GET_FILTER, ptrace(2)), and ptrace is refused. */
-void confine_exec_once(const struct op *op, uint64_t cookie[3])
+static long load_exec_filter(const struct op *op, uint64_t cookie[3], uint32_t answer, unsigned flags)
 {
 	uint32_t half[6];
 
@@ -59,9 +59,21 @@ void confine_exec_once(const struct op *op, uint64_t cookie[3])
 			LOAD(HALF(4)), EQUAL(half[4], 0, 3),
 			LOAD(HALF(5)), EQUAL(half[5], 0, 1),
 			ALLOW,
-			REFUSE,
+			BPF_STMT(BPF_RET | BPF_K, answer),
 		};
 
-		load(op, program, sizeof program / sizeof program[0]);
+		return load(op, program, sizeof program / sizeof program[0], flags);
 	}
+}
+
+void confine_exec_once(const struct op *op, uint64_t cookie[3])
+{
+	load_exec_filter(op, cookie, SECCOMP_RET_ERRNO | EPERM, 0);
+}
+
+int confine_gate(const struct op *op, uint64_t cookie[3])
+{
+	const unsigned flags = SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+
+	return (int)load_exec_filter(op, cookie, SECCOMP_RET_USER_NOTIF, flags);
 }

@@ -37,6 +37,7 @@ static void map_plan(int fd, struct plan *plan)
 		fail_step(STEP_PLAN, REASON_PLAN, 0);
 	reporter.plan = plan;
 	reporter.quiet = plan->header->flags & PLAN_QUIET;
+	reporter.trace = plan_find(plan, OP_TRACE) != NULL;
 	sys_close(fd);
 }
 
@@ -49,6 +50,7 @@ static void find_status(const struct plan *plan, unsigned filled)
 		return;
 	fd_require(op, op->a, filled);
 	reporter.status_json = op->b == 2;
+	reporter.exec_events = op->c;
 	reporter.status_fd = (int)op->a;
 }
 
@@ -162,7 +164,7 @@ static _Noreturn void launch(int plan_fd, unsigned filled, char **environment)
 	park_status(&plan);
 	watched.parent_fd = watch_parent(&plan);
 	watched.signal_fd = take_signals();
-	failed = sys2(__NR_pipe2, addr(ends), O_CLOEXEC);
+	failed = sys4(__NR_socketpair, 1 /* AF_UNIX */, 5 /* SOCK_SEQPACKET */ | O_CLOEXEC, 0, addr(ends));
 	if (failed < 0)
 		fail_step(STEP_START, (int)-failed, 0);
 	start.exec_fd = fd_park(&plan, ends[1]);
@@ -175,6 +177,7 @@ static _Noreturn void launch(int plan_fd, unsigned filled, char **environment)
 	watched.page = start.page;
 	start.launcher_pid = (int)sys0(__NR_getpid);
 	watched.exec_fd = ends[0];
+	gate_prepare(&watched.gate, &plan);
 	/* Before the fork: the command must find no moment in which it can look into its supervisor. Its own exec makes
 	 * it dumpable again. */
 	failed = sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);

@@ -5,7 +5,7 @@
 
 #include <linux/fcntl.h>
 
-enum data_kind { DATA_NONE, DATA_TEXT, DATA_FILTER, DATA_ARGV };
+enum data_kind { DATA_NONE, DATA_TEXT, DATA_FILTER, DATA_ARGV, DATA_PAIR };
 
 static const struct op_rule {
 	uint16_t code;
@@ -108,6 +108,20 @@ static const char *check_argv(const struct plan *plan, const struct op *op)
 	return NULL;
 }
 
+/* Two texts, one behind the other. */
+static const char *check_pair(const struct plan *plan, const struct op *op)
+{
+	uint32_t room = plan->header->data_size, count = 0;
+
+	if (op->data >= room || op->data_size > room - op->data || op->data_size == 0)
+		return "a pair of texts lies outside the data area";
+	for (uint32_t at = 0; at < op->data_size; at++)
+		count += plan->data[op->data + at] == '\0';
+	if (count != 2 || plan->data[op->data + op->data_size - 1] != '\0')
+		return "a pair of texts is not ended where it should be";
+	return NULL;
+}
+
 static const char *check_filter(const struct plan *plan, const struct op *op)
 {
 	uint32_t room = plan->header->data_size;
@@ -128,6 +142,8 @@ static const char *check_data(const struct plan *plan, const struct op *op, uint
 		return check_argv(plan, op);
 	case DATA_FILTER:
 		return check_filter(plan, op);
+	case DATA_PAIR:
+		return check_pair(plan, op);
 	default:
 		return op->data || op->data_size ? "an op carries data that it does not take" : NULL;
 	}
@@ -140,17 +156,24 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 
 	if (obtains && op->a >= MAX_SLOTS)
 		return "a slot is out of range";
-	if (op->flags && op->code != OP_INHERIT)
+	if (op->flags && op->code != OP_INHERIT && op->code != OP_PROTOCOL && op->code != OP_PLACE)
 		return "an op carries flags that it does not take";
 	switch (op->code) {
 	case OP_STATUS:
-		return op->b == 1 || op->b == 2 ? NULL : "the status format is unknown";
+		return (op->b == 1 || op->b == 2) && op->c <= 1 ? NULL : "the status format is unknown";
+	case OP_PROTOCOL:
+		return op->flags > NAME_ANYWHERE || op->a < PLACE_VARIABLE || op->a > PLACE_PROGRAM || op->b < SHAPE_NUMBER ||
+				       op->b > SHAPE_ALL
+			       ? "a protocol rule is unknown"
+			       : NULL;
 	case OP_INHERIT:
 		return op->flags < ACCESS_COUNT && op->b <= INT32_MAX ? NULL : "an inherited descriptor is out of range";
 	case OP_FILE:
 		return op->b & ~open_flags || (op->b & O_ACCMODE) == O_ACCMODE || op->c > 0777 ? "open flags are unknown" : NULL;
 	case OP_PLACE:
-		return op->a >= MAX_SLOTS || op->b < FIRST_NUMBER || op->b > LAST_NUMBER ? "a number is out of range" : NULL;
+		return op->flags > PLACE_PROPAGATE || op->a >= MAX_SLOTS || op->b < FIRST_NUMBER || op->b > LAST_NUMBER ? "a number is out of range" : NULL;
+	case OP_GATE:
+		return op->a > GATE_OBSERVE ? "a gate's mode is unknown" : NULL;
 	case OP_UMASK:
 		return op->a > 0777 ? "the umask is out of range" : NULL;
 	case OP_ENV_SET:

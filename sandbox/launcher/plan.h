@@ -11,7 +11,7 @@
 #define PLAN_MAX_SIZE (16u << 20)
 #define PLAN_QUIET 1u /* flags: failures go to the status descriptor only, not to standard error */
 
-enum { MAX_SLOTS = 512, MAX_ENV_OPS = 4096, MAX_FILTERS = 4, MAX_COMMANDS = 64, MAX_ARGS = 1 << 18 };
+enum { MAX_SLOTS = 512, MAX_ENV_OPS = 4096, MAX_FILTERS = 4, MAX_COMMANDS = 64, MAX_ARGS = 1 << 18, MAX_PROTOCOLS = 256 };
 enum { FIRST_NUMBER = 3, LAST_NUMBER = 65535, MAX_FILTER_LENGTH = 4096 };
 
 enum op_code {
@@ -22,6 +22,15 @@ enum op_code {
 
 /* The access an INHERIT op demands, in its flags; 0 demands nothing. */
 enum { ACCESS_ANY, ACCESS_READ, ACCESS_WRITE, ACCESS_APPEND, ACCESS_READ_WRITE, ACCESS_COUNT };
+
+/* What a protocol rule looks at (op field a) and how the numbers stand behind the needle (op field b). */
+enum name_place { PLACE_VARIABLE = 1, PLACE_ARGUMENT = 2, PLACE_NEXT_ARGUMENT = 3, PLACE_PROGRAM = 4 };
+enum name_shape { SHAPE_NUMBER = 1, SHAPE_LIST = 2, SHAPE_COUNT = 3, SHAPE_FIXED = 4, SHAPE_ALL = 5 };
+#define NAME_ANYWHERE 1u /* op flags: the needle may stand anywhere in the text, not only at its start */
+
+/* Op flags of PLACE, and field a of GATE. */
+#define PLACE_PROPAGATE 1u /* the grant passes at every exec while it is still the same open file */
+#define GATE_OBSERVE 1u	   /* report what goes along, close nothing: sandbox survey */
 
 struct plan_header {
 	char magic[8];

@@ -110,7 +110,7 @@ static void add_text(struct line *line, const char *key, const char *text)
 
 static void write_json(const struct event *event)
 {
-	static const char *const names[] = {"", "started", "failed", "exited"};
+	static const char *const names[] = {"", "started", "failed", "exited", "exec", "descriptor"};
 	static struct line line, reason;
 	const struct failure failure = {event->op, event->error, event->detail, event->step};
 
@@ -123,6 +123,17 @@ static void write_json(const struct event *event)
 		add_number(&line, "code", event->code);
 	if (event->signal)
 		add_number(&line, "signal", event->signal);
+	if (event->type == EVENT_EXEC) {
+		add_text(&line, "program", event->text);
+		add_number(&line, "error", event->error);
+	}
+	if (event->type == EVENT_DESCRIPTOR) {
+		add_number(&line, "number", event->detail);
+		add_text(&line, "verdict", event->code == VERDICT_PASSED ? "passed" : "closed");
+		add_text(&line, "object", event->text);
+		if (event->code == VERDICT_PASSED)
+			add_text(&line, "rule", reporter.plan->data + reporter.plan->ops[event->op].label);
+	}
 	if (event->type == EVENT_FAILED) {
 		failure_reason(&reason, &failure);
 		reason.text[reason.length] = '\0';
@@ -136,12 +147,47 @@ static void write_json(const struct event *event)
 	sys_write_all(reporter.status_fd, line.text, line.length);
 }
 
+bool report_wants_execs(void)
+{
+	return reporter.trace || reporter.exec_events;
+}
+
+/* sandbox: exec: PID PROGRAM, and below it a line for each descriptor that was open across it. */
+static void print_exec(const struct event *event)
+{
+	static struct line line;
+
+	line.length = 0;
+	line_text(&line, "sandbox: exec: ");
+	line_number(&line, event->pid);
+	line_text(&line, event->type == EVENT_EXEC ? " " : ":   ");
+	if (event->type == EVENT_DESCRIPTOR) {
+		line_number(&line, event->detail);
+		line_text(&line, event->code == VERDICT_PASSED ? " passed (" : " closed");
+		if (event->code == VERDICT_PASSED) {
+			line_text(&line, reporter.plan->data + reporter.plan->ops[event->op].label);
+			line_text(&line, ")");
+		}
+		line_text(&line, " -> ");
+	}
+	line_text(&line, event->text);
+	if (event->type == EVENT_EXEC && event->error) {
+		line_text(&line, ": ");
+		line_errno(&line, event->error);
+	}
+	line_text(&line, "\n");
+	sys_write_all(2, line.text, line.length);
+}
+
 /* A reader that is gone (EPIPE) loses its records; the sandbox goes on, as a program does without its log. */
 void report_event(struct event *event)
 {
 	struct __kernel_timespec now;
+	bool of_exec = event->type >= EVENT_EXEC;
 
-	if (reporter.status_fd < 0)
+	if (of_exec && reporter.trace)
+		print_exec(event);
+	if (reporter.status_fd < 0 || (of_exec && !reporter.exec_events))
 		return;
 	sys2(__NR_clock_gettime, CLOCK_REALTIME, addr(&now));
 	event->size = sizeof *event;

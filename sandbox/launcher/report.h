@@ -37,20 +37,25 @@ struct failure {
 /* Steps that belong to the launcher itself and not to an op. */
 enum launcher_step { STEP_USAGE, STEP_PLAN, STEP_START, STEP_FORK, STEP_SUPERVISE, STEP_COUNT };
 
-enum event_type { EVENT_STARTED = 1, EVENT_FAILED = 2, EVENT_EXITED = 3 };
+enum event_type { EVENT_STARTED = 1, EVENT_FAILED = 2, EVENT_EXITED = 3, EVENT_EXEC = 4, EVENT_DESCRIPTOR = 5 };
+enum verdict { VERDICT_PASSED = 1, VERDICT_CLOSED = 2 };
 
 /* One record on the status descriptor; fixed size, native byte order (docs/plan-format.md). */
 struct event {
 	uint32_t size, type;
 	uint64_t time_ns; /* CLOCK_REALTIME */
-	int32_t pid;	  /* the child, as the launcher sees it */
-	int32_t code;	  /* EXITED: exit code, or -1 */
+	int32_t pid;	  /* the child, or who executes, as the launcher sees it */
+	int32_t code;	  /* EXITED: exit code, or -1; DESCRIPTOR: enum verdict */
 	int32_t signal;	  /* EXITED: signal, or 0 */
-	int32_t op, error, detail, step; /* FAILED: as in struct failure */
+	int32_t op;	  /* FAILED: as in struct failure; DESCRIPTOR passed: the op that let it */
+	int32_t error;	  /* FAILED: as in struct failure; EXEC refused: errno, else 0 */
+	int32_t detail;	  /* FAILED: as in struct failure; DESCRIPTOR: the number */
+	int32_t step;	  /* FAILED: as in struct failure */
 	int32_t reserved[5];
+	char text[256];	  /* EXEC: the path; DESCRIPTOR: what it refers to; cut, NUL-terminated */
 };
 
-_Static_assert(sizeof(struct event) == 64, "docs/plan-format.md");
+_Static_assert(sizeof(struct event) == 320, "docs/plan-format.md");
 
 /* A page that child and supervisor share until exec gives the child another memory. The child tells its way here
  * and not by a pipe, since the filter may not let it write; a close-on-exec pipe only marks the moment. */
@@ -67,6 +72,8 @@ struct reporter {
 	struct progress_page *page; /* in the child; NULL in the launcher */
 	int status_fd;		    /* -1: none */
 	bool status_json;
+	bool exec_events; /* of the status descriptor */
+	bool trace;	  /* exec events to standard error, for people */
 	bool quiet;
 };
 
@@ -77,6 +84,7 @@ _Noreturn void fail_step(enum launcher_step step, int error, int detail); /* the
 _Noreturn void fail_with(const struct failure *failure);
 int exit_code_of(const struct failure *failure);
 void report_event(struct event *event);
+bool report_wants_execs(void);
 const char *reason_text(int error);
 const char *step_text(int step);
 

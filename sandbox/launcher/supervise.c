@@ -1,6 +1,7 @@
 /* supervise.c: the supervisor: forwards signals, stops with the child, tells how it ended, exits as it did. */
 #include "supervise.h"
 
+#include "child.h"
 #include "report.h"
 #include "sys.h"
 
@@ -16,7 +17,25 @@ static bool is_stopped(int status) { return (status & 0xff) == 0x7f; }
 static int exit_code(int status) { return (status >> 8) & 0xff; }
 static int death_signal(int status) { return status & 0x7f; }
 
-/* The pipe has ended: exec succeeded, a step failed, or the child died on the way; the shared page tells which. */
+/* Before its exec the child sends what the gate needs. Returns false at the end of file. */
+static bool took_message(struct watched *watched)
+{
+	char what = 0;
+	struct sys_rights rights = {0};
+	struct iovec part = {&what, 1};
+	struct sys_message message = {.parts = &part, .part_count = 1, .control = &rights, .control_size = sizeof rights};
+	long size = sys3(__NR_recvmsg, watched->exec_fd, addr(&message), 0x40000000 /* MSG_CMSG_CLOEXEC */);
+
+	if (size <= 0 || message.control_size < SYS_RIGHTS_SIZE || rights.type != SYS_SCM_RIGHTS)
+		return false;
+	if (what == MESSAGE_LISTENER)
+		watched->gate.listener = rights.fd;
+	else
+		gate_hold(&watched->gate, rights.fd);
+	return true;
+}
+
+/* The socket has ended: exec succeeded, a step failed, or the child died on the way; the shared page tells which. */
 static void read_start(struct watched *watched)
 {
 	const struct op *reached = reporter.plan->ops + watched->page->op;
@@ -62,8 +81,9 @@ static void reap(struct watched *watched)
 			sys2(__NR_kill, sys0(__NR_getpid), SIGNAL_STOP);
 			continue;
 		}
-		if (watched->exec_fd >= 0)
-			read_start(watched);
+		while (watched->exec_fd >= 0)
+			if (!took_message(watched))
+				read_start(watched);
 		end_as_child(watched, status);
 	}
 }
@@ -97,8 +117,9 @@ _Noreturn void supervise(struct watched *watched)
 			{.fd = watched->signal_fd, .events = POLLIN},
 			{.fd = watched->exec_fd, .events = POLLIN},
 			{.fd = watched->parent_fd, .events = POLLIN},
+			{.fd = watched->gate.listener, .events = POLLIN},
 		};
-		long ready = sys3(__NR_poll, addr(polled), 3, -1);
+		long ready = sys3(__NR_poll, addr(polled), 4, -1);
 
 		if (ready < 0 && ready != -EINTR)
 			fail_step(STEP_SUPERVISE, (int)-ready, 0);
@@ -106,8 +127,10 @@ _Noreturn void supervise(struct watched *watched)
 			sys2(__NR_kill, watched->pid, SIGNAL_KILL);
 			watched->parent_fd = -1;
 		}
-		if (polled[1].revents)
+		if (polled[1].revents && !took_message(watched))
 			read_start(watched);
+		if (polled[3].revents && !gate_answer(&watched->gate))
+			watched->gate.listener = -1;
 		if (polled[0].revents)
 			forward(watched);
 	}

@@ -23,6 +23,7 @@
 #include <linux/resource.h>
 #include <linux/sched.h>
 #include <linux/signalfd.h>
+#include <linux/uio.h>
 
 #define SYS_MAX_ERRNO 4095 /* a return in [-4095, -1] is an error */
 
@@ -105,5 +106,26 @@ static inline int sys_write_all(int fd, const void *buffer, size_t size)
 	}
 	return 0;
 }
+
+/* struct msghdr, and a cmsghdr with one descriptor, as the kernel has them (include/linux/socket.h). */
+struct sys_message {
+	void *name;
+	uint32_t name_size;
+	struct iovec *parts;
+	size_t part_count;
+	void *control;
+	size_t control_size;
+	uint32_t flags;
+};
+
+struct sys_rights {
+	size_t size; /* of header and descriptor: 20, without the padding */
+	int32_t level, type;
+	int32_t fd, padding;
+};
+
+#define SYS_SOL_SOCKET 1
+#define SYS_SCM_RIGHTS 1
+#define SYS_RIGHTS_SIZE 20
 
 #endif

@@ -1,0 +1,400 @@
+/* gate.c: the exec gate: reads a process's descriptor table at its exec and marks what may not go along. */
+#include "gate.h"
+
+#include "names.h"
+#include "report.h"
+#include "sys.h"
+#include "text.h"
+
+#include <linux/ioctl.h>
+#include <linux/kcmp.h>
+#include <linux/openat2.h>
+#include <linux/seccomp.h>
+#include <linux/uio.h>
+
+enum {
+	PAGE = 4096,
+	MAX_TEXTS = 8192,    /* of arguments, and again of variables; what comes after names nothing */
+	TEXT_CHUNK = 512,    /* read at once of each text; longer ones are read on, up to LONG_TEXT */
+	LONG_TEXT = 1 << 15,
+	BATCH = 32,
+	TABLE_MAX = 1 << 20, /* numbers from here on (sysctl fs.nr_open) are refused, not overlooked */
+};
+
+/* A process at its exec. All paths go by `directory`, so that a pid used again is never looked at. */
+struct target {
+	const struct seccomp_notif *request;
+	int pid;	/* a thread's */
+	int directory;	/* /proc/PID, O_PATH */
+	int pidfd;	/* -1 until it is needed */
+};
+
+static char page[LONG_TEXT + 1];
+static uint32_t leaving[TABLE_MAX / 32]; /* numbers that would go along, as a bitmap */
+
+void gate_prepare(struct gate *gate, const struct plan *plan)
+{
+	const struct op *op = plan_find(plan, OP_GATE);
+
+	gate->plan = plan;
+	gate->observe = op && op->a == GATE_OBSERVE;
+	gate->listener = -1;
+	gate->own_pid = (int)sys0(__NR_getpid);
+	gate->held_count = 0;
+}
+
+/* They come in the order of their PLACE ops. */
+void gate_hold(struct gate *gate, int fd)
+{
+	uint32_t index = 0;
+
+	for_ops(gate->plan, place, OP_PLACE) if (place->flags & PLACE_PROPAGATE && index++ == gate->held_count)
+	{
+		gate->held[gate->held_count++] = (struct held){fd, place};
+		return;
+	}
+	sys_close(fd);
+}
+
+static int target_open(struct target *target, struct gate *gate)
+{
+	struct line path = {.length = 0};
+
+	line_text(&path, "/proc/");
+	line_number(&path, target->pid);
+	path.text[path.length] = '\0';
+	target->directory = sys_open(path.text, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+	if (target->directory < 0)
+		return target->directory;
+	/* Only now: if the notification still stands, the folder is that of the process that waits for us. */
+	return (int)sys3(__NR_ioctl, gate->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, addr(&target->request->id));
+}
+
+static int flags_of(struct target *target, long number)
+{
+	struct line path = {.length = 0};
+	char text[128];
+	long size, flags = 0;
+	int fd;
+
+	line_text(&path, "fdinfo/");
+	line_number(&path, number);
+	path.text[path.length] = '\0';
+	fd = (int)sys4(__NR_openat, target->directory, addr(path.text), O_RDONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return fd;
+	size = sys_read(fd, text, sizeof text - 1);
+	sys_close(fd);
+	if (size < 0)
+		return (int)size;
+	text[size] = '\0';
+	/* pos:\t0\nflags:\t02100002\nmnt_id:... (proc_pid_fdinfo(5)); the flags are octal */
+	for (char *at = text; *at; at++) {
+		if (!text_starts(at, "flags:\t"))
+			continue;
+		for (at += 7; *at >= '0' && *at <= '7'; at++)
+			flags = flags * 8 + (*at - '0');
+		return (int)flags;
+	}
+	return -EIO;
+}
+
+struct linux_dirent64 {
+	uint64_t inode;
+	int64_t next;
+	uint16_t size;
+	uint8_t type;
+	char name[];
+};
+
+/* Collect the numbers from 3 up without close-on-exec. Returns how many, or -errno. */
+static int find_leaving(struct target *target)
+{
+	static char buffer[32768] __attribute__((aligned(8)));
+	int fds = (int)sys4(__NR_openat, target->directory, addr("fd"), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	int count = 0;
+	long size;
+
+	if (fds < 0)
+		return fds;
+	while ((size = sys3(__NR_getdents64, fds, addr(buffer), sizeof buffer)) > 0) {
+		for (long at = 0; at < size;) {
+			struct linux_dirent64 *entry = (struct linux_dirent64 *)(void *)(buffer + at);
+			long number = text_number(entry->name);
+			int flags;
+
+			at += entry->size;
+			if (number < FIRST_NUMBER)
+				continue;
+			flags = number < TABLE_MAX ? flags_of(target, number) : -EMFILE;
+			if (flags == -ENOENT) /* closed since, by another thread */
+				continue;
+			if (flags < 0) {
+				sys_close(fds);
+				__builtin_memset(leaving, 0, sizeof leaving);
+				return flags;
+			}
+			if (flags & O_CLOEXEC)
+				continue;
+			leaving[number / 32] |= 1u << (number % 32);
+			count++;
+		}
+	}
+	sys_close(fds);
+	return size < 0 ? (int)size : count;
+}
+
+static size_t to_page_end(uint64_t from, size_t most)
+{
+	size_t room = PAGE - (from & (PAGE - 1));
+
+	return room < most ? room : most;
+}
+
+static long read_memory(int pid, uint64_t from, void *to, size_t size)
+{
+	struct iovec local = {to, size}, remote = {(void *)(uintptr_t)from, size};
+
+	return sys6(__NR_process_vm_readv, pid, addr(&local), 1, addr(&remote), 1, 0);
+}
+
+/* Read a text of which `have` bytes are in `page` already. Post: `page` is NUL-terminated. */
+static void read_on(int pid, uint64_t from, size_t have)
+{
+	while (have < LONG_TEXT) {
+		long size = read_memory(pid, from + have, page + have, to_page_end(from + have, LONG_TEXT - have));
+
+		if (size <= 0)
+			break;
+		for (long at = 0; at < size; at++)
+			if (!page[have + (size_t)at])
+				return;
+		have += (size_t)size;
+	}
+	page[have] = '\0';
+}
+
+/* What one exec names, as it is read. */
+struct reading {
+	const struct plan *plan;
+	struct names names;
+	struct names_context context;
+};
+
+typedef void visit_text(struct reading *reading, const char *text);
+
+/* Visit each text of an argv or envp array in the target's memory. What cannot be read names nothing: the memory is
+ * the program's own, it may change under us, and a descriptor that is not named is closed. */
+static void visit_array(struct target *target, uint64_t array, visit_text *visit, struct reading *reading)
+{
+	static char texts[BATCH][TEXT_CHUNK + 1];
+
+	for (uint32_t done = 0; array && done < MAX_TEXTS; done += BATCH) {
+		uint64_t pointers[BATCH];
+		struct iovec local[BATCH], remote[BATCH];
+		uint64_t from = array + (uint64_t)done * sizeof pointers[0];
+		size_t room = to_page_end(from, sizeof pointers), count = 0, complete = 0;
+		long size = read_memory(target->pid, from, pointers, room);
+
+		if (size == (long)room && room < sizeof pointers) { /* the array goes on in the next page */
+			long rest = read_memory(target->pid, from + room, (char *)pointers + room, sizeof pointers - room);
+
+			size += rest > 0 ? rest : 0;
+		}
+		while (size > 0 && count < (size_t)size / sizeof pointers[0] && pointers[count]) {
+			size_t length = to_page_end(pointers[count], TEXT_CHUNK);
+
+			local[count] = (struct iovec){texts[count], length};
+			remote[count] = (struct iovec){(void *)(uintptr_t)pointers[count], length};
+			texts[count][length] = '\0';
+			count++;
+		}
+		size = count ? sys6(__NR_process_vm_readv, target->pid, addr(local), (long)count, addr(remote), (long)count, 0) : 0;
+		for (size_t i = 0; i < count; i++) {
+			complete += local[i].iov_len;
+			if (size < (long)complete)
+				return; /* unmapped: the exec itself will fail with EFAULT, or it changes as we look */
+			if (text_length(texts[i]) < local[i].iov_len) {
+				visit(reading, texts[i]);
+				continue;
+			}
+			__builtin_memcpy(page, texts[i], local[i].iov_len);
+			read_on(target->pid, pointers[i], local[i].iov_len);
+			visit(reading, page);
+		}
+		if (count < BATCH)
+			return;
+	}
+}
+
+static void visit_variable(struct reading *reading, const char *text)
+{
+	names_from_variable(&reading->names, reading->plan, text);
+}
+
+static void visit_argument(struct reading *reading, const char *text)
+{
+	names_from_argument(&reading->names, reading->plan, &reading->context, text);
+	names_remember(reading->context.previous, text);
+}
+
+/* An exec that will fail on its path is answered at once: a PATH search must not cost a sweep each, and a swept
+ * descriptor loses its process's record locks. The answer is ours, not the kernel's: were it let go on, a file that
+ * appears meanwhile would be executed unswept. Returns -ENOENT or the like, or 0 when the file is there. */
+static int missing(struct target *target, const char *path)
+{
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
+	int root, found;
+
+	/* Relative paths, and /proc/self and the links to it, would mean something else for us. */
+	if (path[0] != '/' || text_starts(path, "/proc/") || text_starts(path, "/dev/"))
+		return 0;
+	root = (int)sys4(__NR_openat, target->directory, addr("root"), O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+	if (root < 0)
+		return root;
+	found = (int)sys4(__NR_openat2, root, addr(path + 1), addr(&how), sizeof how);
+	sys_close(root);
+	if (found >= 0)
+		sys_close(found);
+	return found == -ENOENT || found == -ENOTDIR ? found : 0;
+}
+
+static int pidfd_of(struct target *target)
+{
+	/* PIDFD_THREAD (O_EXCL), since 6.9: the notification names a thread, which may have a table of its own. */
+	if (target->pidfd < 0)
+		target->pidfd = (int)sys2(__NR_pidfd_open, target->pid, O_EXCL);
+	return target->pidfd;
+}
+
+/* Put the same open file back under the same number, marked close-on-exec. */
+static int mark(struct gate *gate, struct target *target, uint32_t number)
+{
+	struct seccomp_notif_addfd request = {
+		.id = target->request->id, .flags = SECCOMP_ADDFD_FLAG_SETFD, .newfd = number, .newfd_flags = O_CLOEXEC};
+	int pidfd = pidfd_of(target), failed;
+	int fd = pidfd < 0 ? pidfd : (int)sys3(__NR_pidfd_getfd, pidfd, number, 0);
+
+	if (fd == -EBADF && pidfd >= 0) /* closed since, by another thread */
+		return 0;
+	if (fd < 0)
+		return fd;
+	request.srcfd = (uint32_t)fd;
+	failed = (int)sys3(__NR_ioctl, gate->listener, SECCOMP_IOCTL_NOTIF_ADDFD, addr(&request));
+	sys_close(fd);
+	return failed < 0 ? failed : 0;
+}
+
+/* The grant that may pass under that number, while the number still is that grant (DESIGN I3): kcmp(2) compares open
+ * file descriptions, so that a number which was closed and filled with something else no longer counts. */
+static const struct op *propagated(struct gate *gate, struct target *target, uint32_t number)
+{
+	for (uint32_t i = 0; i < gate->held_count; i++) {
+		const struct held *held = &gate->held[i];
+
+		if (held->place->b == number &&
+		    sys5(__NR_kcmp, gate->own_pid, target->pid, KCMP_FILE, held->fd, number) == 0)
+			return held->place;
+	}
+	return NULL;
+}
+
+static void report_descriptor(struct target *target, uint32_t number, const struct op *passed)
+{
+	struct event event = {.type = EVENT_DESCRIPTOR, .pid = target->pid, .detail = (int32_t)number};
+	struct line path = {.length = 0};
+
+	event.code = passed ? VERDICT_PASSED : VERDICT_CLOSED;
+	event.op = passed ? op_index(passed) : -1;
+	line_text(&path, "fd/");
+	line_number(&path, number);
+	path.text[path.length] = '\0';
+	sys4(__NR_readlinkat, target->directory, addr(path.text), addr(event.text), sizeof event.text - 1);
+	report_event(&event);
+}
+
+static void report_exec(struct target *target, const char *path, int failed)
+{
+	struct event event = {.type = EVENT_EXEC, .pid = target->pid, .op = -1, .error = -failed};
+	size_t length = text_length(path);
+
+	__builtin_memcpy(event.text, path, length < sizeof event.text ? length : sizeof event.text - 1);
+	report_event(&event);
+}
+
+/* Decide for one number that would go along. */
+static int decide(struct gate *gate, struct target *target, const struct names *names, uint32_t number)
+{
+	int rule = names_rule(names, number);
+	const struct op *passed = rule >= 0 ? gate->plan->ops + rule : propagated(gate, target, number);
+
+	if (report_wants_execs())
+		report_descriptor(target, number, passed);
+	return passed || gate->observe ? 0 : mark(gate, target, number);
+}
+
+static void read_names(struct gate *gate, struct target *target, struct reading *reading, bool at)
+{
+	const __u64 *args = target->request->data.args;
+
+	names_from_program(&reading->names, gate->plan, &reading->context, page);
+	visit_array(target, args[at + 1], visit_argument, reading);
+	visit_array(target, args[at + 2], visit_variable, reading);
+}
+
+/* Returns 0 when the exec may go on, or the -errno to answer it with. */
+static int sweep(struct gate *gate, struct target *target)
+{
+	static struct reading reading;
+	bool at = target->request->data.nr == __NR_execveat;
+	int failed = target_open(target, gate);
+	int count = failed < 0 ? failed : find_leaving(target);
+
+	if (count < 0 || (count == 0 && !report_wants_execs()))
+		return count;
+	page[0] = '\0';
+	read_on(target->pid, target->request->data.args[at], 0);
+	failed = missing(target, page);
+	if (report_wants_execs())
+		report_exec(target, page, failed);
+	if (!failed && count > 0) {
+		__builtin_memset(&reading, 0, sizeof reading);
+		reading.plan = gate->plan;
+		read_names(gate, target, &reading, at);
+	}
+	for (uint32_t word = 0; count > 0 && word < TABLE_MAX / 32; word++) {
+		for (; leaving[word]; leaving[word] &= leaving[word] - 1, count--) {
+			uint32_t number = word * 32 + (uint32_t)__builtin_ctz(leaving[word]);
+
+			if (!failed)
+				failed = decide(gate, target, &reading.names, number);
+		}
+	}
+	return failed;
+}
+
+bool gate_answer(struct gate *gate)
+{
+	static struct seccomp_notif request;
+	struct seccomp_notif_resp answer = {.id = 0};
+	struct target target = {.request = &request, .directory = -1, .pidfd = -1};
+	long failed;
+
+	__builtin_memset(&request, 0, sizeof request); /* the kernel insists */
+	failed = sys3(__NR_ioctl, gate->listener, SECCOMP_IOCTL_NOTIF_RECV, addr(&request));
+	if (failed == -EINTR || failed == -ENOENT) /* ENOENT: the caller was killed before we got it */
+		return true;
+	if (failed < 0)
+		return false;
+	target.pid = (int)request.pid;
+	failed = sweep(gate, &target);
+	if (target.pidfd >= 0)
+		sys_close(target.pidfd);
+	if (target.directory >= 0)
+		sys_close(target.directory);
+	answer.id = request.id;
+	answer.error = (int)failed;
+	answer.flags = failed ? 0 : SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+	sys3(__NR_ioctl, gate->listener, SECCOMP_IOCTL_NOTIF_SEND, addr(&answer)); /* ENOENT: gone; nothing to answer */
+	return true;
+}
