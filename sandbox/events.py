@@ -64,7 +64,32 @@ class Exited:
         return self.code if self.code is not None else -(self.signal or 0)
 
 
-Event: TypeAlias = Started | Failed | Exited
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A process in the sandbox executes a program, after the command itself; the descriptors' events follow.
+
+    error: the errno that the gate refused it with, or 0. What the kernel says afterwards is not known here.
+    """
+
+    time_ns: int
+    pid: int
+    program: str
+    source: str
+    error: int
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A descriptor that would have gone along: `passed_by` says which protocol or grant let it, None that it was closed."""
+
+    time_ns: int
+    pid: int
+    number: int
+    object: str
+    passed_by: str | None
+
+
+Event: TypeAlias = Started | Failed | Exited | Executed | Descriptor
 
 
 def event_of(record: Record, plan: Plan) -> Event:
@@ -81,6 +106,11 @@ def event_of(record: Record, plan: Plan) -> Event:
             return Exited(record.time_ns, record.pid, None, record.signal)
         case 3:
             return Exited(record.time_ns, record.pid, record.code, None)
+        case 4:
+            return Executed(record.time_ns, record.pid, record.text, record.source, record.error)
+        case 5:
+            passed_by = plan.ops[record.op].label if record.op >= 0 else None
+            return Descriptor(record.time_ns, record.pid, record.detail, record.text, passed_by)
     raise PlanError("status record", f"type {record.type} is unknown")
 
 

@@ -56,7 +56,9 @@ class ProtocolRule:
     def describe(self) -> str:
         """Return the rule in words."""
         numbers = ", ".join(map(str, self.numbers))
-        form = {Shape.NUMBER: "N", Shape.LIST: "N,N...", Shape.COUNT: "COUNT", Shape.FIXED: "", Shape.ALL: ": all"}[self.shape]
+        form = {Shape.NUMBER: "N", Shape.LIST: "N,N...", Shape.COUNT: "COUNT", Shape.FIXED: "", Shape.ALL: ": all"}[
+            self.shape
+        ]
         before = ("..." if self.anywhere else "") + self.needle
         where = {
             Place.VARIABLE: f"variable {self.variable}={before}{form}",
@@ -132,7 +134,11 @@ _ALL: Final = (
         "GnuPG's status, passphrase, command, logger and attribute descriptors",
         "gpg(1), --status-fd and the like",
         _options(
-            "--status-fd", "--passphrase-fd", "--command-fd", "--logger-fd", "--attribute-fd",
+            "--status-fd",
+            "--passphrase-fd",
+            "--command-fd",
+            "--logger-fd",
+            "--attribute-fd",
             "--override-session-key-fd",
         ),
     ),

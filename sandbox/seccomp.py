@@ -35,6 +35,31 @@ NO_SYSCALL: Final = 0xFFFFFFFF
 
 F_SETFD: Final = 2  # linux/fcntl.h
 FD_CLOEXEC: Final = 1
+F_DUPFD: Final = 0
+LAST_STREAM: Final = 2
+AF_UNIX: Final = 1  # linux/socket.h
+O_CLOEXEC: Final = 0o2000000  # asm-generic/fcntl.h; the SOCK_, EFD_, SFD_, TFD_, IN_ and EPOLL_ flags are the same bit
+CREATES: Final = {  # syscall -> the argument that holds its close-on-exec flag, and the flag
+    "open": (1, O_CLOEXEC),
+    "openat": (2, O_CLOEXEC),
+    "socket": (1, O_CLOEXEC),
+    "socketpair": (1, O_CLOEXEC),
+    "accept4": (3, O_CLOEXEC),
+    "pipe2": (1, O_CLOEXEC),
+    "eventfd2": (1, O_CLOEXEC),
+    "epoll_create1": (0, O_CLOEXEC),
+    "signalfd4": (3, O_CLOEXEC),
+    "timerfd_create": (1, O_CLOEXEC),
+    "inotify_init1": (0, O_CLOEXEC),
+    "memfd_create": (1, 1),  # MFD_CLOEXEC, linux/memfd.h
+    "recvmsg": (2, 0x40000000),  # MSG_CMSG_CLOEXEC, linux/socket.h
+    "recvmmsg": (3, 0x40000000),
+}
+"""Calls that create a descriptor and take a close-on-exec flag; `strict` demands it."""
+CREATES_OPEN: Final = frozenset(
+    {"creat", "dup", "pipe", "accept", "eventfd", "epoll_create", "signalfd", "inotify_init"}
+)
+"""Calls that create a descriptor and cannot mark it; `strict` refuses them, the C library has the newer forms."""
 FIONCLEX: Final = 0x5450  # asm-generic/ioctls.h
 TIOCSTI: Final = 0x5412
 TIOCLINUX: Final = 0x541C
@@ -75,11 +100,17 @@ ABSENT: Final = Errno(errno.ENOSYS)
 class FilterPolicy:
     """What a filter lets through: allowed syscalls, and reserved numbers that no call may overwrite.
 
+    gated: close-on-exec may be cleared on numbers that are not reserved, since the exec gate decides anyway.
+    strict: no call may create a descriptor without close-on-exec. unix_sockets: they may be made; with them descriptors
+    can be sent, and a filter cannot look into a message.
     Raises: UsageError for an unknown syscall, one of ENOSYS_ALWAYS, or a number that is no descriptor's.
     """
 
     allow: frozenset[str]
     reserved: tuple[int, ...] = ()
+    gated: bool = False
+    strict: bool = False
+    unix_sockets: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what could not be enforced."""
@@ -110,10 +141,14 @@ def decide(policy: FilterPolicy, arch: int, nr: int, args: Sequence[int]) -> Ver
 
 def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> bool:
     match name:
+        case _ if policy.strict and _leaves_open(name, low):
+            return True
         case "fcntl":
-            return low[1] == F_SETFD and not low[2] & FD_CLOEXEC
+            return low[1] == F_SETFD and not low[2] & FD_CLOEXEC and _stays_marked(policy, low[0])
         case "ioctl":
-            return low[1] in (FIONCLEX, TIOCSTI, TIOCLINUX)
+            return low[1] in (TIOCSTI, TIOCLINUX) or (low[1] == FIONCLEX and _stays_marked(policy, low[0]))
+        case "socket" | "socketpair":
+            return low[0] == AF_UNIX and not policy.unix_sockets
         case "dup2" | "dup3":
             return low[1] in policy.reserved
         case "clone":
@@ -122,6 +157,19 @@ def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> b
             return bool(low[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER)
         case _:
             return False
+
+
+def _stays_marked(policy: FilterPolicy, number: int) -> bool:
+    return not policy.gated or number in policy.reserved
+
+
+def _leaves_open(name: str, low: Sequence[int]) -> bool:
+    """Whether a creating call lacks its close-on-exec flag; `strict` refuses those."""
+    if name == "fcntl":
+        return low[1] == F_DUPFD
+    if name in ("dup2", "dup3"):
+        return low[1] > LAST_STREAM and not (name == "dup3" and low[2] & O_CLOEXEC)
+    return name in CREATES_OPEN or (name in CREATES and not low[CREATES[name][0]] & CREATES[name][1])
 
 
 def verdict_of(returned: int) -> Verdict:
@@ -160,9 +208,18 @@ def argument_rules(policy: FilterPolicy) -> tuple[Rule, ...]:
 
 
 def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
-    yield Rule("fcntl", (Condition(1, LOW32, F_SETFD), Condition(2, FD_CLOEXEC, 0)))
-    for command in (FIONCLEX, TIOCSTI, TIOCLINUX):
+    cleared = (Condition(1, LOW32, F_SETFD), Condition(2, FD_CLOEXEC, 0))
+    marked = [(Condition(0, LOW32, number),) for number in sorted(set(policy.reserved))] if policy.gated else [()]
+    for number_is in marked:
+        yield Rule("fcntl", (*number_is, *cleared))
+        yield Rule("ioctl", (*number_is, Condition(1, LOW32, FIONCLEX)))
+    for command in (TIOCSTI, TIOCLINUX):
         yield Rule("ioctl", (Condition(1, LOW32, command),))
+    if not policy.unix_sockets:
+        for name in ("socket", "socketpair"):
+            yield Rule(name, (Condition(0, LOW32, AF_UNIX),))
+    if policy.strict:
+        yield from _strict_rules(policy)
     for number in sorted(set(policy.reserved)):
         yield Rule("dup2", (Condition(1, LOW32, number),))
         yield Rule("dup3", (Condition(1, LOW32, number),))
@@ -173,6 +230,20 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
     # (SECCOMP_IOCTL_NOTIF_ADDFD in seccomp_unotify(2)).
     flag = SECCOMP_FILTER_FLAG_NEW_LISTENER
     yield Rule("seccomp", (Condition(1, flag, flag),))
+
+
+def _strict_rules(policy: FilterPolicy) -> Iterator[Rule]:
+    yield Rule("fcntl", (Condition(1, LOW32, F_DUPFD),))
+    for name in sorted(CREATES_OPEN):
+        yield Rule(name, ())
+    for name, (arg, flag) in sorted(CREATES.items()):
+        yield Rule(name, (Condition(arg, flag, 0),))
+    # dup2 and dup3 onto a number above 2 leave it open: "not 0, 1 or 2" is some bit above the second, or both lower.
+    for bit in range(2, 32):
+        yield Rule("dup2", (Condition(1, 1 << bit, 1 << bit),))
+        yield Rule("dup3", (Condition(1, 1 << bit, 1 << bit), Condition(2, O_CLOEXEC, 0)))
+    yield Rule("dup2", (Condition(1, 3, 3),))
+    yield Rule("dup3", (Condition(1, 3, 3), Condition(2, O_CLOEXEC, 0)))
 
 
 def compile(policy: FilterPolicy) -> tuple[bytes, ...]:  # noqa: A001 - the verb for policy -> program
@@ -273,7 +344,13 @@ def describe(policy: FilterPolicy) -> tuple[str, ...]:
 
 def _describe(policy: FilterPolicy) -> Iterator[str]:
     yield "EPERM: i386 and x32 calls"
-    yield "EPERM: fcntl(F_SETFD) without FD_CLOEXEC, ioctl(FIONCLEX): close-on-exec is not cleared"
+    yield "EPERM: fcntl(F_SETFD) without FD_CLOEXEC, ioctl(FIONCLEX)" + (
+        ", on reserved numbers: others are the exec gate's" if policy.gated else ": close-on-exec is not cleared"
+    )
+    if policy.strict:
+        yield "EPERM: every call that creates a descriptor without close-on-exec"
+    if not policy.unix_sockets:
+        yield "EPERM: socket, socketpair of AF_UNIX: no descriptors are sent"
     if policy.reserved:
         yield f"EPERM: dup2, dup3 onto {_ranges(policy.reserved)}: reserved numbers keep their grants"
     yield "EPERM: ioctl(TIOCSTI), ioctl(TIOCLINUX): nothing is typed into a terminal"

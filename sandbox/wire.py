@@ -18,7 +18,7 @@ QUIET: Final = 1
 MAX_SIZE: Final = 16 << 20
 _HEADER: Final = struct.Struct("<8sIIQIIIIII16s")
 _OP: Final = struct.Struct("<HHIIIIIII")
-_EVENT: Final = struct.Struct("<IIQiiiiiii20s")
+_EVENT: Final = struct.Struct("<IIQiiiiiii20s160s96s")
 _CHECKSUM_WORD: Final = 2
 _MASK: Final = (1 << 64) - 1
 _OPEN_FLAGS: Final = os.O_ACCMODE | os.O_APPEND | os.O_CREAT | os.O_TRUNC
@@ -40,6 +40,8 @@ class Record:
     error: int
     detail: int
     step: int
+    text: str = ""
+    source: str = ""
 
 
 def checksum(data: bytes) -> int:
@@ -250,4 +252,9 @@ def decode_record(data: bytes) -> Record:
     size, kind, *fields = _EVENT.unpack(data)
     if size != EVENT_SIZE:
         raise PlanError("status record", "launcher and library are of different versions")
-    return Record(kind, *fields[:-1])
+    *numbers, _, text, source = fields
+    return Record(kind, *numbers, text=_cut(text), source=_cut(source))
+
+
+def _cut(text: bytes) -> str:
+    return os.fsdecode(text.partition(b"\0")[0])

@@ -319,6 +319,7 @@ static void report_exec(struct target *target, const char *path, int failed)
 	size_t length = text_length(path);
 
 	__builtin_memcpy(event.text, path, length < sizeof event.text ? length : sizeof event.text - 1);
+	sys4(__NR_readlinkat, target->directory, addr("exe"), addr(event.from), sizeof event.from - 1);
 	report_event(&event);
 }
 

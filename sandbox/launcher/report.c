@@ -125,6 +125,7 @@ static void write_json(const struct event *event)
 		add_number(&line, "signal", event->signal);
 	if (event->type == EVENT_EXEC) {
 		add_text(&line, "program", event->text);
+		add_text(&line, "from", event->from);
 		add_number(&line, "error", event->error);
 	}
 	if (event->type == EVENT_DESCRIPTOR) {

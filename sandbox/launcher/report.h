@@ -52,7 +52,8 @@ struct event {
 	int32_t detail;	  /* FAILED: as in struct failure; DESCRIPTOR: the number */
 	int32_t step;	  /* FAILED: as in struct failure */
 	int32_t reserved[5];
-	char text[256];	  /* EXEC: the path; DESCRIPTOR: what it refers to; cut, NUL-terminated */
+	char text[160];	  /* EXEC: the path to execute; DESCRIPTOR: what it refers to; cut, NUL-terminated */
+	char from[96];	  /* EXEC: the program that executes it; cut, NUL-terminated */
 };
 
 _Static_assert(sizeof(struct event) == 320, "docs/plan-format.md");
