@@ -191,9 +191,9 @@ _ALL: Final = (
     ),
     Protocol(
         "java-spawn",
-        "the JVM's helper that starts processes: jspawnhelper 4:6:8",
-        "OpenJDK, ProcessImpl_md.c and jspawnhelper.c",
-        (ProtocolRule(Place.ARGUMENT, Shape.LIST, program="jspawnhelper"),),
+        "the JVM's helper that starts processes: it is told its numbers over a pipe, and closes all from 3 up",
+        "OpenJDK, ProcessImpl_md.c, childproc.c, jspawnhelper.c",
+        (ProtocolRule(Place.PROGRAM, Shape.ALL, program="jspawnhelper"),),
     ),
     Protocol(
         "shell-redirect",
