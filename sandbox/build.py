@@ -13,6 +13,7 @@ from sandbox.errors import GrantError, PlanError, UsageError
 from sandbox.grants import (
     SAFE_TYPES,
     STDIO_TYPES,
+    FdType,
     FileGrant,
     Grant,
     InheritGrant,
@@ -23,7 +24,7 @@ from sandbox.grants import (
     variable_for,
 )
 from sandbox.plan import MAX_ARGS, MAX_COMMANDS, MAX_ENV_OPS, Op, Plan, StatusFormat
-from sandbox.profile import ExecPolicy, Profile, check
+from sandbox.profile import ExecPolicy, Profile, ScmRights, check, delegated
 
 DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
@@ -34,11 +35,14 @@ def build(
     caller: Caller,
     *,
     status: tuple[int, StatusFormat] | None = None,
+    exec_events: bool = False,
+    trace: bool = False,
     quiet: bool = False,
 ) -> Plan:
     """Compile a profile and a command into the plan that the launcher carries out.
 
     profile: as profile.for_caller() returns it, every path absolute.
+    exec_events: the records tell each later exec too. trace: so does standard error, for people.
     status: the caller's descriptor for records of the run, and their form. quiet: failures go there only.
     Establishes: every grant is placed once at its number; the filter reserves exactly those numbers.
     Raises: ProfileError, GrantError, UsageError before anything is started; UnsupportedError without libseccomp.
@@ -50,8 +54,8 @@ def build(
         raise UsageError("command", "it is empty", "give a program and its arguments")
     return Plan(
         (
-            *_launcher_ops(profile, caller, status),
-            *_descriptor_ops(grants, status),
+            *_launcher_ops(profile, caller, status, exec_events=exec_events, trace=trace),
+            *_descriptor_ops(profile, grants, status),
             *_attribute_ops(profile, grants),
             *_confinement_ops(profile, grants),
             *_exec_ops(profile, arguments, caller),
@@ -63,7 +67,11 @@ def build(
 def filter_policy(profile: Profile, grants: Sequence[Grant]) -> seccomp.FilterPolicy:
     """Return what the filter of a profile refuses and allows, with the numbers of its grants reserved."""
     return seccomp.FilterPolicy(
-        allow=syscalls.expand(profile.filter.allow), reserved=tuple(number_of(grant) for grant in grants)
+        allow=syscalls.expand(profile.filter.allow),
+        reserved=(*((0, 1, 2) if profile.descriptors.reserve_stdio else ()), *(number_of(grant) for grant in grants)),
+        gated=bool(profile.descriptors.delegate) and profile.process.exec is ExecPolicy.ALLOW,
+        strict=profile.descriptors.strict,
+        unix_sockets=profile.descriptors.scm_rights is ScmRights.ALLOW,
     )
 
 
@@ -73,11 +81,18 @@ def _clean(word: str) -> str:
     return word
 
 
-def _launcher_ops(profile: Profile, caller: Caller, status: tuple[int, StatusFormat] | None) -> Iterator[Op]:
+def _launcher_ops(
+    profile: Profile, caller: Caller, status: tuple[int, StatusFormat] | None, *, exec_events: bool, trace: bool
+) -> Iterator[Op]:
     if status is not None:
-        yield ops.status(*status)
+        yield ops.status(*status, execs=exec_events)
     if profile.process.die_with_parent:
         yield ops.die_with_parent(caller.parent_pid)
+    if trace:
+        yield ops.trace()
+    for protocol in delegated(profile):
+        for rule in protocol.rules:
+            yield ops.protocol(protocol.name, rule)
 
 
 def grant_label(grant: Grant) -> str:
@@ -106,16 +121,19 @@ def _obtain(slot: int, grant: Grant) -> Op:
             return ops.secret_env(slot, grant.variable or "", label)
 
 
-def _descriptor_ops(grants: Sequence[Grant], status: tuple[int, StatusFormat] | None) -> Iterator[Op]:
+def _descriptor_ops(profile: Profile, grants: Sequence[Grant], status: tuple[int, StatusFormat] | None) -> Iterator[Op]:
     for grant in grants:
         if status is not None and isinstance(grant, InheritGrant) and grant.inherit == status[0]:
             raise GrantError(grant.name, f"descriptor {grant.inherit} is the status descriptor", "use another one")
-    yield ops.stdio(STDIO_TYPES)
+    # A standard stream may be a Unix socket; where nothing may be sent over one, none is accepted.
+    denied = profile.descriptors.scm_rights is ScmRights.DENY
+    yield ops.stdio(STDIO_TYPES - {FdType.SOCKET} if denied else STDIO_TYPES)
     obtained = [_obtain(slot, grant) for slot, grant in enumerate(grants)]
     # Within a code, INHERIT ascends by the caller's number: so the launcher can close what lies between.
     yield from sorted(obtained, key=lambda op: (op.code, op.b if op.code is ops.OpCode.INHERIT else op.a))
     for slot, grant in enumerate(grants):
-        yield ops.place(slot, number_of(grant), f"grant {grant.name}: number {number_of(grant)}")
+        label = f"grant {grant.name}: number {number_of(grant)}"
+        yield ops.place(slot, number_of(grant), label, propagate=grant.propagate)
     yield ops.sweep()
     yield ops.verify()
 
@@ -160,6 +178,8 @@ def _confinement_ops(profile: Profile, grants: Sequence[Grant]) -> Iterator[Op]:
     yield ops.no_new_privs()
     if profile.process.exec is ExecPolicy.ONCE:
         yield ops.exec_once()
+    else:
+        yield ops.gate()
     for program in seccomp.compile(filter_policy(profile, grants)):
         yield ops.filter_program(program)
 

@@ -80,7 +80,7 @@ class Executed:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A descriptor that would have gone along: `passed_by` says which protocol or grant let it, None that it was closed."""
+    """A descriptor that would have gone along. passed_by: the protocol or grant that let it; None: it was closed."""
 
     time_ns: int
     pid: int

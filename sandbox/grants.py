@@ -77,6 +77,7 @@ STDIO_TYPES: Final = SAFE_TYPES | {FdType.TTY}
 class InheritGrant:
     """A descriptor of the caller's: `inherit` is its number there; the caller keeps its own copy.
 
+    propagate (of every grant): it passes at every exec, while its number still is this open file.
     type None accepts SAFE_TYPES; access None accepts any mode, otherwise the mode must be exactly that.
     """
 
@@ -85,6 +86,7 @@ class InheritGrant:
     type: FdType | None = None
     access: Access | None = None
     number: int | None = None
+    propagate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,7 @@ class FileGrant:
     create: bool = False
     truncate: bool = False
     number: int | None = None
+    propagate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,7 @@ class SecretGrant:
     name: str
     secret: str
     number: int | None = None
+    propagate: bool = False
 
     @property
     def variable(self) -> str | None:
@@ -158,35 +162,42 @@ def checked(grant: Grant) -> Grant:
 def parse_grant(text: str) -> Grant:
     """Parse the command line's form of a grant.
 
-    Grammar: `NAME[@NUMBER]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of inherit, file, secret; a WORD is an access
-    (read, write, append, read-write), for `file` also create and truncate, for `inherit` also a descriptor type.
+    Grammar: `NAME[@NUMBER][+propagate]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of inherit, file, secret; a WORD is an
+    access (read, write, append, read-write), for `file` also create and truncate, for `inherit` also a descriptor type.
     A last part that is no list of such words belongs to VALUE, so that paths may hold colons.
 
     Raises: GrantError with the grammar as hint.
     """
     head, equals, body = text.partition("=")
+    head, plus, flag = head.partition("+")
     name, at, number = head.partition("@")
     kind, colon, value = body.partition(":")
-    if not equals or not colon or kind not in KINDS or (at and not _DECIMAL.match(number)):
+    if (
+        not equals
+        or not colon
+        or kind not in KINDS
+        or (at and not _DECIMAL.match(number))
+        or flag != ("propagate" if plus else "")
+    ):
         raise GrantError(
-            name or text, f"cannot read {text!r}", "write NAME[@NUMBER]=inherit|file|secret:VALUE[:ACCESS]"
+            name or text, f"cannot read {text!r}", "write NAME[@NUMBER][+propagate]=inherit|file|secret:VALUE[:ACCESS]"
         )
-    chosen = int(number) if at else None
+    parsed = _parse_value(name, kind, value)
+    return checked(replace(parsed, number=int(number) if at else None, propagate=bool(plus)))
+
+
+def _parse_value(name: str, kind: str, value: str) -> Grant:
     if kind == "secret":
-        return checked(SecretGrant(name=name, secret=value, number=chosen))
+        return SecretGrant(name=name, secret=value)
     value, words = _trailing_words(value, kind)
     access = next((Access(word) for word in words if word in list(Access)), None)
     if kind == "file":
-        return checked(
-            FileGrant(
-                name=name, file=value, access=access or Access.READ, number=chosen,
-                create="create" in words, truncate="truncate" in words,
-            )
-        )  # fmt: skip
+        flags = {word: True for word in ("create", "truncate") if word in words}
+        return FileGrant(name=name, file=value, access=access or Access.READ, **flags)
     if not _DECIMAL.match(value):
         raise GrantError(name, f"{value!r} is not a descriptor number", "write NAME=inherit:5[:read][,pipe]")
     fd_type = next((FdType(word) for word in words if word in list(FdType)), None)
-    return checked(InheritGrant(name=name, inherit=int(value), type=fd_type, access=access, number=chosen))
+    return InheritGrant(name=name, inherit=int(value), type=fd_type, access=access)
 
 
 def _trailing_words(value: str, kind: str) -> tuple[str, list[str]]:
@@ -206,6 +217,7 @@ def _trailing_words(value: str, kind: str) -> tuple[str, list[str]]:
 def format_grant(grant: Grant) -> str:
     """Return the command line's form; parse_grant(format_grant(g)) == g."""
     head = grant.name if grant.number is None else f"{grant.name}@{grant.number}"
+    head += "+propagate" if grant.propagate else ""
     match grant:
         case InheritGrant():
             words = [str(word) for word in (grant.access, grant.type) if word is not None]

@@ -34,8 +34,10 @@ from sandbox.grants import (
     checked,
     number_grants,
 )
+from sandbox.protocols import PROTOCOLS, Place, Protocol, ProtocolRule, Shape
 
 DEFAULT_UMASK: Final = 0o022
+MAX_RULE_TEXT: Final = 60  # names.h: the launcher remembers programs and arguments of less than 64 bytes
 # Without these no program can be started, report a failure, or end.
 MANDATORY_CALLS: Final = frozenset({"execve", "exit_group", "write"})
 _PLACEHOLDERS: Final = tuple(Caller({}, "", "", "", "", 0).placeholders())
@@ -53,6 +55,16 @@ _KEPT = re.compile(_KEPT_PATTERN)
 _PATH = re.compile(_PATH_PATTERN)
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+
+class ShapeWord(enum.StrEnum):
+    """The words for protocols.Shape in a profile."""
+
+    NUMBER = "number"
+    LIST = "list"
+    COUNT = "count"
+    FIXED = "fixed"
+    ALL = "all"
 
 
 class ExecPolicy(enum.StrEnum):
@@ -80,6 +92,23 @@ class Environment:
     set: tuple[tuple[str, str], ...] = ()
 
 
+class ScmRights(enum.StrEnum):
+    """Whether descriptors may be sent over Unix sockets."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class DescriptorPolicy:
+    """What becomes of descriptors at later execs, and inside. delegate: names of protocols; empty: none passes."""
+
+    delegate: tuple[str, ...] = ()
+    reserve_stdio: bool = False
+    strict: bool = False
+    scm_rights: ScmRights = ScmRights.ALLOW
+
+
 @dataclass(frozen=True, slots=True)
 class FilterSection:
     """The syscalls that are let through: groups (`@base`) and names."""
@@ -98,6 +127,8 @@ class Profile:
     environment: Environment = field(default_factory=Environment)
     filter: FilterSection = field(default_factory=FilterSection)
     grants: tuple[Grant, ...] = ()
+    descriptors: DescriptorPolicy = field(default_factory=DescriptorPolicy)
+    protocols: tuple[Protocol, ...] = ()
 
 
 def _meta(description: str, pattern: str = "") -> msgspec.Meta:
@@ -129,6 +160,35 @@ class EnvironmentTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     set: Annotated[dict[VariableName, VariableValue], _meta("variables and their values")] = {}
 
 
+class DescriptorsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[descriptors]`."""
+
+    delegate: Annotated[tuple[str, ...], _meta("the protocols by which an exec may name what it passes")] = ()
+    reserve_stdio: Annotated[bool, _meta("0, 1 and 2 cannot be overwritten")] | UnsetType = UNSET
+    strict: Annotated[bool, _meta("no call creates a descriptor without close-on-exec")] | UnsetType = UNSET
+    scm_rights: Annotated[ScmRights, _meta("deny: no Unix sockets, so that none is sent")] | UnsetType = UNSET
+
+
+class RuleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of `[protocols.NAME] rules`: a place, the form, and what narrows it down."""
+
+    shape: Annotated[ShapeWord, _meta("how the numbers stand there")]
+    variable: Annotated[str, _meta("look into this variable")] | UnsetType = UNSET
+    argument: Annotated[str, _meta("look into arguments, behind this text")] | UnsetType = UNSET
+    next_argument: Annotated[str, _meta("look into the argument after this one")] | UnsetType = UNSET
+    program: Annotated[str, _meta("only of programs with this last path component")] = ""
+    after: Annotated[str, _meta("in a variable: behind this text")] = ""
+    anywhere: Annotated[bool, _meta("the text may stand inside, not only at the start")] = False
+    numbers: Annotated[tuple[Annotated[int, msgspec.Meta(ge=3, le=31)], ...], _meta("shape fixed: these")] = ()
+
+
+class ProtocolTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[protocols.NAME]`: a delegation protocol of the user's own."""
+
+    rules: tuple[RuleTable, ...]
+    description: str = ""
+
+
 class FilterTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[filter]`."""
 
@@ -138,6 +198,9 @@ class FilterTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Number = Annotated[int, msgspec.Meta(ge=3, le=LAST_NUMBER, description="the descriptor's number in the child")]
 
 
+Propagate = Annotated[bool, _meta("it passes at every exec")]
+
+
 class InheritTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[grants.NAME]` with `inherit`."""
 
@@ -145,6 +208,7 @@ class InheritTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: Annotated[FdType, _meta("what it must be")] | UnsetType = UNSET
     access: Annotated[Access, _meta("how it must be open")] | UnsetType = UNSET
     number: Number | UnsetType = UNSET
+    propagate: Propagate = False
 
 
 class FileTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -155,6 +219,7 @@ class FileTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     create: Annotated[bool, _meta("make the file if it is missing")] = False
     truncate: Annotated[bool, _meta("empty the file first")] = False
     number: Number | UnsetType = UNSET
+    propagate: Propagate = False
 
 
 class SecretTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -162,11 +227,15 @@ class SecretTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     secret: SecretText
     number: Number | UnsetType = UNSET
+    propagate: Propagate = False
 
 
-_TOP_KEYS: Final = ("description", "extends", "process", "environment", "filter", "grants")
+_TOP_KEYS: Final = (
+    "description", "extends", "process", "environment", "descriptors", "filter", "grants", "protocols",
+)  # fmt: skip
 _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "process": ProcessTable, "environment": EnvironmentTable, "filter": FilterTable,
+    "descriptors": DescriptorsTable,
 }  # fmt: skip
 _GRANT_TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "inherit": InheritTable, "file": FileTable, "secret": SecretTable,
@@ -186,6 +255,8 @@ class Draft:
     environment: EnvironmentTable
     filter: FilterTable
     grants: tuple[Grant, ...]
+    descriptors: DescriptorsTable
+    protocols: tuple[Protocol, ...]
 
 
 def parse(text: str, path: str) -> Draft:
@@ -202,17 +273,20 @@ def parse(text: str, path: str) -> Draft:
         raise ProfileError(path, "", f"not TOML: {what}", "no profile needs that") from error
     _refuse_unknown(data, _TOP_KEYS, path, "")
     sections = {name: _convert(data.get(name, {}), table, path, name) for name, table in _SECTIONS.items()}
-    process, environment, filters = (sections[name] for name in _SECTIONS)
+    process, environment, filters, descriptors = (sections[name] for name in _SECTIONS)
     assert isinstance(process, ProcessTable)
     assert isinstance(environment, EnvironmentTable)
     assert isinstance(filters, FilterTable)
+    assert isinstance(descriptors, DescriptorsTable)
     _check_paths_and_names(process, environment, path)
     description = _convert(data.get("description"), str | None, path, "description")
     if description is not None and not re.match(_ONE_LINE_PATTERN, description):
         raise ProfileError(path, "description", "it holds a newline or control character", "write one line of text")
-    tables = data.get("grants", {})
+    tables, protocols = data.get("grants", {}), data.get("protocols", {})
     if not isinstance(tables, dict):
         raise ProfileError(path, "grants", "it is not a table", "write [grants.NAME]")
+    if not isinstance(protocols, dict):
+        raise ProfileError(path, "protocols", "it is not a table", "write [protocols.NAME]")
     return Draft(
         path=path,
         description=description,
@@ -221,6 +295,8 @@ def parse(text: str, path: str) -> Draft:
         environment=environment,
         filter=filters,
         grants=tuple(_parse_grant_table(name, table, path) for name, table in tables.items()),
+        descriptors=descriptors,
+        protocols=tuple(_parse_protocol(name, table, path) for name, table in protocols.items()),
     )
 
 
@@ -323,6 +399,42 @@ def _parse_grant_table(name: str, table: object, path: str) -> Grant:
         raise ProfileError(path, key, error.reason, error.hint) from error
 
 
+def _parse_protocol(name: str, table: object, path: str) -> Protocol:
+    key = _dotted("protocols", name)
+    if name in PROTOCOLS:
+        raise ProfileError(path, key, "a built-in protocol has that name", "choose another one")
+    if isinstance(table, dict) and isinstance(table.get("rules"), list):
+        for index, rule in enumerate(table["rules"]):
+            _convert(rule, RuleTable, path, f"{key}.rules[{index}]")
+    converted: ProtocolTable = _convert(table, ProtocolTable, path, key)
+    rules = tuple(_rule(rule, path, f"{key}.rules[{index}]") for index, rule in enumerate(converted.rules))
+    return Protocol(name, converted.description, path, rules)
+
+
+def _rule(table: RuleTable, path: str, key: str) -> ProtocolRule:
+    places = {
+        Place.VARIABLE: table.variable, Place.ARGUMENT: table.argument, Place.NEXT_ARGUMENT: table.next_argument,
+    }  # fmt: skip
+    said = {place: text for place, text in places.items() if text is not UNSET}
+    if len(said) > 1 or not (said or table.program):
+        raise ProfileError(path, key, "it needs one place", "use one of variable, argument, next_argument, program")
+    place, text = next(iter(said.items()), (Place.PROGRAM, ""))
+    if (table.shape is ShapeWord.FIXED) != bool(table.numbers):
+        raise ProfileError(path, key, "shape fixed and numbers go together", 'as in shape = "fixed", numbers = [3, 4]')
+    if place is Place.VARIABLE and (table.program or not text):
+        raise ProfileError(path, key, "a variable is named, and of every program", "leave program out")
+    rule = ProtocolRule(
+        place, Shape[table.shape.name], needle=table.after if place is Place.VARIABLE else str(text),
+        variable=str(text) if place is Place.VARIABLE else "", program=table.program, anywhere=table.anywhere,
+        numbers=table.numbers,
+    )  # fmt: skip
+    if any(
+        "\0" in part or len(os.fsencode(part)) > MAX_RULE_TEXT for part in (rule.needle, rule.variable, rule.program)
+    ):
+        raise ProfileError(path, key, f"a text holds NUL or is longer than {MAX_RULE_TEXT} bytes", "shorten it")
+    return rule
+
+
 def _said(table: msgspec.Struct) -> dict[str, Any]:
     """Return the fields that the text has, or that have a default."""
     return {key: value for key, value in msgspec.structs.asdict(table).items() if value is not UNSET}
@@ -346,8 +458,15 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
             environment=_merge_environment(profile.environment, draft.environment.keep, draft.environment.set),
             filter=FilterSection(_union(profile.filter.allow, draft.filter.allow)),
             grants=merge_grants(profile.grants, draft.grants),
+            descriptors=_merge_descriptors(profile.descriptors, draft.descriptors),
+            protocols=tuple(({p.name: p for p in profile.protocols} | {p.name: p for p in draft.protocols}).values()),
         )
     return profile
+
+
+def _merge_descriptors(first: DescriptorPolicy, table: DescriptorsTable) -> DescriptorPolicy:
+    said = _said(table)
+    return replace(first, **(said | {"delegate": _union(first.delegate, table.delegate)}))
 
 
 def _union(first: tuple[T, ...], second: tuple[T, ...]) -> tuple[T, ...]:
@@ -455,6 +574,24 @@ def check(profile: Profile) -> None:
             profile.source_path or profile.name, "filter.allow",
             f"{', '.join(missing)} not allowed: nothing could start", 'add "@base"',
         )  # fmt: skip
+    delegated(profile)
+    for grant in profile.grants:
+        may_be_socket = isinstance(grant, InheritGrant) and grant.type in (None, FdType.SOCKET)
+        if may_be_socket and profile.descriptors.scm_rights is ScmRights.DENY:
+            raise GrantError(grant.name, "scm_rights is denied, and this may be a Unix socket", "name another type")
+
+
+def delegated(profile: Profile) -> tuple[Protocol, ...]:
+    """Return the protocols that a profile admits, built-in ones and its own.
+
+    Raises: ProfileError for one that does not exist.
+    """
+    known = dict(PROTOCOLS) | {protocol.name: protocol for protocol in profile.protocols}
+    for name in profile.descriptors.delegate:
+        if name not in known:
+            source = profile.source_path or profile.name
+            raise ProfileError(source, "descriptors.delegate", f"no protocol {name!r}", _nearest(name, known))
+    return tuple(known[name] for name in profile.descriptors.delegate)
 
 
 def format_profile(profile: Profile) -> str:
@@ -468,10 +605,33 @@ def format_profile(profile: Profile) -> str:
     if profile.environment.set:
         lines += ["", "[environment.set]"]
         lines += [f"{_quote(name)} = {_quote(value)}" for name, value in profile.environment.set]
+    policy = profile.descriptors
+    lines += ["", "[descriptors]", f"delegate = {_quote_list(policy.delegate)}"]
+    lines += [f"reserve_stdio = {str(policy.reserve_stdio).lower()}", f"strict = {str(policy.strict).lower()}"]
+    lines += [f'scm_rights = "{policy.scm_rights}"']
     lines += ["", "[filter]", f"allow = {_quote_list(profile.filter.allow)}"]
     for grant in profile.grants:
         lines += ["", f"[grants.{_quote(grant.name)}]", *_format_grant(grant)]
+    for protocol in profile.protocols:
+        lines += ["", f"[protocols.{_quote(protocol.name)}]", f"description = {_quote(protocol.purpose)}"]
+        lines += ["rules = [", *(f"  {{ {_format_rule(rule)} }}," for rule in protocol.rules), "]"]
     return "\n".join(lines) + "\n"
+
+
+def _format_rule(rule: ProtocolRule) -> str:
+    key = {Place.VARIABLE: "variable", Place.ARGUMENT: "argument", Place.NEXT_ARGUMENT: "next_argument"}.get(rule.place)
+    words = [f'shape = "{rule.shape.name.lower()}"']
+    if key is not None:
+        words.append(f"{key} = {_quote(rule.variable or rule.needle)}")
+    if rule.place is Place.VARIABLE and rule.needle:
+        words.append(f"after = {_quote(rule.needle)}")
+    if rule.program:
+        words.append(f"program = {_quote(rule.program)}")
+    if rule.anywhere:
+        words.append("anywhere = true")
+    if rule.numbers:
+        words.append(f"numbers = [{', '.join(map(str, rule.numbers))}]")
+    return ", ".join(words)
 
 
 def _format_grant(grant: Grant) -> Iterable[str]:
@@ -491,6 +651,8 @@ def _format_grant(grant: Grant) -> Iterable[str]:
         yield f'access = "{grant.access}"'
     if grant.number is not None:
         yield f"number = {grant.number}"
+    if grant.propagate:
+        yield "propagate = true"
 
 
 def _quote(text: str) -> str:
@@ -507,7 +669,8 @@ def schema() -> dict[str, Any]:
     # Structs without tags cannot stand in one union, so the grants' part is put together here.
     plain = {name: msgspec.json.schema(table) for name, table in _GRANT_TABLES.items()}
     definitions: dict[str, Any] = {}
-    for part in (*plain.values(), *(msgspec.json.schema(table) for table in _SECTIONS.values())):
+    sections = (*_SECTIONS.values(), ProtocolTable)
+    for part in (*plain.values(), *(msgspec.json.schema(table) for table in sections)):
         definitions |= part["$defs"]
     properties: dict[str, Any] = {
         "description": {"type": "string", "pattern": _ONE_LINE_PATTERN, "description": "one line for lists"},
@@ -525,6 +688,7 @@ def schema() -> dict[str, Any]:
         "additionalProperties": grant,
         "maxProperties": MAX_GRANTS,
     }
+    properties["protocols"] = {"type": "object", "additionalProperties": {"$ref": "#/$defs/ProtocolTable"}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "sandbox profile",

@@ -219,7 +219,7 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
         for name in ("socket", "socketpair"):
             yield Rule(name, (Condition(0, LOW32, AF_UNIX),))
     if policy.strict:
-        yield from _strict_rules(policy)
+        yield from _strict_rules()
     for number in sorted(set(policy.reserved)):
         yield Rule("dup2", (Condition(1, LOW32, number),))
         yield Rule("dup3", (Condition(1, LOW32, number),))
@@ -232,7 +232,7 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
     yield Rule("seccomp", (Condition(1, flag, flag),))
 
 
-def _strict_rules(policy: FilterPolicy) -> Iterator[Rule]:
+def _strict_rules() -> Iterator[Rule]:
     yield Rule("fcntl", (Condition(1, LOW32, F_DUPFD),))
     for name in sorted(CREATES_OPEN):
         yield Rule(name, ())

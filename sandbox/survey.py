@@ -35,7 +35,8 @@ class Survey:
 
 def summarise(events: Iterable[Event]) -> Survey:
     """Sum up the events of an observed run."""
-    execs = survivors = without = 0
+    execs = survivors = 0
+    latest = -1
     protocols: Counter[str] = Counter()
     leaks: Counter[tuple[str, str, int, str]] = Counter()
     current: dict[int, Executed] = {}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from sandbox.errors import PlanError
 from sandbox.grants import FIRST_NUMBER, LAST_NUMBER
 from sandbox.plan import MAX_ARGS, MAX_FILTER_LENGTH, MAX_SLOTS, OBTAINING, RULES, Data, Op, OpCode, Plan, StatusFormat
+from sandbox.protocols import Place, Shape
 
 MAGIC: Final = b"SBXPLAN\n"
 VERSION: Final = 1
@@ -116,6 +118,7 @@ def decode(data: bytes) -> Plan:
         if later.code < earlier.code:
             raise _refuse("an op is out of order")
     _check_counts(ops)
+    _check_later_execs(ops)
     _check_slots(ops)
     return Plan(ops, quiet=bool(flags & QUIET))
 
@@ -171,43 +174,65 @@ def _decode_data(area: bytes, code: OpCode, count: int, offset: int, length: int
         if offset or length:
             raise _refuse("an op carries data that it does not take")
         return b""
-    inside = offset < len(area) and (length < len(area) - offset if kind is Data.TEXT else length <= len(area) - offset)
+    # A text is followed by a NUL that its length does not count.
+    room = len(area) - offset - (kind is Data.TEXT)
     payload = area[offset : offset + length]
-    if kind is Data.TEXT:
-        if not inside:
-            raise _refuse("a text lies outside the data area")
-        if _c_string(area, offset) != payload:
-            raise _refuse("a text is not ended where it should be")
-    elif kind is Data.PAIR:
-        if not inside or payload.count(0) != 2 or payload[-1] != 0:
-            raise _refuse("a pair of texts")
-    elif kind is Data.FILTER:
-        if not inside or offset % 8:
-            raise _refuse("a filter lies outside the data area")
-        if not length or length % 8 or length // 8 > MAX_FILTER_LENGTH:
-            raise _refuse("a filter has a wrong size")
-    elif not inside or not length:
-        raise _refuse("the arguments lie outside the data area")
-    elif payload[-1] != 0:
-        raise _refuse("the arguments are not ended")
-    elif payload.count(0) != count or count > MAX_ARGS:
-        raise _refuse("the number of arguments is wrong")
+    if offset >= len(area) or length > room or (kind is Data.FILTER and offset % 8):
+        raise _refuse(f"{_DATA_WORDS[kind]} lies outside the data area".replace("arguments lies", "arguments lie"))
+    reason = _DATA_CHECKS[kind](area, payload, offset, count)
+    if reason:
+        raise _refuse(reason)
     return payload
+
+
+def _text_reason(area: bytes, payload: bytes, offset: int, _: int) -> str:
+    return "" if _c_string(area, offset) == payload else "a text is not ended where it should be"
+
+
+def _filter_reason(_: bytes, payload: bytes, __: int, ___: int) -> str:
+    size = len(payload)
+    return "a filter has a wrong size" if not size or size % 8 or size // 8 > MAX_FILTER_LENGTH else ""
+
+
+def _argv_reason(_: bytes, payload: bytes, __: int, count: int) -> str:
+    if not payload:
+        return "the arguments lie outside the data area"
+    if payload[-1] != 0:
+        return "the arguments are not ended"
+    return "the number of arguments is wrong" if payload.count(0) != count or count > MAX_ARGS else ""
+
+
+def _pair_reason(_: bytes, payload: bytes, __: int, ___: int) -> str:
+    if not payload:
+        return "a pair of texts lies outside the data area"
+    return "a pair of texts is not ended where it should be" if payload.count(0) != 2 or payload[-1] else ""
+
+
+_DATA_WORDS: Final = {
+    Data.TEXT: "a text", Data.FILTER: "a filter", Data.ARGV: "the arguments", Data.PAIR: "a pair of texts",
+}  # fmt: skip
+_DATA_CHECKS: Final[dict[Data, Callable[[bytes, bytes, int, int], str]]] = {
+    Data.TEXT: _text_reason, Data.FILTER: _filter_reason, Data.ARGV: _argv_reason, Data.PAIR: _pair_reason,
+}  # fmt: skip
 
 
 def _check_fields(op: Op) -> None:
     if op.code in OBTAINING and op.a >= MAX_SLOTS:
         raise _refuse("a slot is out of range")
-    if op.flags and op.code not in (OpCode.INHERIT, OpCode.PROTOCOL):
+    if op.flags and op.code not in (OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE):
         raise _refuse("an op carries flags that it does not take")
     match op.code:
-        case OpCode.STATUS if op.b not in tuple(StatusFormat):
+        case OpCode.PROTOCOL if op.flags > 1 or op.a not in tuple(Place) or op.b not in tuple(Shape):
+            raise _refuse("a protocol rule is unknown")
+        case OpCode.GATE if op.a > 1:
+            raise _refuse("a gate's mode is unknown")
+        case OpCode.STATUS if op.b not in tuple(StatusFormat) or op.c > 1:
             raise _refuse("the status format is unknown")
         case OpCode.INHERIT if op.flags > 4 or op.b > 2**31 - 1:
             raise _refuse("an inherited descriptor is out of range")
         case OpCode.FILE if op.b & ~_OPEN_FLAGS or op.b & os.O_ACCMODE == os.O_ACCMODE or op.c > 0o777:
             raise _refuse("open flags are unknown")
-        case OpCode.PLACE if op.a >= MAX_SLOTS or not FIRST_NUMBER <= op.b <= LAST_NUMBER:
+        case OpCode.PLACE if op.flags > 1 or op.a >= MAX_SLOTS or not FIRST_NUMBER <= op.b <= LAST_NUMBER:
             raise _refuse("a number is out of range")
         case OpCode.UMASK if op.a > 0o777:
             raise _refuse("the umask is out of range")
@@ -222,6 +247,12 @@ def _check_counts(ops: tuple[Op, ...]) -> None:
             raise _refuse("an op comes too often")
         if count < rule.least:
             raise PlanError(code.name.lower(), "a mandatory op is missing")
+
+
+def _check_later_execs(ops: tuple[Op, ...]) -> None:
+    """Later execs are watched, or there are none."""
+    if not any(op.code in (OpCode.GATE, OpCode.EXEC_ONCE) for op in ops):
+        raise PlanError("gate", "a mandatory op is missing")
 
 
 def _check_slots(ops: tuple[Op, ...]) -> None:
@@ -253,7 +284,7 @@ def decode_record(data: bytes) -> Record:
     if size != EVENT_SIZE:
         raise PlanError("status record", "launcher and library are of different versions")
     *numbers, _, text, source = fields
-    return Record(kind, *numbers, text=_cut(text), source=_cut(source))
+    return Record(kind, *numbers, _cut(text), _cut(source))
 
 
 def _cut(text: bytes) -> str:

@@ -225,6 +225,10 @@ static const char *check_counts(const struct plan *plan)
 			return "a mandatory op is missing";
 #endif
 	}
+#ifndef TEST_PARTIAL_PLANS
+	if (!plan_find(plan, OP_GATE) && !plan_find(plan, OP_EXEC_ONCE)) /* later execs are watched, or there are none */
+		return "a mandatory op is missing";
+#endif
 	return NULL;
 }
 
