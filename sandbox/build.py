@@ -159,7 +159,7 @@ def _attribute_ops(profile: Profile, grants: Sequence[Grant]) -> Iterator[Op]:
 
 
 def keeps(pattern: str, variable: str) -> bool:
-    """Tell whether a word of environment.keep means a variable, by the launcher's rule: the name, or its start and *."""
+    """Tell whether a word of environment.keep means a variable: it is the name, or its start and *, as in child.c."""
     return variable.startswith(pattern[:-1]) if pattern.endswith("*") else variable == pattern
 
 

@@ -284,7 +284,8 @@ def decode_record(data: bytes) -> Record:
     if size != EVENT_SIZE:
         raise PlanError("status record", "launcher and library are of different versions")
     *numbers, _, text, source = fields
-    return Record(kind, *numbers, _cut(text), _cut(source))
+    values = [kind, *numbers, _cut(text), _cut(source)]
+    return Record(*values)
 
 
 def _cut(text: bytes) -> str:

@@ -181,6 +181,9 @@ static _Noreturn void launch(int plan_fd, unsigned filled, char **environment)
 	/* Before the fork: the command must find no moment in which it can look into its supervisor. Its own exec makes
 	 * it dumpable again. */
 	failed = sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+	/* Whoever in the sandbox loses its parent stays our descendant, and so open to the gate (Yama, ptrace_scope 1). */
+	if (failed == 0)
+		failed = sys5(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	if (failed < 0)
 		fail_step(STEP_START, (int)-failed, 0);
 	watched.pid = (int)fork_child(&plan);

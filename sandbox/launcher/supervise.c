@@ -69,9 +69,10 @@ static void reap(struct watched *watched)
 	int status;
 
 	for (;;) {
-		long pid = sys4(__NR_wait4, watched->pid, addr(&status), WNOHANG | WUNTRACED, 0);
+		long pid = sys4(__NR_wait4, -1, addr(&status), WNOHANG | WUNTRACED, 0);
 
-		if (pid == -EINTR)
+		/* Orphans of the sandbox become ours (PR_SET_CHILD_SUBREAPER). */
+		if (pid == -EINTR || (pid > 0 && pid != watched->pid))
 			continue;
 		if (pid < 0)
 			fail_step(STEP_SUPERVISE, (int)-pid, 0);
