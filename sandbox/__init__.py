@@ -14,19 +14,23 @@ from sandbox.errors import (
     UnsupportedError,
     UsageError,
 )
-from sandbox.events import Event, Exited, Failed, Started
+from sandbox.events import Descriptor, Event, Executed, Exited, Failed, Started
 from sandbox.grants import Access, FdType, FileGrant, Grant, InheritGrant, SecretGrant, format_grant, parse_grant
 from sandbox.launch import Popen, original_environment, replace_process, run
+from sandbox.observe import open_descriptors, survey_command
 from sandbox.plan import Plan, StatusFormat
 from sandbox.profile import Profile, check, for_caller, format_profile, schema
 from sandbox.profile_files import available, default_search_path, load
+from sandbox.survey import Survey, format_survey
 
 __all__ = [
     "Access",
     "Caller",
     "CommandNotExecutableError",
     "CommandNotFoundError",
+    "Descriptor",
     "Event",
+    "Executed",
     "Exited",
     "Failed",
     "FdType",
@@ -45,6 +49,7 @@ __all__ = [
     "SecretGrant",
     "Started",
     "StatusFormat",
+    "Survey",
     "UnsupportedError",
     "UsageError",
     "available",
@@ -54,10 +59,13 @@ __all__ = [
     "for_caller",
     "format_grant",
     "format_profile",
+    "format_survey",
     "load",
+    "open_descriptors",
     "original_environment",
     "parse_grant",
     "replace_process",
     "run",
     "schema",
+    "survey_command",
 ]

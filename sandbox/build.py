@@ -194,10 +194,18 @@ def child_path(profile: Profile, caller: Caller) -> str:
 
 
 def _exec_ops(profile: Profile, arguments: Sequence[str], caller: Caller) -> Iterator[Op]:
+    return command_ops(arguments, child_path(profile, caller))
+
+
+def command_ops(arguments: Sequence[str], path: str) -> Iterator[Op]:
+    """Yield the ops that look a command up in `path` and execute it, as execvp(3) does.
+
+    Raises: UsageError for more folders or arguments than a plan takes.
+    """
     name = arguments[0]
     candidates = [name]
     if "/" not in name:
-        folders = child_path(profile, caller).split(os.pathsep)
+        folders = path.split(os.pathsep)
         candidates = list(dict.fromkeys(os.path.join(folder or ".", name) for folder in folders))
     if len(candidates) > MAX_COMMANDS:
         raise UsageError("PATH", f"it has more than {MAX_COMMANDS} folders", "give the command's path")

@@ -140,7 +140,7 @@ class Popen:
         chosen = _chosen_profile(profile, caller, grants, env or {}, cwd)
         with contextlib.ExitStack() as ours:
             chosen = _above_streams(chosen, ours)
-            read_end, write_end = _status_pipe({g.inherit for g in chosen.grants if isinstance(g, InheritGrant)})
+            read_end, write_end = status_pipe({g.inherit for g in chosen.grants if isinstance(g, InheritGrant)})
             ours.callback(os.close, write_end)
             # Unbuffered; a file, so that it is closed even if nobody ever waits.
             self._status = io.FileIO(read_end)
@@ -295,7 +295,7 @@ def _above_streams(profile: Profile, ours: contextlib.ExitStack) -> Profile:
     return replace(profile, grants=tuple(copied(grant) for grant in profile.grants))
 
 
-def _status_pipe(avoid: Collection[int]) -> tuple[int, int]:
+def status_pipe(avoid: Collection[int]) -> tuple[int, int]:
     """Return both ends of a pipe, above the standard streams and off the numbers that grants name."""
     with contextlib.ExitStack() as first:
         ends = os.pipe()

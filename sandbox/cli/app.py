@@ -18,7 +18,7 @@ from sandbox.errors import EXIT_SIGNAL_BASE, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 KINDS: Final = ("inherit", "file", "secret")
-COMMANDS: Final = ("run", "check", "explain", "probe", "profiles", "completion")
+COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "completion")
 
 
 class CommandGroup(click.Group):

@@ -15,6 +15,7 @@ from sandbox.errors import UsageError
 @click.command("run", context_settings={"allow_interspersed_args": False})
 @profile_options
 @click.option("--status-fd", type=int, metavar="N", help="Write JSON lines on the run to this descriptor.")
+@click.option("--trace-exec", is_flag=True, help="Tell at each later exec what passes and what is closed.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is granted and what is closed, then run.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=complete_file)
@@ -24,6 +25,7 @@ def command(
     env: tuple[str, ...],
     chdir: str | None,
     status_fd: int | None,
+    trace_exec: bool,
     dry_run: bool,
     verbose: bool,
     command: tuple[str, ...],
@@ -49,7 +51,7 @@ def command(
         if not 0 <= status_fd < 2**31:
             raise UsageError("--status-fd", f"{status_fd} is not a descriptor", "give a number that is open")
         status = (status_fd, StatusFormat.JSON)
-    plan = build_plan(chosen, command, caller, status=status)
+    plan = build_plan(chosen, command, caller, status=status, exec_events=status is not None, trace=trace_exec)
     if verbose:
         from sandbox.explain import descriptor_table
 
