@@ -60,10 +60,10 @@ def shipped_folder() -> Path:
 
 def default_search_path(environ: Mapping[str, str]) -> SearchPath:
     """Return the user's folder, the machine's, the shipped one."""
-    config, home = environ.get("XDG_CONFIG_HOME", ""), environ.get("HOME", "")
+    config = environ.get("XDG_CONFIG_HOME", "")
     # A relative one is to be ignored, says the XDG Base Directory Specification; HOME deserves no more trust.
-    if not config.startswith("/") and home.startswith("/"):
-        config = os.path.join(home, ".config")
+    if not config.startswith("/"):
+        config = os.path.join(environ.get("HOME", ""), ".config")
     user = Path(config, "sandbox/profiles")
     shipped = shipped_folder()
     own = (user,) if user.is_absolute() and _is_open_to_us(user) else ()

@@ -42,6 +42,7 @@ ACCEPTED: Final[dict[str, Grant]] = {
     "a=file:/x:y": FileGrant(name="a", file="/x:y"),
     "a=file:/x:read:write": FileGrant(name="a", file="/x:read", access=Access.WRITE),
     "a=file:/x:read,write": FileGrant(name="a", file="/x:read,write"),
+    "a=file:/x:write,create,create": FileGrant(name="a", file="/x:write,create,create"),
     "a=file:/x:pipe": FileGrant(name="a", file="/x:pipe"),
     "a=file:/x=y": FileGrant(name="a", file="/x=y"),
     "a=file:/x y:read": FileGrant(name="a", file="/x y"),

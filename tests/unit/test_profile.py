@@ -442,6 +442,7 @@ def test_shipped_profile_says_what_it_grants_and_what_not(path: Path) -> None:
     assert header.startswith(f"# {path.stem}: ")
     assert "Grants:" in header
     assert "Not granted:" in header
+    assert "Not protected yet:" in header
 
 
 # Schema

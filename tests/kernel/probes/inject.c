@@ -4,12 +4,11 @@
  * ACTION is an errno (the call is not made), or `kill`: SIGKILL in place of the call.
  *
  * The count runs over all calls of one process, so that the child's first is told from the launcher's first. REPORT
- * gets `ROLE INDEX NUMBER FIRST-ARGUMENT` for each call up to the child's exec, and `executed` at that. Exits as the
+ * gets `ROLE INDEX NUMBER SECOND-ARGUMENT` for each call up to the child's exec, and `executed` at that. Exits as the
  * launcher did, or with 200 + signal when that was killed. */
 #include "probe.h"
 
 #include <fcntl.h>
-#include <linux/ptrace.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/ptrace.h>
@@ -37,7 +36,7 @@ static void enter(struct traced *process)
 	ptrace(PTRACE_GETREGS, process->pid, 0, &registers);
 	if (!executed)
 		fprintf(report, "%s %d %lld %lld\n", process->role, process->calls, (long long)registers.orig_rax,
-			(long long)registers.rdi);
+			(long long)registers.rsi);
 	process->calls++;
 	if (!wanted)
 		return;
@@ -67,7 +66,7 @@ static void step(struct traced *process, int status)
 	int signal = WSTOPSIG(status), event = status >> 16;
 
 	if (signal == (SIGTRAP | 0x80)) {
-		struct ptrace_syscall_info info = {0};
+		struct __ptrace_syscall_info info = {0};
 
 		ptrace(PTRACE_GET_SYSCALL_INFO, process->pid, sizeof info, &info);
 		if (info.op == PTRACE_SYSCALL_INFO_ENTRY)
