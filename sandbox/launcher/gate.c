@@ -10,6 +10,7 @@
 #include <linux/kcmp.h>
 #include <linux/openat2.h>
 #include <linux/seccomp.h>
+#include <linux/stat.h>
 #include <linux/uio.h>
 
 enum {
@@ -240,11 +241,12 @@ static void visit_argument(struct reading *reading, const char *text)
 
 /* An exec that will fail on its path is answered at once: a PATH search must not cost a sweep each, and a swept
  * descriptor loses its process's record locks. The answer is ours, not the kernel's: were it let go on, a file that
- * appears meanwhile would be executed unswept. Returns -ENOENT or the like, or 0 when the file is there. */
+ * appears meanwhile would be executed unswept. Returns -ENOENT or the like, or 0 when it may succeed. */
 static int missing(struct target *target, const char *path)
 {
 	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
-	int root, found;
+	struct stat status;
+	int root, found, failed = 0;
 
 	/* Relative paths, and /proc/self and the links to it, would mean something else for us. */
 	if (path[0] != '/' || text_starts(path, "/proc/") || text_starts(path, "/dev/"))
@@ -254,9 +256,12 @@ static int missing(struct target *target, const char *path)
 		return root;
 	found = (int)sys4(__NR_openat2, root, addr(path + 1), addr(&how), sizeof how);
 	sys_close(root);
-	if (found >= 0)
-		sys_close(found);
-	return found == -ENOENT || found == -ENOTDIR ? found : 0;
+	if (found < 0)
+		return found == -ENOENT || found == -ENOTDIR ? found : 0;
+	if (sys2(__NR_fstat, found, addr(&status)) == 0 && !(S_ISREG(status.st_mode) && status.st_mode & 0111))
+		failed = -EACCES; /* not a file, or executable for nobody: the kernel's own answer to anyone */
+	sys_close(found);
+	return failed;
 }
 
 static int pidfd_of(struct target *target)

@@ -1,0 +1,265 @@
+"""The exec gate: what goes along at later execs, of any unmodified program (DESIGN G1-G6, I1-I4, S1)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sandbox.plan import OpCode
+from tests.support.callers import Ended, launch, plan_of, sandbox
+from tests.support.native import build_launcher
+from tests.support.plans import CODE, taken_apart
+from tests.support.probes import Probes, table, verdicts
+
+EPERM, EACCES = 1, 13
+METHODS = ("exec", "fork", "vfork", "spawn", "thread", "execveat")
+BASH, SH = "/bin/bash", "/bin/sh"
+
+
+def without_gate(plan: object) -> bytes:
+    """Return a plan's bytes without the gate, for the build that takes partial plans."""
+    parts = taken_apart(plan)  # type: ignore[arg-type]
+    parts.ops = [fields for fields in parts.ops if fields[CODE] != OpCode.GATE]
+    return parts.joined()
+
+
+@pytest.fixture(scope="module")
+def partial() -> Path:
+    return build_launcher(defines=("TEST_PARTIAL_PLANS",))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("method", METHODS)
+def test_forgotten_descriptors_are_closed_at_every_exec(
+    probes: Probes, partial: Path, method: str, depth: int
+) -> None:  # fmt: skip
+    plan = plan_of([probes["pass"], method, str(depth), probes["fds"]])
+    assert set(table(launch(plan).out).numbers) == {0, 1, 2}
+    # Without the gate they are all there: one of each program in the row.
+    leaked = launch(without_gate(plan), launcher=partial)
+    assert set(table(leaked.out).numbers) == {0, 1, 2, *range(3, 3 + depth)}
+
+
+LEAKERS = {
+    "bash": [BASH, "-c", 'exec 7</etc/passwd; "$0"'],
+    "dash": [SH, "-c", 'exec 7</etc/passwd; "$0"; :'],
+    "perl": ["perl", "-e", '$^F = 20; open(F, "<", "/etc/passwd"); system($ARGV[0])'],
+    "python": [sys.executable, "-c", "import os, sys; os.set_inheritable(os.open('/etc/passwd', 0), True); "
+               "os.execv(sys.argv[1], sys.argv[1:])"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", sorted(LEAKERS))
+def test_unmodified_program_leaks_nothing(probes: Probes, partial: Path, language: str) -> None:
+    plan = plan_of([*LEAKERS[language], probes["fds"]])
+    assert set(table(launch(plan).out).numbers) == {0, 1, 2}
+    assert len(table(launch(without_gate(plan), launcher=partial).out).numbers) > 3
+
+
+def test_script_and_loader_leak_nothing(probes: Probes, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\nexec {probes['fds']}\n")
+    script.chmod(0o755)
+    assert set(table(sandbox("--", probes["pass"], "exec", "1", script).out).numbers) == {0, 1, 2}
+    ended = sandbox("--", probes["pass"], "exec", "1", "/lib64/ld-linux-x86-64.so.2", "/bin/ls", "/proc/self/fd")
+    assert ended.out.split() == ["0", "1", "2", "3"]  # 3 is the folder that ls reads
+
+
+def test_named_descriptor_goes_along_once_and_only_to_who_names_it(probes: Probes) -> None:
+    script = 'exec 7</etc/passwd 8</etc/group; "$0" /dev/fd/7; "$0"'
+    first, second = sandbox("--", BASH, "-c", script, probes["fds"]).out.split("end\n")[:2] if False else (None, None)
+    assert first is second
+    named = sandbox("--", BASH, "-c", 'exec 7</etc/passwd 8</etc/group; exec "$0" /dev/fd/7', probes["fds"])
+    assert set(table(named.out).numbers) == {0, 1, 2, 7}
+    # What passed is close-on-exec again at the exec after (G2).
+    again = sandbox("--", BASH, "-c", 'exec 7</etc/passwd; exec "$0" exec 1 "$1"', "/dev/fd/7", probes["fds"])
+    assert again.code != 0 or set(table(again.out).numbers) == {0, 1, 2}
+
+
+def test_process_substitution_works_and_other_numbers_stay_closed() -> None:
+    ended = sandbox("--", BASH, "-c", "exec 7</etc/passwd; cat <(echo one) <(echo two); ls /proc/self/fd | tr '\\n' ' '")
+    assert ended == Ended(0, "one\ntwo\n0 1 2 3 ", "")
+
+
+def test_grant_reaches_the_first_program_only_unless_it_propagates(probes: Probes) -> None:
+    for grant, expected in (("a=file:/etc/passwd", {0, 1, 2}), ("a+propagate=file:/etc/passwd", {0, 1, 2, 3})):
+        assert set(table(sandbox("--grant", grant, "--", probes["fds"]).out).numbers) == {0, 1, 2, 3}
+        for shell in ('"$0"; :', '(exec "$0"); :', 'sh -c "$0; :"; :'):
+            ended = sandbox("--grant", grant, "--", SH, "-c", shell, probes["fds"])
+            assert set(table(ended.out).numbers) == expected, (grant, shell)
+
+
+def test_propagating_number_that_was_filled_anew_stops(probes: Probes) -> None:
+    refill = "import os, sys; {}; os.execv(sys.argv[1], sys.argv[1:])"
+    same = sandbox("--grant", "a+propagate=file:/etc/passwd", "--", sys.executable, "-c",
+                   refill.format("pass"), probes["fds"])  # fmt: skip
+    assert set(table(same.out).numbers) == {0, 1, 2, 3}
+    other = refill.format("os.close(3); fd = os.open('/etc/passwd', 0); assert fd == 3; os.set_inheritable(fd, True)")
+    ended = sandbox("--grant", "a+propagate=file:/etc/passwd", "--", sys.executable, "-c", other, probes["fds"])
+    assert set(table(ended.out).numbers) == {0, 1, 2}
+
+
+def test_received_descriptor_works_and_closes_at_exec(probes: Probes) -> None:
+    program = (
+        "import array, os, socket, sys\n"
+        "a, b = socket.socketpair()\n"
+        "socket.send_fds(a, [b'x'], [os.open('/etc/passwd', 0)])\n"
+        "_, fds, _, _ = socket.recv_fds(b, 1, 1)\n"
+        "assert os.read(fds[0], 4) == b'root'\n"
+        "os.set_inheritable(fds[0], True)\n"
+        "os.execv(sys.argv[1], sys.argv[1:])\n"
+    )
+    ended = sandbox("--", sys.executable, "-c", program, probes["fds"])
+    assert set(table(ended.out).numbers) == {0, 1, 2}, ended.err
+
+
+def test_failed_exec_leaves_the_process_as_it_was(probes: Probes, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("text")
+    tmp_path.chmod(0o777)
+    file.chmod(0o666)
+    missing, plain, folder = "/nonexistent/program", str(file), str(tmp_path)
+    ended = sandbox("--", probes["locked"], file, missing, plain, folder)
+    rows = ended.out.split("\n")
+    assert rows[0] == "lock 0 0"
+    # The record lock survives each of them: a PATH search must not cost it.
+    assert [row for row in rows if row.startswith("held")] == ["held 1 0"] * 3
+    assert verdicts(ended.out)["readable"].result == 1
+
+
+def test_bad_format_fails_as_without_a_gate(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"\x7fELF nonsense")
+    broken.chmod(0o755)
+    program = f"import os\ntry: os.execv({str(broken)!r}, ['x'])\nexcept OSError as e: print(e.errno)"
+    assert sandbox("--", sys.executable, "-c", program) == Ended(0, "8\n", "")
+
+
+@pytest.mark.parametrize("place", ["argument", "variable"])
+def test_hostile_arguments_neither_stall_nor_pass(probes: Probes, place: str) -> None:
+    long = "x" * 100_000 + "/dev/fd/7"
+    program = (
+        "import os, sys\n"
+        "os.dup2(os.open('/etc/passwd', 0), 7, True)\n"
+        f"arguments = [sys.argv[1], {long!r} if {place == 'argument'} else '']\n"
+        f"variables = {{'SANDBOX_PASS_FDS': 'x' * 100000 + '7'}} if {place == 'variable'} else {{}}\n"
+        "os.execve(sys.argv[1], arguments, variables)\n"
+    )
+    ended = sandbox("--", sys.executable, "-c", program, probes["fds"])
+    assert set(table(ended.out).numbers) == {0, 1, 2}, ended.err
+
+
+def test_process_that_hides_itself_cannot_execute_unseen(probes: Probes) -> None:
+    program = (
+        "import ctypes, os, sys\n"
+        "ctypes.CDLL(None).prctl(4, 0)\n"  # PR_SET_DUMPABLE
+        "os.dup2(os.open('/etc/passwd', 0), 7, True)\n"
+        "try: os.execv(sys.argv[1], sys.argv[1:])\n"
+        "except PermissionError as error: print('refused', error.errno)\n"
+    )
+    ended = sandbox("--", sys.executable, "-c", program, probes["fds"])
+    if os.geteuid() == 0:
+        assert set(table(ended.out).numbers) == {0, 1, 2}
+    else:
+        assert ended.out == f"refused {EACCES}\n"
+
+
+def test_gate_is_needed_or_exec_once() -> None:
+    ended = launch(without_gate(plan_of(["true"])))
+    assert ended == Ended(125, "", "sandbox: plan: a mandatory op is missing\n")
+
+
+def test_many_shells_at_once_lose_no_exec() -> None:
+    loop = "for i in $(seq 250); do /bin/true || echo lost; done"
+    ended = sandbox("--", BASH, "-c", f"exec 7</etc/passwd; for j in 1 2 3 4 5 6 7 8; do ({loop}) & done; wait; echo done")
+    assert ended == Ended(0, "done\n", "")
+
+
+def test_supervisor_keeps_its_size_and_descriptors_over_many_execs() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "sandbox", "run", "--", BASH, "-c",
+         "exec 7</etc/passwd; while read -r n; do for ((i = 0; i < n; i++)); do /bin/true; done; echo ok; done"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def after(execs: int) -> int:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{execs}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "ok\n"
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+        before = after(50)
+        assert after(1500) <= before + 8
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
+def test_signals_on_the_caller_lose_no_exec() -> None:
+    program = (
+        "import os, signal, subprocess, sys\n"
+        "signal.signal(signal.SIGALRM, lambda *_: None)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)\n"
+        "for _ in range(200): assert subprocess.call(['/bin/true']) == 0\n"
+        "print('done')\n"
+    )
+    assert sandbox("--", sys.executable, "-c", program) == Ended(0, "done\n", "")
+
+
+def test_killed_supervisor_ends_the_command() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "sandbox", "run", "--", "sleep", "100"], stdout=subprocess.PIPE
+    ) as process:  # fmt: skip
+        child = _only_child(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + 5
+        while Path(f"/proc/{child}").exists() and _state(child) not in "ZX":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def _only_child(pid: int) -> int:
+    deadline = time.monotonic() + 20
+    while True:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if children and Path(f"/proc/{children[0]}/comm").read_text() == "sleep\n":
+            return int(children[0])
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return "X"
+
+
+def test_events_tell_each_exec_and_descriptor(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    script = "exec 7</etc/passwd; cat <(echo x) >/dev/null"
+    with status.open("w") as file:
+        os.set_inheritable(file.fileno(), True)
+        ended = sandbox("--trace-exec", "--status-fd", str(file.fileno()), "--", BASH, "-c", script)
+    assert ended.code == 0
+    rows = [json.loads(line) for line in status.read_text().splitlines()]
+    exec_row = next(row for row in rows if row["event"] == "exec")
+    assert (os.path.basename(exec_row["program"]), os.path.basename(exec_row["from"])) == ("cat", "bash")
+    told = {row["number"]: (row["verdict"], row.get("rule")) for row in rows if row["event"] == "descriptor"}
+    assert told == {7: ("closed", None), 63: ("passed", "dev-fd")}
+    assert f"sandbox: exec: {exec_row['pid']}:   7 closed -> /etc/passwd\n" in ended.err
+    assert "63 passed (dev-fd)" in ended.err
