@@ -1,52 +1,104 @@
 #!/bin/sh
-# The main job on real input: an awk script that nobody has read summarises a file, holding that file and nothing else.
-# Run by `make demo`; by hand: SANDBOX=/path/to/sandbox sh docs/demo.sh
+# An untrusted script summarises a real file: what it gets, what it does not, what it is refused. Ends 0 if all is so.
 set -eu
-sandbox=${SANDBOX:-sandbox}
+sandbox=${SANDBOX:-"$(cd "$(dirname "$0")/.." && pwd)/.venv/bin/sandbox"}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-input=/usr/share/common-licenses/GPL-3
-[ -r "$input" ] || input=LICENSE
-printf 'the caller keeps this open\n' > "$folder/private"
-cat > "$folder/summary.awk" <<'AWK'
-{ words += NF; for (i = 1; i <= NF; i++) count[tolower($i)]++ }
-END { printf "%d lines, %d words, %d times \"the\"\n", NR, words, count["the"] }
-AWK
+cd "$folder"
 
-say() { printf '\n== %s\n' "$*"; }
-must() { [ "$1" = "$2" ] || { echo "demo: $3: got '$1', expected '$2'" >&2; exit 1; }; }
+title() { printf '\n== %s\n' "$*"; }
+show() { printf '$ %s\n' "$*"; }
+# expect FILE TEXT: the demo checks itself.
+expect() {
+    grep -qF -- "$2" "$1" || { echo >&2 "demo: $1 does not hold: $2"; exit 1; }
+}
 
-say "the caller holds descriptors 5, 6 and 7; the script gets its input as a grant, and a log to append to"
-"$sandbox" run -v --grant "text=file:$input" --grant "log=file:$folder/log:append,create" --status-fd 9 -- \
-	sh -c 'awk -f "$0" <&"$SANDBOX_FD_TEXT"; echo done >&"$SANDBOX_FD_LOG"' "$folder/summary.awk" \
-	5< "$folder/private" 6> "$folder/other" 7< / 9> "$folder/status" > "$folder/out"
-cat "$folder/out"
-must "$(cat "$folder/out")" "$(awk -f "$folder/summary.awk" < "$input")" "the summary"
-must "$(cat "$folder/log")" done "the log"
+# The real input: a licence's text, where the system has one, or this script.
+input=/usr/share/common-licenses/Apache-2.0
+[ -r "$input" ] || input=/usr/share/common-licenses/GPL-3
+[ -r "$input" ] || input=$sandbox
+cat >summary.awk <<'END'
+{ for (i = 1; i <= NF; i++) { word = tolower($i); gsub(/[^a-z]/, "", word); if (length(word) > 6) count[word]++ } }
+END {
+    print NR " lines"
+    for (word in count) print count[word], word | "sort -rn | head -3"
+    close("sort -rn | head -3")
+    print "summary written" >> log_file
+}
+END
+echo 'the password is 12345' >secrets.txt
 
-say "what the run reported (--status-fd)"
-cat "$folder/status"
-grep -q '"event":"exited".*"code":0' "$folder/status"
+title "The caller holds more than the script should get: secrets.txt (7), the root folder (8), a pipe (9)"
+exec 7<secrets.txt 8</
+mkfifo pipe
+exec 9<>pipe
 
-say "refused: the caller's descriptor 5, and overwriting a granted number"
-"$sandbox" run --grant "text=file:$input" -- bash -c 'cat <&5; exec 3<"$0"' "$folder/private" 5< "$folder/private" \
-	> "$folder/out" 2> "$folder/err" && { echo "demo: nothing was refused" >&2; exit 1; }
-cat "$folder/err"
-grep -q 'Bad file descriptor' "$folder/err"
-grep -q 'Operation not permitted' "$folder/err"
-must "$(cat "$folder/out")" "" "what leaked"
-
-say "a later exec: what the shell opened and forgot is closed, what it names goes along"
-"$sandbox" run --trace-exec -- sh -c 'exec 7<"$0"; ls -d / > /dev/null; cat /dev/fd/7' "$folder/private" \
-	> "$folder/out" 2> "$folder/err"
-cat "$folder/err" "$folder/out"
-grep -q '7 closed' "$folder/err"
-grep -q '7 passed (dev-fd)' "$folder/err"
-must "$(cat "$folder/out")" "the caller keeps this open" "what was named"
-
-say "the exit code is the command's own"
+title "It grants the text for reading and a log for appending; -v tells what becomes of the rest"
+show "sandbox run -v --grant text=file:$input --grant log=file:run.log:append,create -- awk -f summary.awk ..."
 code=0
-"$sandbox" run -- sh -c 'exit 42' || code=$?
-must "$code" 42 "the exit code"
-echo "42"
-printf '\ndemo: everything was as expected\n'
+"$sandbox" run -v --status-fd 6 --grant "text=file:$input" --grant log=file:run.log:append,create -- \
+    awk -v 'log_file=/dev/fd/{fd:log}' -f summary.awk '/dev/fd/{fd:text}' >out 2>err 6>status || code=$?
+cat err out
+expect err 'descriptor 7: '
+expect err 'secrets.txt (read): closed'
+expect err 'descriptor 8: / (directory): closed'
+expect err 'descriptor 9: '
+expect err "granted as 3 (grant text: file $input)"
+expect err 'granted as 4 (grant log: file '
+expect out "$(wc -l <"$input") lines"
+expect run.log 'summary written'
+echo "exit code $code"
+[ "$code" = 0 ]
+
+title "How it ended, for programs (--status-fd)"
+cat status
+expect status '"event":"started"'
+expect status '"code":0'
+
+title "The script's own table: 0, 1, 2, the two grants (5 is the folder that ls opens)"
+"$sandbox" run --grant "text=file:$input" --grant log=file:run.log:append -- ls /proc/self/fd >table
+tr '\n' ' ' <table
+[ "$(tr '\n' ' ' <table)" = '0 1 2 3 4 5 ' ]
+
+title "What the caller did not grant is not there, and the rules cannot be undone"
+cat >undo.py <<'END'
+import fcntl, os
+
+def attempt(words, call, *arguments):
+    try:
+        call(*arguments)
+        print(f"{words:44} allowed")
+    except OSError as error:
+        print(f"{words:44} {error.strerror}")
+
+attempt("read secrets.txt by its number, 7:", os.read, 7, 100)
+attempt("clear close-on-exec of the grant:", fcntl.fcntl, 3, fcntl.F_SETFD, 0)
+attempt("put another file on the grant's number:", os.dup2, 0, 3)
+attempt("set close-on-exec of the grant:", fcntl.fcntl, 3, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+attempt("read the grant:", os.read, 3, 100)
+END
+"$sandbox" run --grant "text=file:$input" -- python3 undo.py | tee undo
+expect undo 'number, 7:           Bad file descriptor'
+expect undo "of the grant:            Operation not permitted"
+expect undo "grant's number:      Operation not permitted"
+expect undo 'set close-on-exec of the grant:              allowed'
+expect undo 'read the grant:                              allowed'
+
+title "Under the profile sealed, no program after the first one"
+code=0
+"$sandbox" run -p sealed -- sh -c 'echo first; exec date' 2>err || code=$?
+cat err
+echo "exit code $code"
+expect err 'Operation not permitted'
+[ "$code" = 126 ]
+
+title "A grant that cannot be held: nothing is started"
+code=0
+"$sandbox" run --grant data=file:/nowhere -- touch started 2>err || code=$?
+cat err
+echo "exit code $code"
+expect err 'sandbox: open: grant data: file /nowhere: No such file or directory'
+[ "$code" = 125 ]
+[ ! -e started ]
+
+title "All as it should be"

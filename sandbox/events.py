@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from sandbox.errors import PlanError, SandboxError, launch_error
+from sandbox.errors import LaunchError, PlanError, SandboxError, launch_error
 from sandbox.grants import FdType
 from sandbox.plan import Plan
 from sandbox.wire import Record
@@ -30,7 +30,7 @@ REASONS: Final = {
     -16: "the child ended before it could start the command",
 }
 STEPS: Final = ("usage", "plan", "start", "fork", "supervise")
-_WRONG_TYPE, _WRONG_ACCESS = -1, -2
+_WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED = -1, -2, -16
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +119,12 @@ def _failure(record: Record, plan: Plan) -> SandboxError:
     if record.error == _WRONG_TYPE:
         reason += str(list(FdType)[record.detail])
     elif record.error == _WRONG_ACCESS:
-        reason += ("read", "append" if record.detail & 0o2000 else "write", "read-write")[record.detail & 3]
+        reason += ("read", "append" if record.detail & 0o2000 else "write", "read-write", "read-write")[record.detail & 3]
     elif -5 <= record.error <= -3:
         reason += str(record.detail)
     if record.op < 0:
         return launch_error(STEPS[record.step], "", max(record.error, 0), reason)
     op = plan.ops[record.op]
+    if record.error == _CHILD_VANISHED:  # killed, which says nothing of the command, even within its exec
+        return LaunchError(op.step, op.label, 0, reason, op.hint)
     return launch_error(op.step, op.label, max(record.error, 0), reason, op.hint)

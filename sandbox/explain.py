@@ -90,8 +90,6 @@ def not_protected(profile: Profile) -> Iterator[str]:
         yield "network: every address that the host reaches can be reached"
     if allowed & {"kill", "tkill", "tgkill"}:
         yield "processes: the user's other processes can be signalled"
-    if profile.process.exec is not ExecPolicy.ONCE:
-        yield "later programs: what the command itself opens without close-on-exec reaches the programs that it starts"
     yield "resources: nothing limits memory, processors, processes or time"
 
 

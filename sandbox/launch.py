@@ -87,13 +87,8 @@ def original_environment() -> dict[str, str]:
 def replace_process(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
     """Become the launcher (execve): same process ID, no Python left. `environment` is the caller's, untouched.
 
-    Raises: PlanError; LaunchError if the plan names a standard stream that the caller has closed (the launcher fills
-    those with /dev/null); OSError if the launcher cannot be executed; otherwise does not return.
+    Raises: PlanError, OSError if the launcher cannot be executed; otherwise does not return.
     """
-    for op in plan.ops:
-        fd = {OpCode.INHERIT: op.b, OpCode.STATUS: op.a}.get(op.code, 3)
-        if fd <= 2 and not _is_open(fd):
-            raise LaunchError(op.step, op.label, errno.EBADF, hint=op.hint)
     fd = seal(plan)
     os.set_inheritable(fd, True)
     os.execve(launcher_path(), ["sandbox-launch", str(fd)], environment)
@@ -217,23 +212,26 @@ class Popen:
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end; raises subprocess.TimeoutExpired after `timeout` seconds, and the child goes on."""
-        with self._own_command():
+        with self._own_words(timeout):
             self._process.wait(timeout)
         return self._finish()
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:  # noqa: ANN401 - str or bytes
         """Send `input`, read to the end of both streams, wait; as subprocess.Popen.communicate."""
-        with self._own_command():
+        with self._own_words(timeout):
             out, err = self._process.communicate(input, timeout)
         self._finish()
         return out, err
 
     @contextlib.contextmanager
-    def _own_command(self) -> Iterator[None]:
+    def _own_words(self, timeout: float | None) -> Iterator[None]:
+        """Let an exception tell of our command and of the whole time, not of the launcher and of what was left."""
         try:
             yield
         except subprocess.TimeoutExpired as expired:
             expired.cmd = self.args
+            if timeout is not None:
+                expired.timeout = timeout
             raise
 
     def send_signal(self, signal: int) -> None:

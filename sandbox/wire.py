@@ -142,7 +142,7 @@ def _check_header(data: bytes) -> tuple[int, int, bytes]:
         (ops_end <= size and data_offset == ops_end and data_size == size - ops_end, "its areas do not fit"),
         (not flags & ~QUIET and not any(reserved), "a reserved field is used"),
         (data_size > 0, "its data area is empty"),
-        (size % 8 != 0 or checksum(data) == total, "its checksum does not match"),
+        (len(data) % 8 != 0 or checksum(data) == total, "its checksum does not match"),
         (data[-1] == 0, "its data area is not ended"),
     )
     for holds, reason in checks:

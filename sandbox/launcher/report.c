@@ -41,7 +41,8 @@ const char *step_text(int step)
 
 int exit_code_of(const struct failure *failure)
 {
-	if (failure->op < 0 || reporter.plan->ops[failure->op].code < OP_COMMAND)
+	/* Killed within its exec, the command may well be executable. */
+	if (failure->op < 0 || reporter.plan->ops[failure->op].code < OP_COMMAND || failure->error == REASON_CHILD_VANISHED)
 		return 125;
 	return failure->error == ENOENT ? 127 : 126;
 }

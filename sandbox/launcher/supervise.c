@@ -39,7 +39,7 @@ static bool took_message(struct watched *watched)
  * refuses a child that has executed (EACCES) and lets pass, changing nothing here, one that has not. */
 static bool has_executed(int pid)
 {
-	return sys2(__NR_setpgid, pid, sys1(__NR_getpgid, 0)) < 0;
+	return sys2(__NR_setpgid, pid, sys1(__NR_getpgid, 0)) == -EACCES;
 }
 
 /* The socket has ended: exec succeeded, a step failed, or the child died on the way; the shared page tells which. */

@@ -200,7 +200,8 @@ def test_grant_number_above_the_hard_limit_is_refused(probes: Probes, marker: Pa
 def test_secret_unset_or_too_large_is_refused(probes: Probes, marker: Path, tmp_path: Path) -> None:
     line = refuse(probes, marker, "key=secret:env:NO_SUCH_VARIABLE")
     assert line == (
-        "sandbox: secret: grant key: variable NO_SUCH_VARIABLE: the variable is not set; set the variable for the caller"
+        "sandbox: secret: grant key: variable NO_SUCH_VARIABLE: the variable is not set; "
+        "set the variable for the caller"
     )
     (tmp_path / "large").write_bytes(b"x" * ((1 << 20) + 1))
     line = refuse(probes, marker, f"key=secret:{tmp_path}/large")
@@ -266,7 +267,7 @@ def test_api_inherit_of_a_closed_descriptor_is_refused_though_ours_take_its_numb
     assert not marker.exists()
 
 
-def test_api_with_closed_streams_child_cannot_write_into_the_status(tmp_path: Path) -> None:
+def test_api_with_closed_streams_child_cannot_write_into_the_status() -> None:
     script = (
         "import os, sandbox\nfor fd in (0, 1, 2): os.close(fd)\n"
         "done = sandbox.run(['sh', '-c', 'echo forged; echo forged >&2; echo forged >&0; exit 3'])\n"

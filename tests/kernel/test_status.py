@@ -16,13 +16,13 @@ from tests.support.callers import sandbox as command_line
 from tests.support.probes import Probes, table
 
 
-def told(*words: str | Path, **options: Any) -> tuple[Ended, list[dict[str, Any]]]:
+def told(*words: str | Path) -> tuple[Ended, list[dict[str, Any]]]:
     reader, writer = os.pipe()
 
     def caller() -> None:
         os.dup2(writer, 9)
 
-    ended = command_line("--status-fd", "9", *words, setup=caller, **options)
+    ended = command_line("--status-fd", "9", *words, setup=caller)
     os.close(writer)
     events = json_lines(reader)
     os.close(reader)

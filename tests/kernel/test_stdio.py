@@ -94,7 +94,9 @@ def test_stdio_grant_of_a_stream_by_number_open_is_given_closed_is_refused(
 
 
 def test_stdio_first_file_opened_by_child_is_not_a_stream(tmp_path: Path) -> None:
-    script = f"exec 2>{tmp_path}/said; /usr/bin/python3 -c 'import os; os.write(9, b\"%d\" % os.open(\"/\", os.O_RDONLY))'"
+    script = (
+        f'exec 2>{tmp_path}/said; /usr/bin/python3 -c \'import os; os.write(9, b"%d" % os.open("/", os.O_RDONLY))\''
+    )
     ended = launch(
         plan_of(["sh", "-c", script], f"out@9=file:{tmp_path}/out:write,create"), setup=closing((0, 1, 2))
     )  # fmt: skip
@@ -135,7 +137,7 @@ def test_stdio_of_an_usual_type_is_accepted(probes: Probes, marker: Path, kind: 
 def test_stdio_directory_as_standard_error_is_refused(probes: Probes, marker: Path) -> None:
     reader, writer = os.pipe()
     plan = plan_of([probes["mark"], marker], status=(9, StatusFormat.JSON))
-    ended = launch(plan, before=[probes["hold"], "directory", "2", "--"], setup=lambda: os.dup2(writer, 9) and None)
+    ended = launch(plan, before=[probes["hold"], "directory", "2", "--"], setup=lambda: os.dup2(writer, 9))
     os.close(writer)
     (event,) = json_lines(reader)
     os.close(reader)

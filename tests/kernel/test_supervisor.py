@@ -106,8 +106,7 @@ def test_signals_sent_to_the_launcher_arrive_once_each(probes: Probes) -> None:
 
 
 def test_signals_that_came_with_the_launchers_start_are_not_lost() -> None:
-    """Before the launcher blocks it, the launcher dies of it; then it waits and is forwarded: to a child on its way,
-    which is a failed start, or to the command."""
+    """The launcher dies of it, or forwards it: to a child on its way (a failed start), or to the command."""
     plan = plan_of(["sleep", "20"])
     for attempt in range(20):
         with started(plan, **PIPES) as process:
@@ -206,10 +205,12 @@ def test_closed_output_pipe_ends_the_child_by_sigpipe() -> None:
 
 def test_child_that_closes_its_output_gives_the_reader_an_end_while_it_runs() -> None:
     """The supervisor holds no copy of the streams 0 and 1."""
-    with started(plan_of(["sh", "-c", "exec <&- >&-; exec sleep 30"]), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as p:
-        ready, _, _ = select.select([p.stdout], [], [], 20)
+    with started(
+        plan_of(["sh", "-c", "exec <&- >&-; exec sleep 30"]), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as p:
+        ready, _, _ = select.select([lines_of(p.stdout)], [], [], 20)
         assert ready
-        assert p.stdout.read() == ""
+        assert lines_of(p.stdout).read() == ""
         assert p.poll() is None
 
 
@@ -236,7 +237,9 @@ def test_supervisor_holds_no_descriptor_but_its_own(tmp_path: Path, unseen: bool
     grants = [f"a=file:{tmp_path}/f:read-write", f"s=secret:{tmp_path}/f", f"i=inherit:{held}"]
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
-    plan = plan_of(["sh", "-c", "echo; exec sleep 30"], *grants, status=(writer, StatusFormat.RECORDS) if unseen else None)
+    plan = plan_of(
+        ["sh", "-c", "echo; exec sleep 30"], *grants, status=(writer, StatusFormat.RECORDS) if unseen else None
+    )
     with started(plan, **PIPES) as process:
         lines_of(process.stdout).readline()
         folder = Path(f"/proc/{process.pid}/fd")
@@ -245,7 +248,7 @@ def test_supervisor_holds_no_descriptor_but_its_own(tmp_path: Path, unseen: bool
             links = sorted(os.readlink(folder / fd) for fd in os.listdir(folder))
             if len(links) <= 5 or time.monotonic() > deadline:
                 break
-        expected = ["/dev/null", "/dev/null", os.readlink(f"/proc/self/fd/{process.stderr.fileno()}")]
+        expected = ["/dev/null", "/dev/null", os.readlink(f"/proc/self/fd/{lines_of(process.stderr).fileno()}")]
         expected += ["anon_inode:[signalfd]"] + ([os.readlink(f"/proc/self/fd/{writer}")] if unseen else [])
         assert links == sorted(expected)
     for fd in (held, reader, writer):
@@ -253,7 +256,7 @@ def test_supervisor_holds_no_descriptor_but_its_own(tmp_path: Path, unseen: bool
 
 
 def test_supervisor_is_hidden_from_an_ordinary_child() -> None:
-    script = 'for f in fd mem environ maps; do cat /proc/$PPID/$f 2>&1 | head -c 200; ls /proc/$PPID/fd 2>&1; done'
+    script = "for f in fd mem environ maps; do cat /proc/$PPID/$f 2>&1 | head -c 200; ls /proc/$PPID/fd 2>&1; done"
     ended = launch(plan_of(["sh", "-c", "cat /proc/$PPID/environ >/dev/null 2>&1 && echo seen; " + script]))
     if os.geteuid():
         assert "seen" not in ended.out
@@ -278,7 +281,12 @@ def test_status_records_and_supervisor_agree_for_a_run_by_hand() -> None:
 
 def test_launcher_replaces_the_command_line_process() -> None:
     """The pid that a service manager knows is the supervisor's, and no interpreter is left."""
-    process = subprocess.Popen([*SANDBOX, "run", "--", "sh", "-c", "echo $PPID; read x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*SANDBOX, "run", "--", "sh", "-c", "echo $PPID; read x"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert int(lines_of(process.stdout).readline()) == process.pid
     if os.geteuid() == 0:
         assert os.readlink(f"/proc/{process.pid}/exe") == str(launcher_path())

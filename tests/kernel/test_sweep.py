@@ -27,7 +27,7 @@ def every_kind() -> list[int]:
     left, right = socket.socketpair()
     master, slave = pty.openpty()
     poll = select.epoll()
-    kinds = [
+    return [
         os.open("/etc/passwd", os.O_RDONLY),
         os.open("/", os.O_RDONLY | os.O_DIRECTORY),
         os.open("/", os.O_PATH),
@@ -37,7 +37,6 @@ def every_kind() -> list[int]:
         *os.pipe(), master, slave,
         os.memfd_create("x"), os.pidfd_open(os.getpid()), os.eventfd(0), os.dup(poll.fileno()),
     ]  # fmt: skip
-    return kinds
 
 
 def spread(kinds: list[int], numbers: list[int]) -> None:
@@ -125,7 +124,7 @@ def test_sweep_placing_above_a_lowered_limit_works_and_limit_is_kept(probes: Pro
     assert seen(ended) == {0, 1, 2, 1000}
 
 
-def test_sweep_caller_with_many_descriptors_and_low_limit_child_can_open(tmp_path: Path) -> None:
+def test_sweep_caller_with_many_descriptors_and_low_limit_child_can_open() -> None:
     """sandlock#191: numbers that the caller uses must not count against the child."""
 
     def caller() -> None:

@@ -34,6 +34,7 @@ from tests.support.native import (
 from tests.support.plans import ALLOW_ALL, plan_for
 
 SH = "/bin/sh"
+CLOSED = 987  # a number that nobody here has open
 
 
 @pytest.fixture(scope="module", params=["freestanding", "sanitized"])
@@ -149,7 +150,9 @@ def obtained(op: Op) -> Plan:
 MISSING = "No such file or directory"
 OTHER_TYPE = "the descriptor is of another type"
 FAILURES: dict[str, Callable[[Path], Failure]] = {
-    "inherit-closed": lambda _: Failure(obtained(ops.inherit(0, 987, SAFE_TYPES, None, "i")), "inherit: i: Bad file"),
+    "inherit-closed": lambda _: Failure(
+        obtained(ops.inherit(0, CLOSED, SAFE_TYPES, None, "i")), "inherit: i: Bad file"
+    ),
     "file-missing": lambda at: Failure(opened(at / "none"), f"open: f: {MISSING}"),
     "file-directory": lambda at: Failure(opened(at), f"open: f: {OTHER_TYPE}: directory"),
     "file-fifo": lambda at: Failure(opened(at / "fifo"), f"open: f: {OTHER_TYPE}: pipe"),
@@ -166,7 +169,7 @@ FAILURES: dict[str, Callable[[Path], Failure]] = {
     "chdir-missing": lambda _: Failure(shell("x", attributes=[ops.chdir("/none")]), f"chdir: /none: {MISSING}"),
     "filter-invalid": lambda _: Failure(shell("x", filters=[b"\xff" * 8]), "filter: 1 instructions: Invalid argument"),
     "status-closed": lambda _: Failure(
-        shell("x", launcher=[ops.status(987, StatusFormat.JSON)]), "status: status descriptor 987: Bad file"
+        shell("x", launcher=[ops.status(CLOSED, StatusFormat.JSON)]), f"status: status descriptor {CLOSED}: Bad file"
     ),
     "parent-gone": lambda _: Failure(
         shell("x", launcher=[ops.die_with_parent(1)]), "parent: process 1: the parent process has ended"
@@ -240,14 +243,17 @@ class Running:
     """A launcher at work, its status pipe, and the records that came."""
 
     def __init__(
-        self, program: Path, script: str, *grants: Op, form: StatusFormat = StatusFormat.RECORDS, **more: object
-    ) -> None:
+        self, program: Path, script: str, *grants: Op, form: StatusFormat = StatusFormat.RECORDS,
+        environment: Mapping[str, str] | None = None, **more: object,
+    ) -> None:  # fmt: skip
         self.status, write_end = os.pipe()
         plan = shell(script, *grants, launcher=[ops.status(write_end, form)], **more)
+        inherited = [op.b for op in plan.only(ops.OpCode.INHERIT) if op.b != CLOSED]
         with memfd_holding(wire.encode(plan)) as fd:
             self.process = subprocess.Popen(
-                [program, str(fd)], pass_fds=[fd, write_end], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, text=True, env={"PATH": os.defpath, **SANITIZER_ENVIRONMENT},
+                [program, str(fd)], pass_fds=[fd, write_end, *inherited], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env={"PATH": os.defpath, **SANITIZER_ENVIRONMENT, **(environment or {})},
             )  # fmt: skip
         os.close(write_end)
 
@@ -257,7 +263,7 @@ class Running:
     def __exit__(self, *error: object) -> None:
         self.process.kill()
         self.process.wait()
-        for stream in (self.process.stdout, self.process.stderr):
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             assert stream is not None
             stream.close()
         if self.status >= 0:
@@ -300,7 +306,7 @@ def test_hosted_record_of_a_failure_names_op_and_errno(program: Path) -> None:
 
 
 def test_hosted_failure_before_the_fork_reaches_the_status_descriptor(program: Path) -> None:
-    grants = [ops.inherit(0, 987, SAFE_TYPES, None, "i"), ops.place(0, 3, "p")]
+    grants = [ops.inherit(0, CLOSED, SAFE_TYPES, None, "i"), ops.place(0, 3, "p")]
     with Running(program, "x", *grants, quiet=True) as running:
         record = running.record()
         assert running.ended() == (125, "", "")
@@ -380,23 +386,22 @@ def test_hosted_killed_launcher_takes_the_child_along(program: Path) -> None:
 
 def test_hosted_supervisor_holds_nothing_of_the_child_s(program: Path) -> None:
     with tempfile.TemporaryFile() as inherited:
-        grants = [ops.inherit(0, inherited.fileno(), SAFE_TYPES, None, "i"), ops.place(0, 3, "p")]
-        plan = shell("echo ready; exec sleep 60", *grants, ops.secret_env(1, "TOKEN", "e"), ops.place(1, 4, "q"))
-        with memfd_holding(wire.encode(plan)) as fd, subprocess.Popen(
-            [program, str(fd)], pass_fds=[fd, inherited.fileno()], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={"TOKEN": "very secret", **SANITIZER_ENVIRONMENT},
-        ) as process:  # fmt: skip
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            at = Path(f"/proc/{process.pid}")
+        grants = [
+            ops.inherit(0, inherited.fileno(), SAFE_TYPES, None, "i"), ops.secret_env(1, "TOKEN", "e"),
+            ops.place(0, 3, "p"), ops.place(1, 4, "q"),
+        ]  # fmt: skip
+        with Running(program, "exec sleep 60", *grants, environment={"TOKEN": "very secret"}) as running:
+            running.record()  # it is told after the supervisor has closed its copies
+            at = Path(f"/proc/{running.process.pid}")
             if os.geteuid() == 0:  # it is not dumpable: nobody else can look
                 links = {int(link.name): os.readlink(link) for link in (at / "fd").iterdir()}
-                assert (links[0], links[1]) == ("/dev/null", "/dev/null")
-                assert str(inherited.name) not in links.values()
-                assert all(link.startswith("anon_inode:") for number, link in links.items() if number > 2)
+                status = os.readlink(f"/proc/self/fd/{running.status}")
+                assert (links.pop(0), links.pop(1)) == ("/dev/null", "/dev/null")
+                assert links.pop(2).startswith("pipe:")
+                assert sorted(links.values()) == ["anon_inode:[signalfd]", status]
                 assert b"very secret" not in (at / "environ").read_bytes()
             else:
                 with pytest.raises(PermissionError):
                     (at / "environ").read_bytes()
-            process.terminate()
-    assert process.returncode == 128 + signal.SIGTERM
+            running.process.terminate()
+            assert running.ended()[0] == 128 + signal.SIGTERM

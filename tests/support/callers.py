@@ -7,10 +7,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, TypeAlias
 
 from sandbox import wire
 from sandbox.build import build
@@ -26,6 +26,7 @@ from tests.support.native import memfd_holding
 SANDBOX: Final = (sys.executable, "-P", "-m", "sandbox")
 PLAN_FD: Final = 250  # a number that no test uses otherwise
 TIMEOUT: Final = 60
+Stream: TypeAlias = int | IO[Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +41,25 @@ class Ended:
 def run(
     argv: Sequence[str | Path],
     *,
-    setup: Callable[[], None] | None = None,
+    setup: Callable[[], object] | None = None,
     env: Mapping[str, str] | None = None,
     input: str | None = "",
-    stdin: Any = None,
-    stdout: Any = subprocess.PIPE,
-    stderr: Any = subprocess.PIPE,
+    stdin: Stream = None,
+    stdout: Stream = subprocess.PIPE,
+    stderr: Stream = subprocess.PIPE,
     cwd: str | Path | None = None,
 ) -> Ended:
     """Run `argv` in a process that calls `setup` just before its exec, and keeps every descriptor that stands then."""
     streams: dict[str, Any] = {"stdin": stdin} if stdin is not None else {"input": input}
     done = subprocess.run(
-        [str(word) for word in argv], preexec_fn=setup, close_fds=False, env=env, stdout=stdout, stderr=stderr,
-        cwd=cwd, text=True, errors="surrogateescape", timeout=TIMEOUT, check=False, **streams,
-    )  # fmt: skip  # noqa: PLW1509
+        [str(word) for word in argv], env=env, stdout=stdout, stderr=stderr, cwd=cwd,
+        preexec_fn=setup, close_fds=False,
+        text=True, errors="surrogateescape", timeout=TIMEOUT, check=False, **streams,
+    )  # fmt: skip
     return Ended(done.returncode, done.stdout or "", done.stderr or "")
 
 
-def sandbox(*words: str | Path, **options: Any) -> Ended:
+def sandbox(*words: str | Path, **options: Any) -> Ended:  # noqa: ANN401 - run()'s
     """Run the command line `sandbox run WORD ...`."""
     return run([*SANDBOX, "run", *words], **options)
 
@@ -68,7 +70,7 @@ def plan_of(
     profile: str | Profile = "untrusted",
     status: tuple[int, StatusFormat] | None = None,
     parent: int | None = None,
-    **changes: Any,
+    **changes: Any,  # noqa: ANN401 - ProcessPolicy's
 ) -> Plan:
     """Build the plan of a command as the command line does; `changes` replace fields of profile.process."""
     caller = Caller.of_process(parent_pid=os.getpid() if parent is None else parent)
@@ -84,8 +86,8 @@ def launch(
     *,
     launcher: str | Path | None = None,
     before: Sequence[str | Path] = (),
-    setup: Callable[[], None] | None = None,
-    **options: Any,
+    setup: Callable[[], object] | None = None,
+    **options: Any,  # noqa: ANN401 - run()'s
 ) -> Ended:
     """Start the launcher with a plan, `before` in front of its argv (a wrapper that execs); as in run()."""
     data = plan if isinstance(plan, bytes) else wire.encode(plan)
@@ -101,14 +103,19 @@ def launch(
 
 @contextlib.contextmanager
 def started(
-    plan: Plan, *, setup: Callable[[], None] | None = None, env: Mapping[str, str] | None = None, **streams: Any
-) -> Any:  # noqa: ANN401 - a context manager
+    plan: Plan,
+    *,
+    setup: Callable[[], object] | None = None,
+    env: Mapping[str, str] | None = None,
+    **streams: Any,  # noqa: ANN401 - Popen's
+) -> Iterator[subprocess.Popen[str]]:
     """Start the launcher with a plan and yield the subprocess.Popen; killed and reaped at the end."""
     fd = seal(plan)
     os.set_inheritable(fd, True)
-    process = subprocess.Popen(
-        [launcher_path(), str(fd)], preexec_fn=setup, close_fds=False, env=env, text=True, **streams
-    )  # fmt: skip  # noqa: PLW1509
+    process: subprocess.Popen[str] = subprocess.Popen(
+        [launcher_path(), str(fd)], env=env, text=True,
+        preexec_fn=setup, close_fds=False, **streams,  # noqa: PLW1509 - as in run()
+    )  # fmt: skip
     os.close(fd)
     try:
         yield process

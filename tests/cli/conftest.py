@@ -1,0 +1,86 @@
+"""Running the command line as a user does: from a shell, another directory, another user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import pytest
+
+Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
+ORDINARY_USER: Final = 65534  # nobody, as in tests/kernel/run-as-ordinary-user
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Return a small environment: no profiles of whoever runs the tests, no locale."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONSAFEPATH": "1"}
+
+
+@pytest.fixture
+def sandbox(sandbox_command: Sequence[str], environment: Mapping[str, str]) -> Run:
+    """Return a function that runs `sandbox ARGUMENTS` to its end; options are those of subprocess.run."""
+
+    def run(*arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401
+        defaults: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        options["env"] = {**environment, **options.pop("extra_env", {})}
+        return subprocess.run([*sandbox_command, *arguments], check=False, text=True, timeout=120, **defaults | options)
+
+    return run
+
+
+@pytest.fixture
+def shell(sandbox_command: Sequence[str], environment: Mapping[str, str], tmp_path: Path) -> Run:
+    """Return a function that runs a bash script in which `sandbox` is the command line."""
+
+    def run(script: str, **options: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        command = folder / "sandbox"
+        command.write_text(f'#!/bin/sh\nexec {" ".join(sandbox_command)} "$@"\n')
+        command.chmod(0o755)
+        env = {**environment, "PATH": f"{folder}:{environment['PATH']}"}
+        return subprocess.run(
+            ["bash", "--norc", "-c", script],
+            check=False, text=True, timeout=120, env=env, capture_output=True, stdin=subprocess.DEVNULL, **options,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ordinary_user() -> Iterator[tuple[tuple[str, ...], Path]]:
+    """Return what starts the installed command line as a user without privileges, and that user's home.
+
+    The checkout may lie where that user cannot look, so what is installed is copied.
+    """
+    stage = Path(tempfile.mkdtemp(prefix="sandbox-test-"))
+    try:
+        stage.chmod(0o755)
+        home = stage / "home"
+        home.mkdir()
+        if os.geteuid() != 0:
+            yield (sys.executable, "-P", "-m", "sandbox"), home
+            return
+        os.chown(home, ORDINARY_USER, ORDINARY_USER)
+        packages = Path(sysconfig.get_path("purelib"))
+        for name in ("sandbox", "click", "msgspec"):
+            shutil.copytree(packages / name, stage / "packages" / name)
+        for found in [*packages.glob("*seccomp*"), *packages.glob("sandbox_launcher-*")]:
+            target = stage / "packages" / found.name
+            shutil.copytree(found, target) if found.is_dir() else shutil.copy(found, target)
+        base = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]
+        drop = ("setpriv", f"--reuid={ORDINARY_USER}", f"--regid={ORDINARY_USER}", "--clear-groups", "--inh-caps=-all")
+        python = ("env", "-i", "PATH=/usr/bin:/bin", f"HOME={home}", f"PYTHONPATH={stage / 'packages'}", base, "-P")
+        yield (*drop, *python, "-m", "sandbox"), home
+    finally:
+        shutil.rmtree(stage)

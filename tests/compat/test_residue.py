@@ -1,0 +1,226 @@
+"""What stays possible with a grant, line by line of `sandbox explain`: tried in the kernel, under both profiles."""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import sandbox
+from sandbox.explain import residue
+
+# Each probe is Python that runs in the sandbox with the grant on 3 and prints what it saw: a value, or an error's name.
+# try_(f) gives "ok" or the error's name.
+PRELUDE: Final = """
+import array, errno, fcntl, mmap, os, socket
+def try_(f, *args):
+    try:
+        f(*args)
+        return "ok"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def reopen(flags):
+    fd = os.open("/proc/self/fd/3", flags)
+    os.close(fd)
+def mapped():
+    return mmap.mmap(3, 0, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE)[:3]
+def sizes_after(*steps):
+    return [(step(), os.fstat(3).st_size)[1] for step in steps]
+def metadata():
+    return [try_(os.fchmod, 3, 0o640), try_(os.utime, 3, (1, 1)), try_(os.setxattr, 3, "user.a", b"b")]
+"""
+READ_ALL = """[os.read(3, 3), os.lseek(3, 0, 0), mapped(), try_(fcntl.flock, 3, fcntl.LOCK_EX)]"""
+REOPEN = "[try_(reopen, os.O_RDONLY), try_(reopen, os.O_WRONLY), try_(reopen, os.O_RDWR)]"
+FILE_STILL = {
+    "still: /proc/self/fd/3 opens the file anew, with any access that its mode gives the user": (REOPEN, ["ok"] * 3),
+    "still: its mode, times and extended attributes can be changed, if the user owns it": ("metadata()", ["ok"] * 3),
+}
+WRITE_ALL = (
+    """[os.write(3, b"xyz"), try_(os.ftruncate, 3, 2), os.lseek(3, 0, 0), try_(fcntl.flock, 3, fcntl.LOCK_EX)]"""
+)
+
+# grant's words -> line of its residue -> probe, and what it must print.
+CLAIMS: Final[dict[str, dict[str, tuple[str, object]]]] = {
+    "file:{file}:read": {
+        "can: read, seek, map, lock": (READ_ALL, [b"abc", 0, b"abc", "ok"]),
+        "cannot: write through 3 itself": (
+            "[try_(os.write, 3, b'x'), try_(os.ftruncate, 3, 0), try_(mmap.mmap, 3, 0)]", ["EBADF", "EINVAL", "EACCES"],
+        ),
+        **FILE_STILL,
+    },
+    "file:{file}:append": {
+        "can: append, truncate": (
+            "sizes_after(lambda: os.write(3, b'x'), lambda: os.pwrite(3, b'y', 0), lambda: os.ftruncate(3, 1))",
+            [7, 8, 1],
+        ),
+        "still: O_APPEND can be taken off 3; then any byte can be overwritten": (
+            "sizes_after(lambda: fcntl.fcntl(3, fcntl.F_SETFL, 0), lambda: os.pwrite(3, b'y', 0))", [6, 6],
+        ),
+        **FILE_STILL,
+    },
+    "file:{file}:write": {
+        "can: write, truncate, seek, lock": (WRITE_ALL, [3, "ok", 0, "ok"]),
+        "cannot: read through 3 itself": ("[try_(os.read, 3, 1), try_(mmap.mmap, 3, 0)]", ["EBADF", "EACCES"]),
+        **FILE_STILL,
+    },
+    "file:{file}:read-write": {
+        "can: read, write, truncate, seek, map, lock": (
+            f"[{READ_ALL}, {WRITE_ALL}]", [[b"abc", 0, b"abc", "ok"], [3, "ok", 0, "ok"]],
+        ),
+        **FILE_STILL,
+    },
+    "secret:{file}": {
+        "can: read, map": ("[os.read(3, 9), mapped()]", [b"abcdef", b"abc"]),
+        "cannot: write, grow, shrink, unseal": (
+            ("[try_(os.write, 3, b'x'), try_(os.ftruncate, 3, 0), try_(os.ftruncate, 3, 99), "
+            "try_(os.write, os.open('/proc/self/fd/3', os.O_RDWR), b'x'), "
+            "try_(fcntl.fcntl, 3, fcntl.F_ADD_SEALS, 0), fcntl.fcntl(3, fcntl.F_GET_SEALS) & 15]"),
+            ["EBADF_OR_EPERM", "EINVAL_OR_EPERM", "EINVAL_OR_EPERM", "EPERM", "EPERM", 15],
+        ),
+    },
+}  # fmt: skip
+
+
+def seen(program: str, grant: str, profile: str) -> object:
+    done = sandbox.run(
+        [sys.executable, "-S", "-c", f"{PRELUDE}\nprint(repr({program}))"],
+        grants=[f"g@3={grant}"], profile=profile, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    value: object = ast.literal_eval(done.stdout)
+    return value
+
+
+def fits(value: object, wanted: object) -> bool:
+    """Compare; a wanted "A_OR_B" takes either error."""
+    if isinstance(value, list) and isinstance(wanted, list):
+        return len(value) == len(wanted) and all(map(fits, value, wanted))
+    return value in str(wanted).split("_OR_") if isinstance(value, str) else value == wanted
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(b"abcdef")
+    return path
+
+
+@pytest.mark.parametrize("profile", ["untrusted", "sealed"])
+@pytest.mark.parametrize(("words", "line"), [(words, line) for words, lines in CLAIMS.items() for line in lines])
+def test_residue_of_what_the_launcher_opens_is_true(file: Path, words: str, line: str, profile: str) -> None:
+    program, wanted = CLAIMS[words][line]
+    value = seen(program, words.format(file=file), profile)
+    assert fits(value, wanted), value
+
+
+def numbered(words: str) -> sandbox.Grant:
+    return sandbox.parse_grant(f"g@3={words}")
+
+
+@pytest.mark.parametrize("words", CLAIMS)
+def test_residue_lines_each_have_a_test(words: str) -> None:
+    assert set(residue(numbered(words.format(file="/x")))) == set(CLAIMS[words])
+
+
+def test_residue_reopening_goes_no_further_than_the_mode(file: Path) -> None:
+    """The allow twin is above: there the mode gives the user everything."""
+    if os.geteuid() == 0:
+        file.chmod(0o444)
+        done = sandbox.run(
+            ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", ": >>/proc/self/fd/3"],
+            grants=[f"g@3=file:{file}"], capture_output=True,
+        )  # fmt: skip
+        assert b"Permission denied" in done.stderr
+        return
+    file.chmod(0o444)
+    assert seen("try_(reopen, os.O_WRONLY)", f"file:{file}", "untrusted") == "EACCES"
+
+
+# ---- inherited descriptors
+
+
+def inherit(program: str, fd: int, profile: str = "untrusted") -> object:
+    return seen(program, f"inherit:{fd}", profile)
+
+
+INHERITED: Final[dict[str, Callable[[Path], Iterator[tuple[object, object]]]]] = {}
+
+
+def claim(line: str) -> Callable[[Callable[[Path], Iterator[tuple[object, object]]]], None]:
+    def register(function: Callable[[Path], Iterator[tuple[object, object]]]) -> None:
+        INHERITED[line] = function
+
+    return register
+
+
+@claim("can: what the caller's descriptor can; offset, flags and locks are shared with the caller")
+def _shared(path: Path) -> Iterator[tuple[object, object]]:
+    with open(path, "r+b", buffering=0) as mine, open(path, "rb") as other:
+        yield inherit("[os.read(3, 2), os.write(3, b'X')]", mine.fileno()), [b"ab", 1]
+        yield os.lseek(mine.fileno(), 0, os.SEEK_CUR), 3
+        yield inherit("fcntl.fcntl(3, fcntl.F_SETFL, os.O_NONBLOCK)", mine.fileno()), 0
+        yield os.get_blocking(mine.fileno()), False
+        fcntl.flock(mine, fcntl.LOCK_EX)
+        yield inherit("try_(fcntl.flock, 3, fcntl.LOCK_UN)", mine.fileno()), "ok"
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@claim("still: a file: /proc/self/fd/3 opens it anew, with any access that its mode gives the user")
+def _file(path: Path) -> Iterator[tuple[object, object]]:
+    with open(path, "rb") as mine:
+        yield inherit("try_(os.write, 3, b'x')", mine.fileno()), "EBADF"
+        yield inherit(REOPEN, mine.fileno()), ["ok"] * 3
+
+
+@claim("still: a pipe: /proc/self/fd/3 opens the other end as well")
+def _pipe(_path: Path) -> Iterator[tuple[object, object]]:
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb", buffering=0) as reader, open(write_end, "wb"):
+        yield inherit("try_(os.write, 3, b'x')", read_end), "EBADF"
+        yield inherit("os.write(os.open('/proc/self/fd/3', os.O_WRONLY), b'other end')", read_end), 9
+        yield reader.read(99), b"other end"
+
+
+@claim("still: a Unix socket: descriptors can be sent and received over it, as the filter allows")
+def _socket(_path: Path) -> Iterator[tuple[object, object]]:
+    ours, theirs = socket.socketpair()
+    send = "socket.send_fds(socket.socket(fileno=os.dup(3)), [b'x'], [os.open('/etc/passwd', os.O_RDONLY)])"
+    with ours, theirs:
+        yield inherit(send, theirs.fileno()), 1
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+        yield os.readlink(f"/proc/self/fd/{fds[0]}"), "/etc/passwd"
+        socket.send_fds(ours, [b"x"], fds)
+        os.close(fds[0])
+        receive = "os.readlink('/proc/self/fd/%d' % socket.recv_fds(socket.socket(fileno=os.dup(3)), 1, 1)[1][0])"
+        yield inherit(receive, theirs.fileno()), "/etc/passwd"
+        # The twin: `sealed` allows no calls of sockets.
+        yield inherit("try_(os.write, 3, b'x')", theirs.fileno(), "sealed"), "ok"
+        refused = sandbox.run(
+            [sys.executable, "-S", "-c", f"{PRELUDE}\nprint(try_(lambda: {send}))"],
+            grants=[f"g@3=inherit:{theirs.fileno()}"], profile="sealed", stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        yield refused.stdout, "EPERM\n"
+
+
+@pytest.mark.parametrize("line", INHERITED)
+def test_residue_of_an_inherited_descriptor_is_true(file: Path, line: str) -> None:
+    for value, wanted in INHERITED[line](file):
+        assert value == wanted
+
+
+def test_residue_lines_of_inherited_descriptors_each_have_a_test() -> None:
+    assert set(residue(numbered("inherit:9"))) == set(INHERITED)
+    for fd_type in ("file", "pipe", "socket", "eventfd"):
+        lines = residue(numbered(f"inherit:9:{fd_type}"))
+        assert set(lines) <= set(INHERITED)
+        others = [line for line in lines[1:] if not re.search(fd_type, line)]
+        assert others == []
