@@ -119,7 +119,9 @@ def _failure(record: Record, plan: Plan) -> SandboxError:
     if record.error == _WRONG_TYPE:
         reason += str(list(FdType)[record.detail])
     elif record.error == _WRONG_ACCESS:
-        reason += ("read", "append" if record.detail & 0o2000 else "write", "read-write", "read-write")[record.detail & 3]
+        reason += ("read", "append" if record.detail & 0o2000 else "write", "read-write", "read-write")[
+            record.detail & 3
+        ]
     elif -5 <= record.error <= -3:
         reason += str(record.detail)
     if record.op < 0:

@@ -17,29 +17,14 @@ static bool is_stopped(int status) { return (status & 0xff) == 0x7f; }
 static int exit_code(int status) { return (status >> 8) & 0xff; }
 static int death_signal(int status) { return status & 0x7f; }
 
-/* Before its exec the child sends what the gate needs. Returns false at the end of file. */
-static bool took_message(struct watched *watched)
-{
-	char what = 0;
-	struct sys_rights rights = {0};
-	struct iovec part = {&what, 1};
-	struct sys_message message = {.parts = &part, .part_count = 1, .control = &rights, .control_size = sizeof rights};
-	long size = sys3(__NR_recvmsg, watched->exec_fd, addr(&message), 0x40000000 /* MSG_CMSG_CLOEXEC */);
-
-	if (size <= 0 || message.control_size < SYS_RIGHTS_SIZE || rights.type != SYS_SCM_RIGHTS)
-		return false;
-	if (what == MESSAGE_LISTENER)
-		watched->gate.listener = rights.fd;
-	else
-		gate_hold(&watched->gate, rights.fd);
-	return true;
-}
-
 /* A child that dies within its execve leaves the same traces as one that ends soon after it, but for this: setpgid(2)
- * refuses a child that has executed (EACCES) and lets pass, changing nothing here, one that has not. */
+ * refuses a child that has executed (EACCES, or EPERM if it has begun a session since) and lets pass, changing nothing
+ * here, one that has not. Pre: the child is not reaped. */
 static bool has_executed(int pid)
 {
-	return sys2(__NR_setpgid, pid, sys1(__NR_getpgid, 0)) == -EACCES;
+	long result = sys2(__NR_setpgid, pid, sys1(__NR_getpgid, 0));
+
+	return result == -EACCES || result == -EPERM;
 }
 
 /* The socket has ended: exec succeeded, a step failed, or the child died on the way; the shared page tells which. */
@@ -59,6 +44,27 @@ static void read_start(struct watched *watched)
 	report_event(&event);
 }
 
+/* Take what the child has sent for the gate before its exec, and notice the exec itself. Never blocks. */
+static void read_messages(struct watched *watched)
+{
+	while (watched->exec_fd >= 0) {
+		char what = 0;
+		struct sys_rights rights = {0};
+		struct iovec part = {&what, 1};
+		struct sys_message message = {.parts = &part, .part_count = 1, .control = &rights, .control_size = sizeof rights};
+		long size = sys3(__NR_recvmsg, watched->exec_fd, addr(&message), SYS_MSG_DONTWAIT | SYS_MSG_CMSG_CLOEXEC);
+
+		if (size == -EAGAIN || size == -EINTR)
+			return;
+		if (size <= 0 || message.control_size < SYS_RIGHTS_SIZE || rights.type != SYS_SCM_RIGHTS)
+			read_start(watched);
+		else if (what == MESSAGE_LISTENER)
+			watched->gate.listener = rights.fd;
+		else
+			gate_hold(&watched->gate, rights.fd);
+	}
+}
+
 static _Noreturn void end_as_child(struct watched *watched, int status)
 {
 	struct event event = {.type = EVENT_EXITED, .pid = watched->pid, .code = -1};
@@ -75,6 +81,7 @@ static void reap(struct watched *watched)
 {
 	int status;
 
+	read_messages(watched); /* a dead child's socket has ended before its signal came */
 	for (;;) {
 		long pid = sys4(__NR_wait4, -1, addr(&status), WNOHANG | WUNTRACED, 0);
 
@@ -89,9 +96,6 @@ static void reap(struct watched *watched)
 			sys2(__NR_kill, sys0(__NR_getpid), SIGNAL_STOP);
 			continue;
 		}
-		while (watched->exec_fd >= 0)
-			if (!took_message(watched))
-				read_start(watched);
 		end_as_child(watched, status);
 	}
 }
@@ -135,8 +139,8 @@ _Noreturn void supervise(struct watched *watched)
 			sys2(__NR_kill, watched->pid, SIGNAL_KILL);
 			watched->parent_fd = -1;
 		}
-		if (polled[1].revents && !took_message(watched))
-			read_start(watched);
+		if (polled[1].revents)
+			read_messages(watched);
 		if (polled[3].revents && !gate_answer(&watched->gate))
 			watched->gate.listener = -1;
 		if (polled[0].revents)

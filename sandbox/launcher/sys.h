@@ -127,5 +127,7 @@ struct sys_rights {
 #define SYS_SOL_SOCKET 1
 #define SYS_SCM_RIGHTS 1
 #define SYS_RIGHTS_SIZE 20
+#define SYS_MSG_DONTWAIT 0x40
+#define SYS_MSG_CMSG_CLOEXEC 0x40000000
 
 #endif

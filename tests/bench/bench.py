@@ -102,7 +102,9 @@ def resident_bytes() -> dict[str, int]:
     return {"resident": values["VmRSS"], "anonymous": values["RssAnon"], "page tables": values["VmPTE"]}
 
 
-def report(rows: list[Row], counts: list[int], medians: dict[int, list[float]], memory: dict[str, int], rounds: int) -> str:
+def report(
+    rows: list[Row], counts: list[int], medians: dict[int, list[float]], memory: dict[str, int], rounds: int
+) -> str:
     """Return the results as a page."""
     lines = [
         "# Performance",
