@@ -400,7 +400,7 @@ bool gate_answer(struct gate *gate)
 		sys_close(target.directory);
 	answer.id = request.id;
 	answer.error = (int)failed;
-	answer.flags = failed ? 0 : SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+	answer.flags = failed ? 0 : (uint32_t)SECCOMP_USER_NOTIF_FLAG_CONTINUE;
 	sys3(__NR_ioctl, gate->listener, SECCOMP_IOCTL_NOTIF_SEND, addr(&answer)); /* ENOENT: gone; nothing to answer */
 	return true;
 }
