@@ -1,4 +1,8 @@
-"""At a terminal: what is typed reaches the command once, and a shell can stop and continue the job."""
+"""At a terminal: what is typed reaches the command once, and a shell can stop and continue the job.
+
+The commands do not fork once they have said that they run: dash loses a signal that comes while it does, without any
+launcher, too.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +76,7 @@ def test_window_change_arrives_exactly_once(probes: Probes) -> None:
 
 
 def test_interrupt_typed_to_an_ordinary_command_ends_it() -> None:
-    with at_terminal(*SANDBOX, "run", "--", "sh", "-c", "echo go; sleep 100") as child:
+    with at_terminal(*SANDBOX, "run", "--", "sh", "-c", "echo go; exec sleep 100") as child:
         child.expect_exact("go")
         child.send("\x03")
         child.expect(pexpect.EOF)
@@ -95,7 +99,7 @@ def test_hang_up_of_the_terminal_ends_the_command() -> None:
 
 def test_stopped_job_is_seen_by_the_shell_and_continues_in_the_foreground() -> None:
     with shell() as bash:
-        bash.sendline("sandbox run -- sh -c 'echo go; cat; exit 7'")
+        bash.sendline("sandbox run -- sh -c 'echo go; while read -r word; do echo $word; done; exit 7'")
         bash.expect_exact("go\r\n")
         for word in ("first", "second"):
             bash.send("\x1a")
@@ -113,7 +117,8 @@ def test_stopped_job_is_seen_by_the_shell_and_continues_in_the_foreground() -> N
 
 def test_stopped_job_continues_in_the_background_and_ends() -> None:
     with shell() as bash:
-        bash.sendline("sandbox run -- sh -c 'echo go; sleep 0.5; exit 5'")
+        code = 'print("go", flush=True); import time; time.sleep(0.5); raise SystemExit(5)'
+        bash.sendline(f"sandbox run -- /usr/bin/python3 -c '{code}'")
         bash.expect_exact("go\r\n")
         bash.send("\x1a")
         bash.expect("Stopped.*" + PROMPT)

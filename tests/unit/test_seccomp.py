@@ -198,6 +198,21 @@ def test_verify_programs_of_another_policy_are_refused(programs: tuple[bytes, ..
         seccomp._verify(POLICY, [programs[0][:-8]])
 
 
+def test_compile_weakened_program_is_not_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_allow_list = seccomp._compile_allow_list
+    weaker = replace(POLICY, allow=POLICY.allow | {"ptrace"})
+    monkeypatch.setattr(seccomp, "_compile_allow_list", lambda library, _: compile_allow_list(library, weaker))
+    with pytest.raises(InternalError, match="ptrace"):
+        seccomp.compile(POLICY)
+    assert seccomp.compile(weaker)
+
+
+def test_compile_number_that_libseccomp_contradicts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seccomp, "NUMBERS", {**NUMBERS, "read": NUMBERS["write"], "write": NUMBERS["read"]})
+    with pytest.raises(InternalError, match="read is 1 in our table and 0 in libseccomp"):
+        seccomp.compile(FilterPolicy(frozenset({"getpid"})))
+
+
 @pytest.mark.parametrize(
     ("allow", "reserved", "word"),
     [
