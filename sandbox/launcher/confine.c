@@ -49,7 +49,7 @@ static long load_exec_filter(const struct op *op, uint64_t cookie[3], uint32_t a
 			EQUAL(AUDIT_ARCH_X86_64, 1, 0),
 			REFUSE,
 			LOAD(DATA(nr)),
-			BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 15, 0), /* x32 */
+			BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 16, 0), /* x32, and -1: a call that a tracer took away */
 			EQUAL(__NR_execveat, 14, 0),
 			EQUAL(__NR_execve, 0, 12),
 			LOAD(HALF(0)), EQUAL(half[0], 0, 11),
@@ -60,6 +60,7 @@ static long load_exec_filter(const struct op *op, uint64_t cookie[3], uint32_t a
 			LOAD(HALF(5)), EQUAL(half[5], 0, 1),
 			ALLOW,
 			BPF_STMT(BPF_RET | BPF_K, answer),
+			REFUSE,
 		};
 
 		return load(op, program, sizeof program / sizeof program[0], flags);

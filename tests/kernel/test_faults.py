@@ -104,7 +104,8 @@ def test_fault_none_the_command_runs(probes: Probes, plan: bytes, marker: Path, 
     whole = inject(probes, plan, tmp_path / "report")
     assert (whole.ended, whole.executed, marker.exists()) == (Ended(0, "", ""), True, True)
     assert {call.name for call in whole.calls} >= {
-        "fcntl", "fstat", "mmap", "prlimit64", "close_range", "signalfd4", "pipe2", "prctl", "clone3", "dup3", "openat",
+        "fcntl", "fstat", "mmap", "prlimit64", "close_range", "signalfd4",
+        "socketpair", "sendmsg", "prctl", "clone3", "dup3", "openat",
         "getdents64", "memfd_create", "fchmod", "read", "write", "chdir", "umask", "rt_sigprocmask", "seccomp",
         "execve",
     }  # fmt: skip
@@ -132,12 +133,13 @@ def test_fault_at_each_call_nothing_is_executed(
 
 
 @pytest.mark.parametrize(
-    "name", ["close_range", "dup3", "getdents64", "seccomp", "clone3", "pipe2", "memfd_create", "chdir"]
+    "name", ["close_range", "dup3", "getdents64", "seccomp", "clone3", "socketpair", "sendmsg", "memfd_create", "chdir"]
 )
 def test_fault_message_names_the_step(probes: Probes, plan: bytes, marker: Path, tmp_path: Path, name: str) -> None:
     steps = {
-        "close_range": {"sweep"}, "dup3": {"place"}, "getdents64": {"verify"}, "seccomp": {"filter"},
-        "clone3": {"fork"}, "pipe2": {"start"}, "memfd_create": {"secret"}, "chdir": {"chdir"},
+        "close_range": {"sweep"}, "dup3": {"place"}, "getdents64": {"verify"}, "seccomp": {"gate", "filter"},
+        "clone3": {"fork"}, "socketpair": {"start"}, "sendmsg": {"gate"}, "memfd_create": {"secret"},
+        "chdir": {"chdir"},
     }  # fmt: skip
     report = tmp_path / "report"
     calls = [call for call in up_to_fork(inject(probes, plan, report).calls) if call.name == name]

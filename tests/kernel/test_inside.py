@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sandbox.profile import DescriptorPolicy, Profile
+from sandbox.profile_files import default_search_path, load
 from tests.support.callers import launch, plan_of, run
 from tests.support.probes import Probes, Verdict, verdicts
 
@@ -87,6 +91,12 @@ ALLOWED = {
 NO_SUCH_CALL = {"unknown-511", "unknown-9999", "unknown-minus-one"}
 
 
+def ungated() -> Profile:
+    """Return `untrusted` without delegation protocols: close-on-exec can then be cleared on no number at all."""
+    loaded = load("untrusted", search=default_search_path(os.environ))
+    return replace(loaded, descriptors=DescriptorPolicy())
+
+
 def without_i386(found: dict[str, Verdict]) -> bool:
     """Tell whether the kernel has no 32-bit entry; the probe then says `NAME absent 0`, which is no verdict."""
     return "getpid-i386" not in found
@@ -94,7 +104,7 @@ def without_i386(found: dict[str, Verdict]) -> bool:
 
 @pytest.mark.parametrize("number", [3, 9, 700])
 def test_filter_of_untrusted_refuses_and_allows(probes: Probes, number: int) -> None:
-    ended = launch(plan_of([probes["inside"], str(number)], f"a@{number}=file:/etc/passwd"))
+    ended = launch(plan_of([probes["inside"], str(number)], f"a@{number}=file:/etc/passwd", profile=ungated()))
     assert (ended.code, ended.err) == (0, "")
     found = verdicts(ended.out)
     expected = REFUSED | ALLOWED | ({} if without_i386(found) else REFUSED_I386)
@@ -132,7 +142,8 @@ def test_filter_shell_cannot_replace_a_grant_and_can_use_it(tmp_path: Path) -> N
 @pytest.mark.parametrize("profile", ["untrusted", "sealed"])
 def test_filter_stays_over_exec_and_fork(probes: Probes, profile: str) -> None:
     command = ["sh", "-c", f"{probes['inside']} 3"] if profile == "untrusted" else [probes["inside"], "3"]
-    found = verdicts(launch(plan_of(command, "a=file:/etc/passwd", profile=profile)).out)
+    chosen = ungated() if profile == "untrusted" else profile
+    found = verdicts(launch(plan_of(command, "a+propagate=file:/etc/passwd", profile=chosen)).out)
     assert found["setfd-clear"] == found["dup2-granted"] == found["ptrace"] == EPERM
     assert found["setfd-set"] == found["dup"] == found["openat"] == found["fork"] == OK
     assert found["scm-rights-send" if profile == "untrusted" else "scm-rights"] == (

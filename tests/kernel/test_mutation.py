@@ -17,11 +17,14 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sandbox.plan import MANDATORY, OpCode, Plan
+from sandbox.profile import DescriptorPolicy
+from sandbox.profile_files import default_search_path, load
 from tests.support.callers import Ended, launch, plan_of
 from tests.support.native import build_launcher
 from tests.support.plans import CODE, taken_apart
@@ -134,7 +137,9 @@ def test_without_no_new_privs_the_bit_is_clear_or_the_filter_is_refused(partial:
 
 
 def test_without_filter_clearing_and_replacing_work(probes: Probes, partial: Path) -> None:
-    plan = plan_of([probes["inside"], "3"], "a=file:/etc/passwd")
+    loaded = load("untrusted", search=default_search_path(os.environ))
+    ungated = replace(loaded, descriptors=DescriptorPolicy())
+    plan = plan_of([probes["inside"], "3"], "a=file:/etc/passwd", profile=ungated)
     whole = verdicts(launch(less(plan), launcher=partial).out)
     without = verdicts(launch(less(plan, OpCode.FILTER), launcher=partial).out)
     for name, result in {"setfd-clear": 0, "fionclex": 0, "dup2-granted": 3, "dup3-granted": 3}.items():

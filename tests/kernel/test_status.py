@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sandbox import Exited, Failed, Started
+from sandbox import wire
 from sandbox.errors import LaunchError
 from sandbox.plan import StatusFormat
 from tests.support.callers import Ended, json_lines, launch, plan_of, records
@@ -127,8 +128,8 @@ def test_started_comes_before_the_end_and_only_once_exec_succeeded() -> None:
 
     with started(plan) as process:
         os.close(writer)
-        first = os.read(reader, 64)
-        assert len(first) == 64
+        first = os.read(reader, wire.EVENT_SIZE)
+        assert len(first) == wire.EVENT_SIZE
         assert process.poll() is None
     events = records(reader, plan)
     os.close(reader)

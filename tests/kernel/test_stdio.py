@@ -98,7 +98,7 @@ def test_stdio_first_file_opened_by_child_is_not_a_stream(tmp_path: Path) -> Non
         f'exec 2>{tmp_path}/said; /usr/bin/python3 -c \'import os; os.write(9, b"%d" % os.open("/", os.O_RDONLY))\''
     )
     ended = launch(
-        plan_of(["sh", "-c", script], f"out@9=file:{tmp_path}/out:write,create"), setup=closing((0, 1, 2))
+        plan_of(["sh", "-c", script], f"out@9+propagate=file:{tmp_path}/out:write,create"), setup=closing((0, 1, 2))
     )  # fmt: skip
     assert ended.code == 0
     assert int((tmp_path / "out").read_text()) >= 3

@@ -29,16 +29,18 @@ from sandbox.grants import (
     variable_for,
 )
 from sandbox.profile import (
+    DescriptorPolicy,
     Environment,
     ExecPolicy,
     FilterSection,
     ProcessPolicy,
     Profile,
-    format_profile,
-    merge,
-    parse,
-    schema,
+    ScmRights,
+    delegated,
 )
+from sandbox.profile_format import format_profile
+from sandbox.profile_text import MAX_RULE_TEXT, merge, parse, schema
+from sandbox.protocols import PROTOCOLS, Place, Protocol, ProtocolRule, Shape
 
 VALIDATOR: Final = jsonschema.Draft202012Validator(schema())
 TEXT: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -63,17 +65,48 @@ def grants_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
     return st.one_of(
         st.builds(
             InheritGrant, name=NAMES, inherit=st.integers(0, 2**31 - 1), type=st.none() | st.sampled_from(FdType),
-            access=st.none() | st.sampled_from(Access), number=NUMBERS,
+            access=st.none() | st.sampled_from(Access), number=NUMBERS, propagate=st.booleans(),
         ),
-        st.builds(FileGrant, name=NAMES, file=paths, number=NUMBERS),
+        st.builds(FileGrant, name=NAMES, file=paths, number=NUMBERS, propagate=st.booleans()),
         st.builds(
             FileGrant, name=NAMES, file=paths, access=WRITING, create=st.booleans(), truncate=st.booleans(),
-            number=NUMBERS,
+            number=NUMBERS, propagate=st.booleans(),
         ),
-        st.builds(SecretGrant, name=NAMES, secret=paths | VARIABLES.map("env:{}".format), number=NUMBERS),
+        st.builds(
+            SecretGrant, name=NAMES, secret=paths | VARIABLES.map("env:{}".format), number=NUMBERS,
+            propagate=st.booleans(),
+        ),
     )  # fmt: skip
 
 
+FIXED: Final = st.sets(st.integers(3, 31), min_size=1, max_size=4).map(lambda numbers: tuple(sorted(numbers)))
+PROGRAMS: Final = TEXT.map(lambda text: text.replace("/", ""))
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> ProtocolRule:
+    """Any rule that a profile can declare."""
+    place = draw(st.sampled_from(Place))
+    alone = place is Place.PROGRAM
+    shape = draw(st.sampled_from([Shape.FIXED, Shape.ALL] if alone else list(Shape)))
+    needle = "" if alone else draw(TEXT)
+    return ProtocolRule(
+        place, shape, needle=needle,
+        variable=draw(VARIABLES) if place is Place.VARIABLE else "",
+        program="" if place is Place.VARIABLE else draw(PROGRAMS.filter(bool) if alone else PROGRAMS),
+        anywhere=bool(needle) and place in (Place.VARIABLE, Place.ARGUMENT) and draw(st.booleans()),
+        numbers=draw(FIXED) if shape is Shape.FIXED else (),
+    )  # fmt: skip
+
+
+PROTOCOLS_OF_OWN: Final = st.lists(
+    st.builds(
+        Protocol, name=NAMES.filter(lambda name: name not in PROTOCOLS),
+        purpose=TEXT.filter(lambda text: text.isprintable()), source=st.just("p.toml"),
+        rules=st.lists(rules(), min_size=1, max_size=3).map(tuple),
+    ),
+    max_size=3, unique_by=lambda protocol: protocol.name,
+).map(tuple)  # fmt: skip
 PROFILES: Final = st.builds(
     Profile,
     name=st.just("p"),
@@ -90,6 +123,12 @@ PROFILES: Final = st.builds(
     ),
     filter=st.builds(FilterSection, st.lists(TEXT, unique=True, max_size=4).map(tuple)),
     grants=st.lists(grants_with(PATHS), max_size=4).map(unique),
+    descriptors=st.builds(
+        DescriptorPolicy,
+        delegate=st.lists(st.sampled_from(sorted(PROTOCOLS)) | NAMES, unique=True, max_size=4).map(tuple),
+        reserve_stdio=st.booleans(), strict=st.booleans(), scm_rights=st.sampled_from(ScmRights),
+    ),
+    protocols=PROTOCOLS_OF_OWN,
 )  # fmt: skip
 
 
@@ -109,6 +148,10 @@ def test_merge_keeps_every_grant_name_call_and_kept_variable(profiles: list[Prof
     folders = [profile.process.chdir for profile in profiles if profile.process.chdir is not None]
     assert result.process == replace(profiles[-1].process, chdir=folders[-1] if folders else None)
     assert set(profiles[-1].environment.set) <= set(result.environment.set)
+    names = tuple(dict.fromkeys(name for p in profiles for name in p.descriptors.delegate))
+    assert result.descriptors == replace(profiles[-1].descriptors, delegate=names)
+    latest = {protocol.name: protocol for p in profiles for protocol in p.protocols}
+    assert {protocol.name: protocol for protocol in result.protocols} == latest
 
 
 @given(PROFILES)
@@ -117,13 +160,36 @@ def test_merge_with_itself_changes_nothing(profile: Profile) -> None:
     assert merge([draft, draft], "p") == profile
 
 
+@given(PROFILES)
+def test_delegated_gives_the_protocols_in_their_order_or_names_the_missing_one(profile: Profile) -> None:
+    known = {*PROTOCOLS, *(protocol.name for protocol in profile.protocols)}
+    missing = [name for name in profile.descriptors.delegate if name not in known]
+    if missing:
+        with pytest.raises(ProfileError, match="no protocol") as caught:
+            delegated(profile)
+        assert (caught.value.key, repr(missing[0]) in caught.value.reason) == ("descriptors.delegate", True)
+        return
+    assert tuple(protocol.name for protocol in delegated(profile)) == profile.descriptors.delegate
+
+
+@given(rules(), st.sampled_from(["needle", "variable", "program"]), st.integers(0, 80))
+def test_protocol_text_as_long_as_the_launcher_remembers_is_accepted_and_a_longer_one_is_not(
+    rule: ProtocolRule, part: str, length: int
+) -> None:
+    if not getattr(rule, part):
+        return
+    long = replace(rule, **{part: "x" * length or "x"})
+    text = format_profile(Profile("p", protocols=(Protocol("own", "", "p.toml", (long,)),)))
+    assert refused_or_valid(text) is (length <= MAX_RULE_TEXT)
+
+
 # What the grammar cannot hold: a path that is empty, or NUL.
 @given(grants_with(TEXT.filter(lambda text: text not in {"", "env:"} and not text.startswith("env:"))))
 def test_format_then_parse_is_the_same_grant(grant: Grant) -> None:
     assert parse_grant(format_grant(grant)) == grant
 
 
-@given(st.text(max_size=40) | st.from_regex(r"[a-z]@?[0-9]*=(file|inherit|secret):.*", fullmatch=True))
+@given(st.text(max_size=40) | st.from_regex(r"[a-z]@?[0-9]*(\+propagate)?=(file|inherit|secret):.*", fullmatch=True))
 def test_parse_grant_any_text_gives_a_grant_that_survives_or_a_grant_error(text: str) -> None:
     try:
         grant = parse_grant(text)
@@ -188,11 +254,12 @@ def test_parse_any_change_of_a_text_is_a_profile_or_a_profile_error(profile: Pro
 
 LEAVES: Final = st.one_of(
     TEXT, st.integers(), st.booleans(), st.floats(), st.datetimes(), st.dates(), st.times(),
-    st.sampled_from(["/x", "{home}/x", "read", "append", "pipe", "once", "022", "env:K", "@base"]),
+    st.sampled_from(["/x", "{home}/x", "read", "append", "pipe", "once", "022", "env:K", "@base", "number", "fixed", "deny"]),
 )  # fmt: skip
 KEYS: Final = st.sampled_from(
     ["description", "extends", "process", "environment", "filter", "grants", "umask", "chdir", "exec", "keep", "set",
-     "allow", "inherit", "file", "secret", "type", "access", "create", "truncate", "number", "die_with_parent"]
+     "allow", "descriptors", "protocols", "delegate", "reserve_stdio", "strict", "scm_rights", "own", "rules", "shape",
+     "variable", "argument", "next_argument", "program", "after", "anywhere", "numbers", "propagate", "inherit", "file", "secret", "type", "access", "create", "truncate", "number", "die_with_parent"]
 ) | st.text(string.printable, max_size=4)  # fmt: skip
 TREES: Final = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=20
