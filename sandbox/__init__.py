@@ -19,8 +19,10 @@ from sandbox.grants import Access, FdType, FileGrant, Grant, InheritGrant, Secre
 from sandbox.launch import Popen, original_environment, replace_process, run
 from sandbox.observe import open_descriptors, survey_command
 from sandbox.plan import Plan, StatusFormat
-from sandbox.profile import Profile, check, for_caller, format_profile, schema
+from sandbox.profile import Profile, check, for_caller
 from sandbox.profile_files import available, default_search_path, load
+from sandbox.profile_format import format_profile
+from sandbox.profile_text import schema
 from sandbox.survey import Survey, format_survey
 
 __all__ = [

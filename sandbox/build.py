@@ -23,7 +23,7 @@ from sandbox.grants import (
     substitute,
     variable_for,
 )
-from sandbox.plan import MAX_ARGS, MAX_COMMANDS, MAX_ENV_OPS, Op, Plan, StatusFormat
+from sandbox.plan import MAX_ARGS, MAX_COMMANDS, MAX_ENV_OPS, MAX_PROTOCOLS, Op, Plan, StatusFormat
 from sandbox.profile import ExecPolicy, Profile, ScmRights, check, delegated
 
 DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
@@ -90,9 +90,11 @@ def _launcher_ops(
         yield ops.die_with_parent(caller.parent_pid)
     if trace:
         yield ops.trace()
-    for protocol in delegated(profile):
-        for rule in protocol.rules:
-            yield ops.protocol(protocol.name, rule)
+    rules = [(protocol.name, rule) for protocol in delegated(profile) for rule in protocol.rules]
+    if len(rules) > MAX_PROTOCOLS:
+        raise PlanError("descriptors.delegate", f"more than {MAX_PROTOCOLS} rules are named", "name fewer protocols")
+    for name, rule in rules:
+        yield ops.protocol(name, rule)
 
 
 def grant_label(grant: Grant) -> str:

@@ -23,7 +23,7 @@ from sandbox.grants import (
     variable_for,
 )
 from sandbox.plan import OpCode, Plan
-from sandbox.profile import ExecPolicy, Profile, check
+from sandbox.profile import ExecPolicy, Profile, ScmRights, check, delegated
 
 # A caller may hold tens of thousands of descriptors; so many closed ones are named.
 MAX_CLOSED_LISTED: Final = 32
@@ -43,7 +43,8 @@ def _explanation(profile: Profile, plan: Plan | None) -> Iterator[str]:
     grants = number_grants(profile.grants)
     yield f"profile {profile.name} ({profile.source_path}): {profile.description}"
     sections = {
-        "Descriptors of the child": _descriptors(grants),
+        "Descriptors of the child": _descriptors(profile, grants),
+        "At later execs": _later_execs(profile, grants),
         "Environment": _environment(profile, grants),
         "Process": _process(profile),
         "Filter": iter(seccomp.describe(filter_policy(profile, grants))),
@@ -55,13 +56,37 @@ def _explanation(profile: Profile, plan: Plan | None) -> Iterator[str]:
             yield from ("", f"{title}:", *(f"  {line}" for line in lines))
 
 
-def _descriptors(grants: Sequence[Grant]) -> Iterator[str]:
+def _descriptors(profile: Profile, grants: Sequence[Grant]) -> Iterator[str]:
+    policy = profile.descriptors
     yield "0, 1, 2  the caller's standard streams, /dev/null where it has none"
+    if policy.reserve_stdio:
+        yield "         reserved: nothing else can be put onto them (reserve_stdio)"
     for grant in grants:
         access = f", {grant.access}" if isinstance(grant, FileGrant) else ""
         yield f"{number_of(grant):<8} {grant_label(grant)}{access}; told by {variable_for(grant.name)}"
         yield from (f"           {line}" for line in residue(grant))
     yield "every other descriptor of the caller is closed"
+    if policy.strict:
+        yield "strict: no call creates a descriptor without close-on-exec"
+    if policy.scm_rights is ScmRights.DENY:
+        yield "scm_rights denied: no Unix sockets, so no descriptor is sent or received; none among 0, 1 and 2 either"
+
+
+def _later_execs(profile: Profile, grants: Sequence[Grant]) -> Iterator[str]:
+    if profile.process.exec is ExecPolicy.ONCE:
+        yield "there are none"
+        return
+    yield "0, 1, 2 pass"
+    for grant in grants:
+        if grant.propagate:
+            yield f"{number_of(grant)} passes, while it still is grant {grant.name}"
+    protocols = delegated(profile)
+    if protocols:
+        yield "what the exec names passes, by:"
+    for protocol in protocols:
+        yield f"  {protocol.name}: {protocol.purpose}"
+        yield from (f"    {rule.describe()}" for rule in protocol.rules)
+    yield "every other descriptor is closed, whatever the program did or forgot"
 
 
 def _environment(profile: Profile, grants: Sequence[Grant]) -> Iterator[str]:
@@ -90,6 +115,8 @@ def not_protected(profile: Profile) -> Iterator[str]:
         yield "network: every address that the host reaches can be reached"
     if allowed & {"kill", "tkill", "tgkill"}:
         yield "processes: the user's other processes can be signalled"
+    if profile.process.exec is ExecPolicy.ALLOW and not profile.descriptors.strict:
+        yield "threads: one that opens a descriptor while another executes can let it go along (strict closes that)"
     yield "resources: nothing limits memory, processors, processes or time"
 
 

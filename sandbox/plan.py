@@ -177,7 +177,9 @@ def _access_word(op: Op) -> str:
 
 
 _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
-    OpCode.STATUS: lambda op: f"write {StatusFormat(op.b).name.lower()} to descriptor {op.a}",
+    OpCode.STATUS: lambda op: (
+        f"write {StatusFormat(op.b).name.lower()} to descriptor {op.a}" + (", of each exec too" if op.c else "")
+    ),
     OpCode.DIE_WITH_PARENT: lambda op: f"end when process {op.a} ends",
     OpCode.TRACE: lambda _: "tell each exec on standard error",
     OpCode.PROTOCOL: lambda op: f"{op.label}: {' '.join(_text(op.data).split(chr(0))).strip()}",
@@ -187,7 +189,7 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.FILE: lambda op: f"slot {op.a}: open {_text(op.data)!r} for {_open_words(op)}",
     OpCode.SECRET_FILE: lambda op: f"slot {op.a}: copy {_text(op.data)!r} into a sealed memfd",
     OpCode.SECRET_ENV: lambda op: f"slot {op.a}: copy variable {_text(op.data)} into a sealed memfd",
-    OpCode.PLACE: lambda op: f"slot {op.a} becomes descriptor {op.b}",
+    OpCode.PLACE: lambda op: f"slot {op.a} becomes descriptor {op.b}" + (", at every exec" if op.flags else ""),
     OpCode.SWEEP: lambda _: "close every descriptor but 0, 1, 2 and the placed ones",
     OpCode.VERIFY: lambda _: "read the table back and compare it with this plan",
     OpCode.SIGNALS: lambda _: "default dispositions, nothing blocked",
@@ -216,14 +218,14 @@ def die_with_parent(pid: int) -> Op:
 
 def trace() -> Op:
     """Tell each exec on standard error, for people."""
-    return Op(OpCode.TRACE)
+    return Op(OpCode.TRACE, label="standard error")
 
 
 def protocol(name: str, rule: ProtocolRule) -> Op:
     """Let what an exec names by this rule of protocol `name` go along."""
     first = rule.variable or rule.program
     data = b"".join(os.fsencode(text) + b"\0" for text in (first, rule.needle))
-    fixed = sum(1 << number for number in rule.numbers)
+    fixed = sum(1 << number for number in set(rule.numbers))
     return Op(OpCode.PROTOCOL, a=rule.place, b=rule.shape, c=fixed, flags=rule.anywhere, data=data, label=name)
 
 

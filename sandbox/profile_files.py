@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from sandbox.errors import ProfileError
-from sandbox.profile import Draft, Profile, merge, parse
+from sandbox.profile import Profile
+from sandbox.profile_text import Draft, merge, parse
 
 MAX_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 16

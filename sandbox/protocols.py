@@ -55,10 +55,8 @@ class ProtocolRule:
 
     def describe(self) -> str:
         """Return the rule in words."""
-        numbers = ", ".join(map(str, self.numbers))
-        form = {Shape.NUMBER: "N", Shape.LIST: "N,N...", Shape.COUNT: "COUNT", Shape.FIXED: "", Shape.ALL: ": all"}[
-            self.shape
-        ]
+        numbers = "all that is open" if self.shape is Shape.ALL else ", ".join(map(str, self.numbers))
+        form = {Shape.NUMBER: "N", Shape.LIST: "N,N...", Shape.COUNT: "COUNT"}.get(self.shape, "")
         before = ("..." if self.anywhere else "") + self.needle
         where = {
             Place.VARIABLE: f"variable {self.variable}={before}{form}",

@@ -51,7 +51,17 @@ CREATES: Final = {  # syscall -> the argument that holds its close-on-exec flag,
     "signalfd4": (3, O_CLOEXEC),
     "timerfd_create": (1, O_CLOEXEC),
     "inotify_init1": (0, O_CLOEXEC),
+    "open_by_handle_at": (2, O_CLOEXEC),
+    "open_tree": (2, O_CLOEXEC),  # OPEN_TREE_CLOEXEC, linux/mount.h
+    "open_tree_attr": (2, O_CLOEXEC),
+    "memfd_secret": (0, O_CLOEXEC),
+    "userfaultfd": (0, O_CLOEXEC),
     "memfd_create": (1, 1),  # MFD_CLOEXEC, linux/memfd.h
+    "fanotify_init": (0, 1),  # FAN_CLOEXEC, linux/fanotify.h
+    "fsopen": (1, 1),  # FSOPEN_CLOEXEC, linux/mount.h
+    "fsmount": (1, 1),  # FSMOUNT_CLOEXEC
+    "fspick": (2, 1),  # FSPICK_CLOEXEC
+    "perf_event_open": (4, 8),  # PERF_FLAG_FD_CLOEXEC, linux/perf_event.h
     "recvmsg": (2, 0x40000000),  # MSG_CMSG_CLOEXEC, linux/socket.h
     "recvmmsg": (3, 0x40000000),
 }
@@ -209,7 +219,8 @@ def argument_rules(policy: FilterPolicy) -> tuple[Rule, ...]:
 
 def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
     cleared = (Condition(1, LOW32, F_SETFD), Condition(2, FD_CLOEXEC, 0))
-    marked = [(Condition(0, LOW32, number),) for number in sorted(set(policy.reserved))] if policy.gated else [()]
+    blocks = tuple(_blocks(policy.reserved))
+    marked = [(Condition(0, mask, value),) for mask, value in blocks] if policy.gated else [()]
     for number_is in marked:
         yield Rule("fcntl", (*number_is, *cleared))
         yield Rule("ioctl", (*number_is, Condition(1, LOW32, FIONCLEX)))
@@ -220,9 +231,9 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
             yield Rule(name, (Condition(0, LOW32, AF_UNIX),))
     if policy.strict:
         yield from _strict_rules()
-    for number in sorted(set(policy.reserved)):
-        yield Rule("dup2", (Condition(1, LOW32, number),))
-        yield Rule("dup3", (Condition(1, LOW32, number),))
+    for mask, value in blocks:
+        yield Rule("dup2", (Condition(1, mask, value),))
+        yield Rule("dup3", (Condition(1, mask, value),))
     if "unshare" not in policy.allow:
         for flag in CLONE_NEW.values():
             yield Rule("clone", (Condition(0, flag, flag),))
@@ -230,6 +241,19 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
     # (SECCOMP_IOCTL_NOTIF_ADDFD in seccomp_unotify(2)).
     flag = SECCOMP_FILTER_FLAG_NEW_LISTENER
     yield Rule("seccomp", (Condition(1, flag, flag),))
+
+
+def _blocks(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield masks and values that together hold for just these numbers: aligned runs as one, to keep programs small."""
+    wanted, done = frozenset(numbers), -1
+    for first in sorted(wanted):
+        if first <= done:
+            continue
+        size = 1
+        while first % (2 * size) == 0 and wanted.issuperset(range(first + size, first + 2 * size)):
+            size *= 2
+        done = first + size - 1
+        yield LOW32 & ~(size - 1), first
 
 
 def _strict_rules() -> Iterator[Rule]:
@@ -254,13 +278,17 @@ def compile(policy: FilterPolicy) -> tuple[bytes, ...]:  # noqa: A001 - the verb
 
     Establishes: the kernel will accept each program, and for every syscall of the table with zero arguments they
     decide as `decide` does. (For all other calls that is what the tests show.)
-    Raises: UnsupportedError if libseccomp is missing, too old, or not for x86-64; InternalError if it miscompiled.
+    Raises: UnsupportedError if libseccomp is missing, too old, or not for x86-64; UsageError if so many reserved numbers
+    are scattered that no program could hold them; InternalError if libseccomp miscompiled.
     """
     library = _library()
     try:
         programs = (_compile_argument_rules(library, policy), _compile_allow_list(library, policy))
     except OSError as error:
         raise InternalError("filter", f"libseccomp refused a rule: {error}") from error
+    if any(len(program) > bpf.MAX_INSTRUCTIONS * bpf.INSTRUCTION_SIZE for program in programs):
+        hint = "use fewer grants, or let their numbers be chosen: neighbouring ones take less"
+        raise UsageError("filter", "too many scattered numbers are reserved", hint)
     _verify(policy, programs)
     return programs
 

@@ -43,7 +43,7 @@ def summarise(events: Iterable[Event]) -> Survey:
     seen_by_exec: Counter[int] = Counter()
     for index, event in enumerate(events):
         match event:
-            case Executed():
+            case Executed(error=0):
                 execs += 1
                 current[event.pid] = event
                 seen_by_exec[index] = 0

@@ -30,10 +30,18 @@ def prepare() -> None:
 
 @contextlib.contextmanager
 def failing_as_ours() -> Iterator[None]:
-    """Turn an OSError of standard output into a SandboxError: a result that is lost is no success."""
+    """Turn an OSError of standard output into a SandboxError: a result that is lost is no success.
+
+    Some errors of ours are an OSError as well, and one that names a file is not standard output's: both stay as they
+    are.
+    """
     try:
         yield
+    except SandboxError:
+        raise
     except OSError as error:
+        if error.filename is not None:
+            raise
         reason = error.strerror or str(error)
         raise SandboxError("output", "standard output", reason, "send it to a file, or to /dev/null") from error
 

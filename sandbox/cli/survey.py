@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+from typing import TextIO
 
 import click
 
 from sandbox import Caller, format_survey, open_descriptors, original_environment, survey_command
 from sandbox.cli.app import complete_file
 from sandbox.cli.output import put
+from sandbox.errors import EXIT_SIGNAL_BASE, UsageError
 
 
 @click.command("survey", context_settings={"allow_interspersed_args": False})
@@ -18,16 +21,29 @@ from sandbox.cli.output import put
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the survey there, not to standard output.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=complete_file)
 def command(as_json: bool, output: str | None, command: tuple[str, ...]) -> int:
-    """Run COMMAND without refusing anything; tell which descriptors survive which execs, who names and who leaks them.
+    r"""Run COMMAND without refusing anything; tell which descriptors survive which execs, who names and who leaks them.
 
     What no protocol names is what a sandbox would close. The exit code is COMMAND's.
+
+    \b
+    sandbox survey -- make -j2
+    sandbox survey --json -o survey.json -- ./configure
     """
     caller = Caller.of_process(parent_pid=os.getpid(), environ=original_environment())
-    result, code = survey_command(command, caller, open_descriptors())
-    lines = [json.dumps(dataclasses.asdict(result), indent=2)] if as_json else list(format_survey(result))
-    if output is None:
-        put(lines)
-    else:
-        with open(output, "w", encoding="utf-8", errors="surrogateescape") as file:
+    with contextlib.ExitStack() as files:
+        # Opened first: a long command must not run for a survey that cannot be written.
+        file = None if output is None else files.enter_context(_open_output(output))
+        result, code = survey_command(command, caller, open_descriptors())
+        lines = [json.dumps(dataclasses.asdict(result), indent=2)] if as_json else list(format_survey(result))
+        if file is None:
+            put(lines)
+        else:
             file.writelines(f"{line}\n" for line in lines)
-    return code if code >= 0 else 128 - code
+    return code if code >= 0 else EXIT_SIGNAL_BASE - code
+
+
+def _open_output(path: str) -> TextIO:
+    try:
+        return open(path, "w", encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError("--output", f"{path}: {error.strerror}", "give a file that can be written") from error

@@ -53,16 +53,22 @@ def question(path: Path, programs: Sequence[bytes], cases: Sequence[Case] = ()) 
     return path
 
 
-def random_policy(chance: random.Random) -> FilterPolicy:
+def random_policy(chance: random.Random, kind: Kind) -> FilterPolicy:
     names = [*chance.sample(list(GROUPS), 8), *chance.sample(sorted(NUMBERS.keys() - ENOSYS_ALWAYS.keys()), 40)]
-    usual = ("fcntl", "ioctl", "dup2", "dup3", "clone", "seccomp")
+    usual = ("fcntl", "ioctl", "dup2", "dup3", "clone", "seccomp", *CREATING)
     reserved = (*chance.sample(range(20), 4), *chance.sample(range(65536), 4))
-    return FilterPolicy(expand([*names, *usual]), reserved)
+    return FilterPolicy(expand([*names, *usual]), reserved, *kind)
+
+
+# gated, strict, unix_sockets.
+Kind = tuple[bool, bool, bool]
+KINDS: list[Kind] = [(False, False, True), (True, False, True), (True, True, False), (False, True, True)]
+CREATING = ("socket", "socketpair", "openat", "pipe2", "memfd_create", "recvmsg", "dup", "accept4", "epoll_create1")
 
 
 # Which argument the rules look at, and the values of its lower half that are at or near what they look for.
 POINTED = {
-    "fcntl": (1, [1, 2, 2, 2, 3]),
+    "fcntl": (1, [0, 1, 2, 2, 2, 3]),
     "ioctl": (1, [seccomp.FIONCLEX, 0x5451, seccomp.TIOCSTI, seccomp.TIOCLINUX, 0x5413]),
     "dup2": (1, []),
     "dup3": (1, []),
@@ -74,9 +80,16 @@ POINTED = {
 def random_case(chance: random.Random, policy: FilterPolicy, entries: Sequence[int]) -> Case:
     known = sorted(set(NUMBERS.values()) - UNFILTERED)
     if chance.random() < 0.5:
-        name, (place, near) = chance.choice(list(POINTED.items()))
+        name = chance.choice([*POINTED, *CREATING])
         nr = NUMBERS[name]
-        pointed = {place: chance.choice(near or [*policy.reserved, 21])}
+        if name in POINTED:
+            place, near = POINTED[name]
+            pointed = {place: chance.choice(near or [*policy.reserved, 21, 0, 2, 4, 1 << 31])}
+            if name in ("fcntl", "ioctl"):
+                pointed[0] = chance.choice([*policy.reserved, 21])
+        else:
+            place, flag = seccomp.CREATES.get(name, (1, 0))
+            pointed = {0: chance.choice([0, 1, 2])} | {place: chance.choice([0, flag, flag | 2, bpf.U32 & ~flag])}
     else:
         pointed = {}
         foreign = chance.choice(known) | seccomp.X32_FIRST
@@ -102,10 +115,12 @@ def kernel_verdict(line: str) -> Verdict:
     return ALLOW if int(line) == NOTHING_DONE else Errno(-int(line))
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_filter_kernel_and_simulator_and_policy_agree(probe: Path, tmp_path: Path, has_i386: bool, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "kind"), list(enumerate(KINDS)))
+def test_filter_kernel_and_simulator_and_policy_agree(
+    probe: Path, tmp_path: Path, has_i386: bool, seed: int, kind: Kind
+) -> None:
     chance = random.Random(seed)
-    policy = random_policy(chance)
+    policy = random_policy(chance, kind)
     programs = seccomp.compile(policy)
     entries = (NATIVE, NATIVE, NATIVE, I386) if has_i386 else (NATIVE,)
     cases = [random_case(chance, policy, entries) for _ in range(CASES)]

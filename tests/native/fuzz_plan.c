@@ -42,6 +42,12 @@ static size_t use_data(const struct plan *plan, const struct op *op)
 		}
 		demand(used == op->data_size);
 		return used;
+	case OP_PROTOCOL:
+		demand(op->a >= PLACE_VARIABLE && op->a <= PLACE_PROGRAM && op->b >= SHAPE_NUMBER && op->b <= SHAPE_ALL);
+		used = text_length(text) + 1;
+		used += text_length(text + used) + 1;
+		demand(used == op->data_size);
+		return used;
 	case OP_ENV_SET:
 		demand(text_find(text, '=') > 0);
 		return text_length(text);
@@ -62,6 +68,8 @@ static void use(const struct plan *plan)
 	for (size_t i = 0; i < sizeof once / sizeof once[0]; i++)
 		demand(count_of(plan, once[i]) == 1);
 	demand(count_of(plan, OP_FILTER) >= 1 && count_of(plan, OP_COMMAND) >= 1);
+	demand(count_of(plan, OP_GATE) + count_of(plan, OP_EXEC_ONCE) >= 1 && count_of(plan, OP_GATE) <= 1);
+	demand(count_of(plan, OP_PROTOCOL) <= MAX_PROTOCOLS);
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
 		demand(op->code >= last);
 		last = op->code;

@@ -15,7 +15,7 @@ SETTINGS = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 FILTERABLE = sorted(NUMBERS.keys() - ENOSYS_ALWAYS.keys())
-WITH_ARGUMENTS = ("fcntl", "ioctl", "dup2", "dup3", "clone", "seccomp")
+WITH_ARGUMENTS = ("fcntl", "ioctl", "dup2", "dup3", "clone", "seccomp", "socket", "socketpair", *seccomp.CREATES)
 
 U32 = st.integers(0, 2**32 - 1)
 ARCHES = st.one_of(st.just(bpf.AUDIT_ARCH_X86_64), st.sampled_from([bpf.AUDIT_ARCH_I386, 0x4000003E, 0xC00000B7]), U32)
@@ -37,7 +37,8 @@ RESERVED = st.lists(st.one_of(st.integers(0, 12), st.integers(0, 65535), st.inte
 def policies(draw: st.DrawFn) -> FilterPolicy:
     names = draw(st.lists(st.sampled_from([*GROUPS, *FILTERABLE]), max_size=30))
     usual = draw(st.sampled_from([(), WITH_ARGUMENTS, ("@base", "@process", "@sandbox")]))
-    return FilterPolicy(expand([*names, *usual]), tuple(draw(RESERVED)))
+    flags = [draw(st.booleans()) for _ in range(3)]
+    return FilterPolicy(expand([*names, *usual]), tuple(draw(RESERVED)), *flags)
 
 
 @st.composite
@@ -58,15 +59,22 @@ def close_calls(draw: st.DrawFn, policy: FilterPolicy) -> bpf.SeccompData:
     low = [5, 0, 0, 0, 0, 0]
     match name:
         case "fcntl":
-            low[1:3] = draw(st.sampled_from([1, 2, 2, 3])), draw(st.one_of(st.integers(0, 3), U32))
+            low[0] = draw(st.sampled_from(near))
+            low[1:3] = draw(st.sampled_from([0, 1, 2, 2, 3])), draw(st.one_of(st.integers(0, 3), U32))
         case "ioctl":
-            low[1] = draw(st.sampled_from(COMMANDS))
+            low[:2] = draw(st.sampled_from(near)), draw(st.sampled_from(COMMANDS))
         case "dup2" | "dup3":
-            low[:2] = draw(st.sampled_from(near)), draw(st.sampled_from(near))
+            low[:2] = draw(st.sampled_from(near)), draw(st.sampled_from([*near, 0, 1, 2, 4, 1 << 31]))
+            low[2] = draw(st.sampled_from([0, seccomp.O_CLOEXEC, 0o4000]))
         case "clone":
             low[0] = sum(draw(st.lists(st.sampled_from(FLAGS), max_size=2, unique=True)))
-        case _:
+        case "seccomp":
             low[1] = draw(st.integers(0, 31))
+        case _:
+            low[0] = draw(st.sampled_from([0, 1, 2, 10]))
+            if name in seccomp.CREATES:
+                place, flag = seccomp.CREATES[name]
+                low[place] = draw(st.sampled_from([0, flag, flag | 1, flag | 2, 0xFFFFFFFF, 0xFFFFFFFF & ~flag]))
     a, b, c, d, e, f = (draw(HIGH) << 32 | value for value in low)
     return bpf.SeccompData(NUMBERS[name], args=(a, b, c, d, e, f))
 
@@ -96,7 +104,10 @@ def test_filter_any_call_decided_as_the_policy_says(data: st.DataObject, policy:
 def test_filter_attenuated_policy_never_allows_more(data: st.DataObject, policy: FilterPolicy) -> None:
     kept = data.draw(st.frozensets(st.sampled_from(sorted(policy.allow)))) if policy.allow else policy.allow
     more_reserved = (*policy.reserved, *data.draw(RESERVED))
-    attenuated = FilterPolicy(kept, more_reserved)
+    attenuated = FilterPolicy(
+        kept, more_reserved, gated=policy.gated and data.draw(st.booleans()),
+        strict=policy.strict or data.draw(st.booleans()), unix_sockets=policy.unix_sockets and data.draw(st.booleans()),
+    )  # fmt: skip
     before, after = decoded(policy), decoded(attenuated)
     for call in data.draw(many_calls(attenuated)):
         if simulate(after, call) == ALLOW:

@@ -15,6 +15,7 @@ from sandbox import plan as ops
 from sandbox import wire
 from sandbox.grants import SAFE_TYPES, STDIO_TYPES, Access, FdType
 from sandbox.plan import Op, OpCode, Plan, StatusFormat
+from sandbox.protocols import Place, ProtocolRule, Shape
 
 # seccomp(2): one instruction, `return SECCOMP_RET_ALLOW`.
 ALLOW_ALL: Final = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
@@ -37,7 +38,12 @@ def plan_for(
     umask: int = 0o22,
     quiet: bool = False,
 ) -> Plan:
-    """Return the plan of the mandatory ops around those given; every op in its place by code."""
+    """Return the plan of the mandatory ops around those given; every op in its place by code.
+
+    Later execs are gated unless `confinement` says what becomes of them.
+    """
+    if not {op.code for op in confinement} & {OpCode.EXEC_ONCE, OpCode.GATE}:
+        confinement = [*confinement, ops.gate()]
     all_ops = [
         *launcher, ops.stdio(stdio), *grants, ops.sweep(), ops.verify(), ops.signals(), ops.umask(umask),
         *attributes, ops.no_new_privs(), *confinement, *(ops.filter_program(program) for program in filters),
@@ -50,7 +56,11 @@ def full_plan() -> Plan:
     """Return a plan that holds every op there is."""
     return plan_for(
         ["prog", "-x", ""],
-        launcher=[ops.status(9, StatusFormat.JSON), ops.die_with_parent(1234)],
+        launcher=[
+            ops.status(9, StatusFormat.JSON, execs=True), ops.die_with_parent(1234), ops.trace(),
+            ops.protocol("first", ProtocolRule(Place.VARIABLE, Shape.LIST, "--auth=", "FLAGS", anywhere=True)),
+            ops.protocol("second", ProtocolRule(Place.PROGRAM, Shape.FIXED, program="prog", numbers=(3, 31))),
+        ],
         grants=[
             ops.inherit(0, 5, SAFE_TYPES, None, "grant a"),
             ops.inherit(1, 7, frozenset({FdType.TTY}), Access.READ_WRITE, "grant b"),
@@ -58,12 +68,12 @@ def full_plan() -> Plan:
             ops.secret_file(3, "/some/secret", "grant d"),
             ops.secret_env(4, "TOKEN", "grant e"),
             *(
-                ops.place(slot, number, f"number {number}")
+                ops.place(slot, number, f"number {number}", propagate=number == 5)
                 for slot, number in [(4, 3), (0, 4), (2, 5), (3, 9), (1, 70)]
             ),
         ],
         attributes=[ops.chdir("/"), ops.env_keep("LC_*"), ops.env_set("A", "b=c"), ops.env_keep("PATH")],
-        confinement=[ops.exec_once()],
+        confinement=[ops.exec_once(), ops.gate(observe=True)],
         candidates=["/bin/prog", "/usr/bin/prog"],
         filters=[ALLOW_ALL, ALLOW_ALL * 3],
         stdio=sorted(STDIO_TYPES),
@@ -117,6 +127,7 @@ def with_checksum(data: bytes) -> bytes:
 _TEXT = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=20)
 _BYTES_TEXT = st.binary(max_size=20).map(lambda data: data.replace(b"\0", b"?")).map(os.fsdecode)
 _NAME = st.text("ABCDEFXYZ_", min_size=1, max_size=8)
+_FORMATS = st.sampled_from(list(StatusFormat))
 _TYPES = st.frozensets(st.sampled_from(list(FdType)))
 
 
@@ -146,6 +157,22 @@ def _obtaining(draw: st.DrawFn, slots: Sequence[int], status: int | None) -> lis
     return found
 
 
+_RULES = st.builds(
+    ProtocolRule,
+    place=st.sampled_from(Place),
+    shape=st.sampled_from(Shape),
+    needle=_BYTES_TEXT,
+    variable=_NAME | st.just(""),
+    program=_BYTES_TEXT,
+    anywhere=st.booleans(),
+    numbers=st.sets(st.integers(3, 31), max_size=3).map(sorted).map(tuple),
+)
+# At least one of the two: without both, later execs would be unwatched.
+_LATER_EXECS = st.sampled_from(
+    [[ops.exec_once()], [ops.gate()], [ops.gate(observe=True)], [ops.exec_once(), ops.gate()]]
+)
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     """Draw a plan that the launcher accepts."""
@@ -156,19 +183,24 @@ def plans(draw: st.DrawFn) -> Plan:
     drawn = plan_for(
         [draw(_BYTES_TEXT) for _ in range(draw(st.integers(1, 4)))],
         launcher=[
-            *([] if status is None else [ops.status(status, draw(st.sampled_from(list(StatusFormat))))]),
+            *([] if status is None else [ops.status(status, draw(_FORMATS), execs=draw(st.booleans()))]),
             *draw(st.lists(st.builds(ops.die_with_parent, st.integers(0, 2**31 - 1)), max_size=1)),
+            *draw(st.lists(st.builds(ops.trace), max_size=1)),
+            *draw(st.lists(st.builds(ops.protocol, _TEXT, _RULES), max_size=4)),
         ],
         grants=[
             *draw(_obtaining(slots, status)),
-            *(ops.place(slot, number, draw(_TEXT)) for slot, number in zip(order, sorted(numbers), strict=True)),
+            *(
+                ops.place(slot, number, draw(_TEXT), propagate=draw(st.booleans()))
+                for slot, number in zip(order, sorted(numbers), strict=True)
+            ),
         ],
         attributes=[
             *draw(st.lists(st.builds(ops.chdir, _BYTES_TEXT), max_size=1)),
             *draw(st.lists(st.builds(ops.env_keep, _BYTES_TEXT), max_size=3)),
             *draw(st.lists(st.builds(ops.env_set, _NAME, _BYTES_TEXT), max_size=3)),
         ],
-        confinement=draw(st.sampled_from([[], [ops.exec_once()]])),
+        confinement=draw(_LATER_EXECS),
         candidates=draw(st.lists(_BYTES_TEXT, min_size=1, max_size=3)),
         filters=draw(st.lists(st.integers(1, 5).map(lambda count: ALLOW_ALL * count), min_size=1, max_size=4)),
         stdio=sorted(draw(_TYPES)),
@@ -187,15 +219,24 @@ def mandatory_rules_hold(plan: Plan) -> bool:
     """Say the format's mandatory rules once more, in other words than wire.py's."""
     codes = [int(op.code) for op in plan.ops]
     once = [0x0301, 0x0502, 0x0503, 0x0601, 0x0602, 0x0701, 0x0802]
+    at_most_once = [0x0101, 0x0102, 0x0103, 0x0603, 0x0702, 0x0703]
+    rules = [op for op in plan.ops if op.code == 0x0104]
     filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x0305)
     placed = sorted(op.a for op in plan.ops if op.code == 0x0501)
     numbers = [op.b for op in plan.ops if op.code == 0x0501]
     return (
         codes == sorted(codes)
         and all(codes.count(code) == 1 for code in once)
-        and 1 <= codes.count(0x0703) <= 4
+        and all(codes.count(code) <= 1 for code in at_most_once)
+        and (0x0702 in codes or 0x0703 in codes)
+        and 1 <= codes.count(0x0704) <= 4
         and 1 <= codes.count(0x0801) <= 64
         and filled == placed == sorted(set(filled))
         and all(low < high for low, high in itertools.pairwise(numbers))
         and all(3 <= number <= 65535 for number in numbers)
+        and len(rules) <= 256
+        and all(1 <= op.a <= 4 and 1 <= op.b <= 5 and op.flags <= 1 and op.data.count(0) == 2 for op in rules)
+        and all(op.a <= 1 for op in plan.ops if op.code == 0x0703)
+        and all(op.flags <= 1 for op in plan.ops if op.code == 0x0501)
+        and all(op.c <= 1 for op in plan.ops if op.code == 0x0101)
     )

@@ -13,9 +13,39 @@ from sandbox import bpf, seccomp, wire
 from sandbox.build import DEFAULT_PATH, build, child_path, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, PlanError, ProfileError, UsageError
-from sandbox.grants import SAFE_TYPES, Access, FdType, FileGrant, Grant, InheritGrant, SecretGrant, number_grants
-from sandbox.plan import MANDATORY, MAX_ARGS, MAX_COMMANDS, MAX_ENV_OPS, OBTAINING, OpCode, Plan, StatusFormat, mask_of
-from sandbox.profile import Environment, ExecPolicy, FilterSection, ProcessPolicy, Profile
+from sandbox.grants import (
+    SAFE_TYPES,
+    STDIO_TYPES,
+    Access,
+    FdType,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    SecretGrant,
+    number_grants,
+)
+from sandbox.plan import (
+    MANDATORY,
+    MAX_ARGS,
+    MAX_COMMANDS,
+    MAX_ENV_OPS,
+    MAX_PROTOCOLS,
+    OBTAINING,
+    OpCode,
+    Plan,
+    StatusFormat,
+    mask_of,
+)
+from sandbox.profile import (
+    DescriptorPolicy,
+    Environment,
+    ExecPolicy,
+    FilterSection,
+    ProcessPolicy,
+    Profile,
+    ScmRights,
+)
+from sandbox.protocols import PROTOCOLS, Place, Protocol, ProtocolRule, Shape
 from sandbox.syscall_table import NUMBERS
 
 CALLER: Final = Caller(
@@ -35,6 +65,8 @@ def profile_of(
     process: ProcessPolicy | None = None,
     keep: tuple[str, ...] = ("PATH",),
     variables: tuple[tuple[str, str], ...] = (),
+    descriptors: DescriptorPolicy | None = None,
+    protocols: tuple[Protocol, ...] = (),
 ) -> Profile:
     return Profile(
         "p",
@@ -42,6 +74,8 @@ def profile_of(
         environment=Environment(keep, variables),
         filter=FilterSection(("@base", "@file-io")),
         grants=grants,
+        descriptors=descriptors or DescriptorPolicy(),
+        protocols=protocols,
     )
 
 
@@ -53,10 +87,21 @@ def texts(plan: Plan, code: OpCode) -> list[str]:
     return [os.fsdecode(op.data) for op in plan.only(code)]
 
 
+EVERY_PROTOCOL: Final = DescriptorPolicy(delegate=tuple(PROTOCOLS))
+
+
 def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
     codes = [op.code for op in plan_of(*GRANTS).ops]
     assert codes == sorted(codes)
     assert set(codes) >= MANDATORY
+    everything = build(
+        profile_of(*GRANTS, descriptors=EVERY_PROTOCOL, process=ProcessPolicy(chdir="/", die_with_parent=True)),
+        ["tool"], CALLER, status=(8, StatusFormat.JSON), exec_events=True, trace=True,
+    )  # fmt: skip
+    codes = [op.code for op in everything.ops]
+    assert codes == sorted(codes)
+    assert set(OpCode) - set(codes) == {OpCode.EXEC_ONCE}
+    assert wire.decode(wire.encode(everything)) == everything
 
 
 def test_build_without_grants_obtains_and_places_nothing() -> None:
@@ -266,12 +311,144 @@ def test_build_process_policy_becomes_ops() -> None:
     assert texts(plan, OpCode.CHDIR) == ["/srv"]
     assert [op.a for op in plan.only(OpCode.DIE_WITH_PARENT)] == [CALLER.parent_pid]
     assert len(plan.only(OpCode.EXEC_ONCE)) == 1
+    assert not plan.only(OpCode.GATE)
 
 
 def test_build_unasked_process_ops_are_absent() -> None:
     plan = plan_of()
     assert [op.a for op in plan.only(OpCode.UMASK)] == [0o022]
     assert not [*plan.only(OpCode.CHDIR), *plan.only(OpCode.DIE_WITH_PARENT), *plan.only(OpCode.EXEC_ONCE)]
+
+
+# Later execs
+
+
+@pytest.mark.parametrize("delegate", [(), ("gpg",)])
+def test_build_later_execs_are_watched_unless_there_are_none(delegate: tuple[str, ...]) -> None:
+    descriptors = DescriptorPolicy(delegate=delegate)
+    watched = build(profile_of(descriptors=descriptors), ["tool"], CALLER)
+    assert [op.a for op in watched.only(OpCode.GATE)] == [0]
+    assert not watched.only(OpCode.EXEC_ONCE)
+    once = build(profile_of(descriptors=descriptors, process=ProcessPolicy(exec=ExecPolicy.ONCE)), ["tool"], CALLER)
+    assert (len(once.only(OpCode.GATE)), len(once.only(OpCode.EXEC_ONCE))) == (0, 1)
+
+
+def test_build_gate_is_loaded_before_the_filters() -> None:
+    # A filter refuses a listener of the child's, and would refuse the gate's own.
+    codes = [op.code for op in plan_of().ops]
+    assert codes.index(OpCode.NO_NEW_PRIVS) < codes.index(OpCode.GATE) < codes.index(OpCode.FILTER)
+
+
+def test_build_protocols_become_ops_in_the_order_of_the_profile() -> None:
+    mine = Protocol(
+        "own", "", "", (
+            ProtocolRule(Place.ARGUMENT, Shape.FIXED, "-R", program="tool", numbers=(3, 5, 31)),
+            ProtocolRule(Place.VARIABLE, Shape.LIST, "fds=", "OWN", anywhere=True),
+        ),
+    )  # fmt: skip
+    profile = profile_of(descriptors=DescriptorPolicy(delegate=("listen-fds", "own", "displayfd")), protocols=(mine,))
+    made = build(profile, ["tool"], CALLER).only(OpCode.PROTOCOL)
+    assert [(op.label, op.a, op.b, op.c, op.flags, op.data) for op in made] == [
+        ("listen-fds", Place.VARIABLE, Shape.COUNT, 0, 0, b"LISTEN_FDS\0\0"),
+        ("own", Place.ARGUMENT, Shape.FIXED, 1 << 3 | 1 << 5 | 1 << 31, 0, b"tool\0-R\0"),
+        ("own", Place.VARIABLE, Shape.LIST, 0, 1, b"OWN\0fds=\0"),
+        ("displayfd", Place.ARGUMENT, Shape.NUMBER, 0, 0, b"\0-displayfd=\0"),
+        ("displayfd", Place.NEXT_ARGUMENT, Shape.NUMBER, 0, 0, b"\0-displayfd\0"),
+    ]
+
+
+def test_build_protocol_number_that_is_said_twice_is_still_that_number() -> None:
+    doubled = Protocol("own", "", "", (ProtocolRule(Place.PROGRAM, Shape.FIXED, program="tool", numbers=(3, 3)),))
+    profile = profile_of(descriptors=DescriptorPolicy(delegate=("own",)), protocols=(doubled,))
+    assert [op.c for op in build(profile, ["tool"], CALLER).only(OpCode.PROTOCOL)] == [1 << 3]
+
+
+def test_build_protocols_that_are_not_admitted_make_no_ops() -> None:
+    mine = Protocol("own", "", "", (ProtocolRule(Place.PROGRAM, Shape.ALL, program="tool"),))
+    assert not build(profile_of(protocols=(mine,)), ["tool"], CALLER).only(OpCode.PROTOCOL)
+    every = build(profile_of(descriptors=EVERY_PROTOCOL), ["tool"], CALLER).only(OpCode.PROTOCOL)
+    assert len(every) == sum(len(protocol.rules) for protocol in PROTOCOLS.values())
+
+
+def test_build_protocol_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ProfileError, match="no protocol 'own'"):
+        build(profile_of(descriptors=DescriptorPolicy(delegate=("own",))), ["tool"], CALLER)
+
+
+def test_build_too_many_protocol_rules_are_refused() -> None:
+    def rules(count: int) -> Profile:
+        mine = Protocol("own", "", "", (ProtocolRule(Place.ARGUMENT, Shape.NUMBER, "x"),) * count)
+        return profile_of(descriptors=DescriptorPolicy(delegate=("own",)), protocols=(mine,))
+
+    assert len(build(rules(MAX_PROTOCOLS), ["tool"], CALLER).only(OpCode.PROTOCOL)) == MAX_PROTOCOLS
+    with pytest.raises(PlanError, match=f"more than {MAX_PROTOCOLS} rules"):
+        build(rules(MAX_PROTOCOLS + 1), ["tool"], CALLER)
+
+
+def test_build_only_a_grant_that_says_so_passes_at_every_exec() -> None:
+    grants: list[Grant] = [
+        FileGrant(name="a", file="/a", propagate=True), FileGrant(name="b", file="/b"),
+        SecretGrant(name="c", secret="/c", propagate=True), InheritGrant(name="d", inherit=9, propagate=True),
+        InheritGrant(name="e", inherit=8),
+    ]  # fmt: skip
+    placed = {op.label: op.flags for op in plan_of(*grants).only(OpCode.PLACE)}
+    assert placed == {f"grant {grant.name}: number {n}": int(grant.propagate) for n, grant in enumerate(grants, 3)}
+
+
+@pytest.mark.parametrize("execs", [False, True])
+def test_build_exec_events_go_to_the_status_descriptor(execs: bool) -> None:
+    plan = build(profile_of(), ["tool"], CALLER, status=(8, StatusFormat.RECORDS), exec_events=execs)
+    assert [op.c for op in plan.only(OpCode.STATUS)] == [int(execs)]
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_build_trace_is_an_op_of_its_own(trace: bool) -> None:
+    assert len(build(profile_of(), ["tool"], CALLER, trace=trace).only(OpCode.TRACE)) == int(trace)
+
+
+# The filter
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "process", "gated"),
+    [
+        (DescriptorPolicy(), None, False),
+        (DescriptorPolicy(delegate=("gpg",)), None, True),
+        (DescriptorPolicy(delegate=("gpg",)), ProcessPolicy(exec=ExecPolicy.ONCE), False),
+    ],
+)
+def test_build_close_on_exec_may_be_cleared_only_where_the_gate_decides(
+    descriptors: DescriptorPolicy, process: ProcessPolicy | None, gated: bool
+) -> None:
+    profile = profile_of(FileGrant(name="a", file="/a"), descriptors=descriptors, process=process)
+    assert filter_policy(profile, number_grants(profile.grants)).gated is gated
+    programs = [bpf.validate(bpf.decode(op.data)) for op in build(profile, ["tool"], CALLER).only(OpCode.FILTER)]
+
+    def clearing(number: int) -> seccomp.Verdict:
+        call = bpf.SeccompData(NUMBERS["fcntl"], args=(number, seccomp.F_SETFD, 0, 0, 0, 0))
+        return seccomp.verdict_of(bpf.combine(bpf.run(program, call) for program in programs))
+
+    assert clearing(3) == seccomp.REFUSED
+    assert clearing(4) == (seccomp.ALLOW if gated else seccomp.REFUSED)
+
+
+def test_build_standard_streams_are_reserved_where_the_profile_says_so() -> None:
+    grants = number_grants([FileGrant(name="a", file="/a")])
+    assert filter_policy(profile_of(descriptors=DescriptorPolicy(reserve_stdio=True)), grants).reserved == (0, 1, 2, 3)
+    assert filter_policy(profile_of(), grants).reserved == (3,)
+
+
+def test_build_strict_and_scm_rights_reach_the_filter() -> None:
+    policy = filter_policy(profile_of(descriptors=DescriptorPolicy(strict=True, scm_rights=ScmRights.DENY)), ())
+    assert (policy.strict, policy.unix_sockets) == (True, False)
+    policy = filter_policy(profile_of(), ())
+    assert (policy.strict, policy.unix_sockets) == (False, True)
+
+
+def test_build_standard_stream_is_no_socket_where_nothing_may_be_sent() -> None:
+    denied = build(profile_of(descriptors=DescriptorPolicy(scm_rights=ScmRights.DENY)), ["tool"], CALLER)
+    assert [op.a for op in denied.only(OpCode.STDIO)] == [mask_of(STDIO_TYPES - {FdType.SOCKET})]
+    assert [op.a for op in plan_of().only(OpCode.STDIO)] == [mask_of(STDIO_TYPES)]
 
 
 def test_build_filter_reserves_exactly_the_numbers_of_the_grants() -> None:

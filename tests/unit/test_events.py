@@ -10,7 +10,7 @@ import pytest
 from sandbox import errors
 from sandbox import plan as ops
 from sandbox.errors import PlanError
-from sandbox.events import REASONS, STEPS, Exited, Failed, Started, event_of
+from sandbox.events import REASONS, STEPS, Descriptor, Executed, Exited, Failed, Started, event_of
 from sandbox.grants import FdType
 from sandbox.plan import OpCode
 from sandbox.wire import Record
@@ -20,9 +20,10 @@ PLAN = full_plan()
 
 
 def record(
-    kind: int, pid: int = 0, code: int = 0, signal: int = 0, op: int = 0, error: int = 0, detail: int = 0, step: int = 0
+    kind: int, pid: int = 0, code: int = 0, signal: int = 0, op: int = 0, error: int = 0, detail: int = 0, step: int = 0,
+    text: str = "", source: str = "",
 ) -> Record:  # fmt: skip
-    return Record(kind, 5, pid, code, signal, op, error, detail, step)
+    return Record(kind, 5, pid, code, signal, op, error, detail, step, text, source)
 
 
 def index_of(code: OpCode) -> int:
@@ -57,7 +58,25 @@ def test_event_exited_by_signal_is_negative_as_in_subprocess(signal: int) -> Non
     assert event.returncode == -signal
 
 
-@pytest.mark.parametrize("kind", [0, 4, 2**32 - 1])
+@pytest.mark.parametrize("error", [0, errno.ENOENT, errno.EACCES])
+def test_event_executed_has_program_source_and_the_gate_s_refusal(error: int) -> None:
+    event = event_of(record(4, pid=42, op=-1, error=error, text="/bin/ls", source="/bin/bash"), PLAN)
+    assert event == Executed(5, 42, "/bin/ls", "/bin/bash", error)
+
+
+def test_event_descriptor_passed_names_the_protocol_or_grant_of_its_op() -> None:
+    named = event_of(record(5, pid=42, code=1, op=index_of(OpCode.PROTOCOL), detail=7, text="pipe:[3]"), PLAN)
+    assert named == Descriptor(5, 42, 7, "pipe:[3]", "first")
+    granted = event_of(record(5, pid=42, code=1, op=index_of(OpCode.PLACE), detail=3, text="/f"), PLAN)
+    assert granted == Descriptor(5, 42, 3, "/f", "number 3")
+
+
+def test_event_descriptor_closed_was_passed_by_nothing() -> None:
+    event = event_of(record(5, pid=42, code=2, op=-1, detail=7, text="/f"), PLAN)
+    assert event == Descriptor(5, 42, 7, "/f", None)
+
+
+@pytest.mark.parametrize("kind", [0, 6, 2**32 - 1])
 def test_event_of_unknown_type_is_refused(kind: int) -> None:
     with pytest.raises(PlanError, match="unknown"):
         event_of(record(kind), PLAN)

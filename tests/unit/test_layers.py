@@ -45,7 +45,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "probe": "errors kernel launch",
         # The edge.
         "sandbox": (
-            "errors caller grants profile profile_files profile_format profile_text plan build events launch observe survey"
+            "errors caller grants profile profile_files profile_format profile_text plan build events launch observe "
+            "survey"
         ),
         "cli": "sandbox errors kernel cli explain probe",
         "__main__": "cli",

@@ -10,6 +10,7 @@ import pytest
 from sandbox import plan as ops
 from sandbox.grants import SAFE_TYPES, STDIO_TYPES, Access, FdType
 from sandbox.plan import MANDATORY, OBTAINING, RULES, Op, OpCode, Plan, StatusFormat
+from sandbox.protocols import Place, ProtocolRule, Shape
 from tests.support.plans import ALLOW_ALL, full_plan, plan_for
 
 # op, its fields (code, a, b, c, flags, data), its step, its line
@@ -17,6 +18,37 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
     (
         ops.status(9, StatusFormat.JSON), (OpCode.STATUS, 9, 2, 0, 0, b""), "status",
         "status          write json to descriptor 9",
+    ),
+    (
+        ops.status(9, StatusFormat.RECORDS, execs=True), (OpCode.STATUS, 9, 1, 1, 0, b""), "status",
+        "status          write records to descriptor 9, of each exec too",
+    ),
+    (
+        ops.trace(), (OpCode.TRACE, 0, 0, 0, 0, b""), "trace", "trace           tell each exec on standard error",
+    ),
+    (
+        ops.protocol("p", ProtocolRule(Place.VARIABLE, Shape.LIST, "--auth=", "FLAGS", anywhere=True)),
+        (OpCode.PROTOCOL, 1, 2, 0, 1, b"FLAGS\0--auth=\0"), "protocol", "protocol        p: FLAGS --auth=",
+    ),
+    (
+        ops.protocol("p", ProtocolRule(Place.PROGRAM, Shape.FIXED, program="prog", numbers=(3, 4, 31))),
+        (OpCode.PROTOCOL, 4, 4, 1 << 3 | 1 << 4 | 1 << 31, 0, b"prog\0\0"), "protocol", "protocol        p: prog",
+    ),
+    (
+        ops.protocol("p", ProtocolRule(Place.NEXT_ARGUMENT, Shape.NUMBER, "--fd")),
+        (OpCode.PROTOCOL, 3, 1, 0, 0, b"\0--fd\0"), "protocol", "protocol        p: --fd",
+    ),
+    (
+        ops.gate(), (OpCode.GATE, 0, 0, 0, 0, b""), "gate",
+        "gate            close at every exec what is not declared or named",
+    ),
+    (
+        ops.gate(observe=True), (OpCode.GATE, 1, 0, 0, 0, b""), "gate",
+        "gate            report what goes along",
+    ),
+    (
+        ops.place(3, 7, "g", propagate=True), (OpCode.PLACE, 3, 7, 0, 1, b""), "place",
+        "place           slot 3 becomes descriptor 7, at every exec",
     ),
     (
         ops.die_with_parent(77), (OpCode.DIE_WITH_PARENT, 77, 0, 0, 0, b""), "parent",
@@ -114,6 +146,11 @@ def test_op_paths_that_are_no_utf8_keep_their_bytes() -> None:
     path = os.fsdecode(b"/\xff\xfe")
     assert ops.chdir(path).data == b"/\xff\xfe"
     assert ops.execute([path], "x").data == b"/\xff\xfe\0"
+
+
+def test_op_protocol_with_a_number_twice_counts_it_once() -> None:
+    rule = ProtocolRule(Place.PROGRAM, Shape.FIXED, program="x", numbers=(3, 3))
+    assert ops.protocol("p", rule).c == 1 << 3
 
 
 def test_plan_codes_are_in_the_order_of_the_enum() -> None:

@@ -6,29 +6,32 @@ import dataclasses
 import re
 import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import jsonschema
 import pytest
+from msgspec import Struct
 
-from sandbox import profile as model
+from sandbox import profile_text as model
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError
 from sandbox.grants import KINDS, Access, FdType, FileGrant, Grant, InheritGrant, SecretGrant, parse_grant
 from sandbox.profile import (
+    DescriptorPolicy,
     Environment,
     ExecPolicy,
     FilterSection,
     ProcessPolicy,
     Profile,
+    ScmRights,
     check,
+    delegated,
     for_caller,
-    format_profile,
-    merge,
-    parse,
-    schema,
 )
 from sandbox.profile_files import default_search_path, load, shipped_folder
+from sandbox.profile_format import format_profile
+from sandbox.profile_text import MAX_RULE_TEXT, ShapeWord, merge, parse, schema
+from sandbox.protocols import PROTOCOLS, Place, Protocol, ProtocolRule, Shape
 from sandbox.syscalls import GROUPS, expand
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -53,10 +56,27 @@ set = { NAME = "value", EMPTY = "" }
 [filter]
 allow = ["@base", "openat"]
 
+[descriptors]
+delegate = ["jobserver", "report"]
+reserve_stdio = true
+strict = true
+scm_rights = "deny"
+
+[protocols.report]
+description = "our own"
+rules = [
+  { next_argument = "--report-fd", shape = "number" },
+  { variable = "REPORT", after = "fds=", anywhere = true, shape = "list" },
+  { argument = "", program = "tool", shape = "fixed", numbers = [4, 3, 3] },
+  { argument = "count=", anywhere = true, shape = "count" },
+  { program = "helper", shape = "all" },
+]
+
 [grants.in]
 inherit = 5
 type = "pipe"
 access = "read"
+propagate = true
 
 [grants.log]
 file = "{cwd}/log"
@@ -64,9 +84,11 @@ access = "append"
 create = true
 truncate = true
 number = 5
+propagate = true
 
 [grants.key]
 secret = "env:KEY"
+propagate = true
 
 [grants.other]
 secret = "/etc/key"
@@ -95,27 +117,65 @@ def test_parse_complete_text_gives_every_value() -> None:
         environment=Environment(keep=("PATH", "LC_*"), set=(("NAME", "value"), ("EMPTY", ""))),
         filter=FilterSection(("@base", "openat")),
         grants=(
-            InheritGrant(name="in", inherit=5, type=FdType.PIPE, access=Access.READ),
-            FileGrant(name="log", file="{cwd}/log", access=Access.APPEND, create=True, truncate=True, number=5),
-            SecretGrant(name="key", secret="env:KEY"),
+            InheritGrant(name="in", inherit=5, type=FdType.PIPE, access=Access.READ, propagate=True),
+            FileGrant(
+                name="log", file="{cwd}/log", access=Access.APPEND, create=True, truncate=True, number=5, propagate=True
+            ),
+            SecretGrant(name="key", secret="env:KEY", propagate=True),
             SecretGrant(name="other", secret="/etc/key"),
         ),
+        descriptors=DescriptorPolicy(
+            delegate=("jobserver", "report"), reserve_stdio=True, strict=True, scm_rights=ScmRights.DENY
+        ),
+        protocols=(REPORT,),
     )
+
+
+REPORT: Final = Protocol(
+    "report",
+    "our own",
+    "x.toml",
+    (
+        ProtocolRule(Place.NEXT_ARGUMENT, Shape.NUMBER, "--report-fd"),
+        ProtocolRule(Place.VARIABLE, Shape.LIST, "fds=", "REPORT", anywhere=True),
+        ProtocolRule(Place.ARGUMENT, Shape.FIXED, program="tool", numbers=(3, 4)),
+        ProtocolRule(Place.ARGUMENT, Shape.COUNT, "count=", anywhere=True),
+        ProtocolRule(Place.PROGRAM, Shape.ALL, program="helper"),
+    ),
+)
 
 
 def test_parse_empty_text_grants_nothing() -> None:
     profile = one("")
     assert (profile.grants, profile.filter.allow, profile.environment) == ((), (), Environment())
+    assert profile.protocols == ()
+    assert profile.descriptors == DescriptorPolicy(
+        delegate=(), reserve_stdio=False, strict=False, scm_rights=ScmRights.ALLOW
+    )
     assert profile.process == ProcessPolicy(umask=0o022, chdir=None, die_with_parent=False, exec=ExecPolicy.ALLOW)
+
+
+def parts_of(profile: Profile) -> tuple[Any, ...]:
+    (protocol,) = profile.protocols
+    sections = (profile.process, profile.environment, profile.filter, profile.descriptors)
+    return (profile, *sections, protocol, *protocol.rules)
 
 
 def test_model_values_are_frozen() -> None:
     profile = one(COMPLETE)
-    for value in (profile, profile.process, profile.environment, profile.filter, *profile.grants):
+    for value in (*parts_of(profile), *profile.grants):
         name = dataclasses.fields(value)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, name, getattr(value, name))
     assert hash(profile) == hash(one(COMPLETE))
+
+
+def rule(words: str) -> str:
+    return f"[protocols.own]\nrules=[{{{words}}}]"
+
+
+def own(words: str) -> str:
+    return rule(f"program='a', {words}")
 
 
 # text -> key, part of the reason, part of the hint; and the same text put right.
@@ -127,7 +187,7 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
     "deep-nesting": ("a = " + "[" * 20_000, "", "nested too deeply", "", "extends = []"),
     "long-number": ("a = " + "9" * 5_000, "", "too long", "", "extends = []"),
     "unknown-top": ("[enviroment]", "enviroment", "unknown key", "did you mean 'environment'?", "[environment]"),
-    "unknown-lists": ("[zzz]", "zzz", "unknown key", "known here: description, environment, extends", "[filter]"),
+    "unknown-lists": ("[zzz]", "zzz", "unknown key", "known here: description, descriptors, environment", "[filter]"),
     "unknown-process": ("[process]\numsk='022'", "process.umsk", "unknown key", "'umask'", "[process]\numask='022'"),
     "unknown-odd": ('"a\\nb" = 1', '"a\\nb"', "unknown key", "known here", "[process]"),
     "deny-list": ("[filter]\ndeny=[]", "filter.deny", "unknown key", "known here: allow", "[filter]\nallow=[]"),
@@ -203,6 +263,77 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
     "brace": ("[grants.a]\nfile='/x}'", "grants.a.file", "out of place", "", "[grants.a]\nfile='/x'"),
     "create-read": ("[grants.a]\nfile='/x'\ncreate=true", "grants.a", "need a writing access", 'access = "write"',
                     "[grants.a]\nfile='/x'\ncreate=true\naccess='write'"),
+    "propagate-type": ("[grants.a]\nfile='/x'\npropagate=1", "grants.a.propagate", "expected `bool`", "",
+                       "[grants.a]\nfile='/x'\npropagate=true"),
+    "descriptors-type": ("descriptors = []", "descriptors", "not a table", "[descriptors]", "[descriptors]"),
+    "descriptors-unknown": ("[descriptors]\ndelegates=[]", "descriptors.delegates", "unknown key", "'delegate'",
+                            "[descriptors]\ndelegate=[]"),
+    "delegate-type": ("[descriptors]\ndelegate='gpg'", "descriptors.delegate", "expected `array`", "",
+                      "[descriptors]\ndelegate=['gpg']"),
+    "delegate-item": ("[descriptors]\ndelegate=[3]", "descriptors.delegate[0]", "expected `str`", "",
+                      "[descriptors]\ndelegate=['3']"),
+    "strict-type": ("[descriptors]\nstrict='yes'", "descriptors.strict", "expected `bool`", "",
+                    "[descriptors]\nstrict=true"),
+    "stdio-type": ("[descriptors]\nreserve_stdio=1", "descriptors.reserve_stdio", "expected `bool`", "",
+                   "[descriptors]\nreserve_stdio=false"),
+    "scm-word": ("[descriptors]\nscm_rights='denied'", "descriptors.scm_rights", "'denied'", "did you mean 'deny'?",
+                 "[descriptors]\nscm_rights='deny'"),
+    "protocols-type": ("protocols = 3", "protocols", "not a table", "[protocols.NAME]", "[protocols]"),
+    "protocol-type": ("protocols.own = 3", "protocols.own", "not a table", "[protocols.own]", own("shape='all'")),
+    "protocol-name": ("[protocols.'a b']\nrules=[{program='a', shape='all'}]", 'protocols."a b"',
+                      "not a protocol name", "a letter", "[protocols.a-b]\nrules=[{program='a', shape='all'}]"),
+    "protocol-built-in": ("[protocols.gpg]\nrules=[{program='a', shape='all'}]", "protocols.gpg", "built-in",
+                          "another", "[protocols.gpg2]\nrules=[{program='a', shape='all'}]"),
+    "protocol-unknown": ("[protocols.own]\nrule=[]", "protocols.own.rule", "unknown key", "'rules'",
+                         own("shape='all'")),
+    "protocol-empty": ("[protocols.own]\nrules=[]", "protocols.own.rules", "length >= 1", "", own("shape='all'")),
+    "protocol-no-rules": ("[protocols.own]", "protocols.own", "missing required field `rules`", "", own("shape='all'")),
+    "protocol-lines": ('[protocols.own]\ndescription="a\\nb"\nrules=[{program="a", shape="all"}]',
+                       "protocols.own.description", "newline", "one line", own("shape='all'")),
+    "rule-type": ("[protocols.own]\nrules=[3]", "protocols.own.rules[0]", "not a table", "{ shape",
+                  own("shape='all'")),
+    "rule-unknown": (own("shape='all', prog='x'"), "protocols.own.rules[0].prog", "unknown key", "'program'",
+                     own("shape='all'")),
+    "rule-second": ("[protocols.own]\nrules=[{program='a', shape='all'}, {argument='x', shape='nummer'}]",
+                    "protocols.own.rules[1].shape", "'nummer'", "did you mean 'number'?",
+                    "[protocols.own]\nrules=[{program='a', shape='all'}, {argument='x', shape='number'}]"),
+    "rule-no-shape": ("[protocols.own]\nrules=[{argument='x'}]", "protocols.own.rules[0]", "`shape`", "",
+                      own("shape='all'")),
+    "rule-no-place": ("[protocols.own]\nrules=[{shape='all'}]", "protocols.own.rules[0]", "one place", "next_argument",
+                      own("shape='all'")),
+    "rule-two-places": (own("argument='x', variable='X', shape='all'"), "protocols.own.rules[0]", "one place",
+                        "use one", own("argument='x', shape='all'")),
+    "rule-program-number": (own("shape='number'"), "protocols.own.rules[0]", "says no numbers", "fixed or all",
+                            own("argument='x', shape='number'")),
+    "rule-fixed-bare": (own("shape='fixed'"), "protocols.own.rules[0]", "go together", "numbers = [3, 4]",
+                        own("shape='fixed', numbers=[3]")),
+    "rule-numbers-bare": (own("shape='all', numbers=[3]"), "protocols.own.rules[0]", "go together", "fixed",
+                          own("shape='fixed', numbers=[31]")),
+    "rule-number-low": (own("shape='fixed', numbers=[2]"), "protocols.own.rules[0].numbers[0]", ">= 3", "",
+                        own("shape='fixed', numbers=[3]")),
+    "rule-number-high": (own("shape='fixed', numbers=[32]"), "protocols.own.rules[0].numbers[0]", "<= 31", "",
+                         own("shape='fixed', numbers=[31]")),
+    "rule-variable-program": (own("variable='X', shape='list'"), "protocols.own.rules[0]", "of every program",
+                              "leave program out", rule("variable='X', shape='list'")),
+    "rule-variable-name": (rule("variable='A=B', shape='list'"), "protocols.own.rules[0]", "a variable is named",
+                           "no '='", rule("variable='A', after='B', shape='list'")),
+    "rule-variable-empty": (rule("variable='', shape='list'"), "protocols.own.rules[0]", "a variable is named",
+                            "not empty", rule("variable='A', shape='list'")),
+    "rule-after-argument": (rule("argument='x', after='=', shape='list'"), "protocols.own.rules[0]",
+                            "after is a variable's", "argument itself", rule("argument='x=', shape='list'")),
+    "rule-anywhere-bare": (rule("variable='X', anywhere=true, shape='list'"), "protocols.own.rules[0]",
+                           "anywhere needs a text", "after",
+                           rule("variable='X', after='=', anywhere=true, shape='list'")),
+    "rule-anywhere-next": (rule("next_argument='x', anywhere=true, shape='list'"), "protocols.own.rules[0]",
+                           "anywhere needs a text", "argument", rule("argument='x', anywhere=true, shape='list'")),
+    "rule-program-path": (rule("program='/bin/x', shape='all'"), "protocols.own.rules[0]", "a path", "last component",
+                          rule("program='x', shape='all'")),
+    "rule-long": (rule(f"argument='{'x' * 61}', shape='all'"), "protocols.own.rules[0]", "60 bytes", "shorten",
+                  rule(f"argument='{'x' * 60}', shape='all'")),
+    "rule-long-bytes": (rule(f"argument='{'é' * 31}', shape='all'"), "protocols.own.rules[0]", "60 bytes", "shorten",
+                        rule(f"argument='{'é' * 30}', shape='all'")),
+    "rule-nul": ('[protocols.own]\nrules=[{argument="\\u0000", shape="all"}]', "protocols.own.rules[0]", "NUL", "",
+                 rule("argument='0', shape='all'")),
 }  # fmt: skip
 
 
@@ -224,6 +355,9 @@ def test_parse_message_stays_one_line_whatever_the_text_holds(char: str) -> None
         f'"a{escaped}" = 1', f'[process]\nexec = "a{escaped}"', f'[grants.a]\nfile = "{escaped}"',
         f'[grants.a]\nfile = "{{{escaped}}}"', f'[grants."a{escaped}"]\nfile = "/x"',
         f'[environment]\nkeep = ["{escaped}="]',
+        f'[protocols."a{escaped}"]\nrules = [{{program = "a", shape = "all"}}]',
+        f'[protocols.own]\nrules = [{{program = "a", shape = "{escaped}"}}]', f'[protocols.own]\n"{escaped}" = 1',
+        f'[protocols.own]\ndescription = "{escaped}"\nrules = [{{program = "a", shape = "all"}}]',
         f'[process]\numask = "{escaped}"', f'description = "{escaped}"', f'[environment.set]\n"{escaped}=" = ""',
     ):  # fmt: skip
         assert char not in str(refusal(text))
@@ -235,7 +369,10 @@ def test_grant_tables_have_the_fields_of_the_grants() -> None:
 
 
 def test_section_tables_have_the_fields_of_the_values() -> None:
-    values = {"process": ProcessPolicy, "environment": Environment, "filter": FilterSection}
+    values = {
+        "process": ProcessPolicy, "environment": Environment, "filter": FilterSection, "descriptors": DescriptorPolicy,
+    }  # fmt: skip
+    assert values.keys() == model._SECTIONS.keys()
     for name, value in values.items():
         assert [field.name for field in dataclasses.fields(value)] == list(model._fields(model._SECTIONS[name]))
     fields = {field.name for field in dataclasses.fields(Profile)} - {"name", "source_path"}
@@ -288,6 +425,23 @@ def test_merge_grant_of_the_same_name_is_replaced_whole_in_its_place() -> None:
 def test_merge_result_describes_the_last_text_only() -> None:
     assert (merged("description='a'", "").description, merged("description='a'", "").source_path) == ("", "1.toml")
     assert merged("description='a'", "description='b'").description == "b"
+
+
+def test_merge_descriptors_later_scalar_wins_and_delegate_adds_up() -> None:
+    first = "[descriptors]\ndelegate=['gpg','apt']\nstrict=true\nreserve_stdio=true\nscm_rights='deny'"
+    assert merged(first, "").descriptors == one(first).descriptors
+    second = "[descriptors]\ndelegate=['dbus','gpg']\nstrict=false\nscm_rights='allow'"
+    assert merged(first, second).descriptors == DescriptorPolicy(
+        delegate=("gpg", "apt", "dbus"), reserve_stdio=True, strict=False, scm_rights=ScmRights.ALLOW
+    )
+
+
+def test_merge_protocol_of_the_same_name_is_replaced_whole() -> None:
+    profile = merged(
+        own("shape='all'"), "[protocols.x]\nrules=[{program='x', shape='all'}]", own("argument='y', shape='all'")
+    )
+    assert [(protocol.name, protocol.source) for protocol in profile.protocols] == [("own", "2.toml"), ("x", "1.toml")]
+    assert profile.protocols[0].rules == (ProtocolRule(Place.ARGUMENT, Shape.ALL, "y", program="a"),)
 
 
 # Placeholders and what the command line adds
@@ -402,6 +556,48 @@ def test_check_grants_that_collide_are_refused() -> None:
         check(one(base + "5"))
 
 
+BASE: Final = "[filter]\nallow=['@base']\n"
+
+
+def test_check_protocol_that_does_not_exist_is_refused_with_the_nearest() -> None:
+    check(one(BASE + "[descriptors]\ndelegate=['jobserver']"))
+    with pytest.raises(ProfileError, match="no protocol 'jobservr'") as caught:
+        check(one(BASE + "[descriptors]\ndelegate=['jobservr']"))
+    assert (caught.value.path, caught.value.key) == ("x.toml", "descriptors.delegate")
+    assert "did you mean 'jobserver'?" in caught.value.hint
+    assert "pass-fds" in caught.value.hint
+
+
+def test_delegated_finds_built_in_and_own_protocols_in_the_order_of_the_profile() -> None:
+    profile = one(BASE + "[descriptors]\ndelegate=['own', 'gpg']\n" + own("shape='all'"))
+    assert delegated(profile) == (profile.protocols[0], PROTOCOLS["gpg"])
+    assert delegated(one(BASE + own("shape='all'"))) == ()
+
+
+@pytest.mark.parametrize(("kind", "accepted"), [("", False), ("type='socket'", False), ("type='pipe'", True)])
+def test_check_inherited_socket_is_refused_where_nothing_may_be_sent(kind: str, accepted: bool) -> None:
+    text = BASE + f"[grants.a]\ninherit=5\n{kind}\n[descriptors]\nscm_rights="
+    check(one(text + "'allow'"))
+    if accepted:
+        check(one(text + "'deny'"))
+        return
+    with pytest.raises(GrantError, match="a: scm_rights is denied"):
+        check(one(text + "'deny'"))
+
+
+def test_shape_words_are_the_shapes() -> None:
+    assert [word.name for word in ShapeWord] == [shape.name for shape in Shape]
+    assert [str(word) for word in ShapeWord] == [shape.name.lower() for shape in Shape]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_built_in_protocol_is_one_that_a_profile_could_declare(protocol: Protocol) -> None:
+    mine = dataclasses.replace(protocol, name="own", source="x.toml")
+    assert one(format_profile(Profile("x", protocols=(mine,)))).protocols == (mine,)
+    texts = [text for rule in mine.rules for text in (rule.needle, rule.variable, rule.program)]
+    assert max(len(text) for text in texts) <= MAX_RULE_TEXT
+
+
 # Text and back
 
 
@@ -434,6 +630,7 @@ def test_sealed_refuses_what_untrusted_allows() -> None:
     assert (sealed.process.exec, untrusted.process.exec) == (ExecPolicy.ONCE, ExecPolicy.ALLOW)
     assert expand(sealed.filter.allow) < expand(untrusted.filter.allow)
     assert {"socket", "connect"} <= expand(untrusted.filter.allow) - expand(sealed.filter.allow)
+    assert (sealed.descriptors.delegate, set(untrusted.descriptors.delegate)) == ((), set(PROTOCOLS))
 
 
 @pytest.mark.parametrize("path", sorted(shipped_folder().glob("*.toml")), ids=lambda path: str(path.name))
@@ -465,6 +662,9 @@ def test_schema_accepts_what_parse_accepts() -> None:
 # What a schema cannot say, or the parser of TOML says before it.
 BEYOND_SCHEMA: Final = {
     "syntax", "syntax-line", "double-key", "deep-nesting", "long-number", "create-read",
+    "rule-no-place", "rule-two-places", "rule-program-number", "rule-fixed-bare", "rule-numbers-bare",
+    "rule-variable-program", "rule-after-argument", "rule-anywhere-bare", "rule-anywhere-next", "rule-program-path",
+    "rule-long", "rule-long-bytes", "rule-nul",
 }  # fmt: skip
 
 
@@ -504,9 +704,10 @@ def test_reference_example_does_what_it_says(text: str, message: str, tmp_path: 
 
 def test_reference_names_every_key_and_word() -> None:
     text = REFERENCE.read_text()
-    tables = [*model._SECTIONS.values(), *model._GRANT_TABLES.values()]
+    tables: list[type[Struct]] = [*model._SECTIONS.values(), *model._GRANT_TABLES.values(), model.ProtocolTable, model.RuleTable]
     keys = {*model._TOP_KEYS, *(name for table in tables for name in model._fields(table))}
     words = {*keys, *(str(access) for access in Access), *(str(kind) for kind in FdType), *map(str, ExecPolicy)}
+    words |= {*map(str, ScmRights), *map(str, ShapeWord), *PROTOCOLS}
     assert {word for word in words if f"`{word}`" not in text} == set()
     assert {group for group in GROUPS if f"`{group}`" not in text} == set()
     assert len(BLOCKS) >= 8

@@ -19,6 +19,7 @@ from sandbox import plan as ops
 from sandbox.errors import PlanError
 from sandbox.grants import Access, FdType
 from sandbox.plan import MANDATORY, RULES, Op, OpCode, Plan, StatusFormat
+from sandbox.protocols import Place, Shape
 from tests.support import plans
 from tests.support.native import (
     ALL_SEALS,
@@ -70,7 +71,7 @@ def test_ops_table_in_c_has_the_same_counts_and_data() -> None:
     text = (LAUNCHER_SOURCES / "ops.def").read_text()
     rows = re.findall(r'^OP\((\w+), (\w+), "(\w+)", (\w+), (\w+), (\w+)\)$', text, flags=re.MULTILINE)
     limits = {"MAX_SLOTS": ops.MAX_SLOTS, "MAX_ENV_OPS": ops.MAX_ENV_OPS} | {
-        "MAX_FILTERS": ops.MAX_FILTERS, "MAX_COMMANDS": ops.MAX_COMMANDS,
+        "MAX_FILTERS": ops.MAX_FILTERS, "MAX_COMMANDS": ops.MAX_COMMANDS, "MAX_PROTOCOLS": ops.MAX_PROTOCOLS,
     }  # fmt: skip
     theirs = [(name, int(code, 16), int(least), limits.get(most) or int(most), data)
               for name, code, _, least, most, data in rows]  # fmt: skip
@@ -115,6 +116,26 @@ def test_status_formats_agree_with_the_document() -> None:
     assert f"b format: {StatusFormat.RECORDS:d} records, {StatusFormat.JSON:d} JSON lines" in cell
 
 
+@pytest.mark.parametrize(("ours", "prefix", "word"), [(Place, "PLACE", "places"), (Shape, "SHAPE", "shapes")])
+def test_protocol_places_and_shapes_agree_with_the_document_and_the_launcher(
+    ours: type[Place | Shape], prefix: str, word: str
+) -> None:
+    listed = ", ".join(f"{member:d} {member.name.lower().replace('_', ' ')}" for member in ours)
+    assert f"{word}: {listed}" in " ".join(DOCUMENT.split())
+    text = (LAUNCHER_SOURCES / "plan.h").read_text()
+    theirs = {name: int(value) for name, value in re.findall(rf"\b{prefix}_([A-Z_]+) = (\d+)", text)}
+    assert theirs == {member.name: int(member) for member in ours}
+
+
+def test_record_types_and_verdicts_agree_with_the_document_and_the_launcher() -> None:
+    text = (LAUNCHER_SOURCES / "report.h").read_text()
+    meanings = {int(offset): meaning for offset, _, meaning in table("Status records, 320 bytes each")}
+    types = ", ".join(f"{number} {name.lower()}" for name, number in re.findall(r"\bEVENT_([A-Z]+) = (\d+)", text))
+    verdicts = ", ".join(f"{number} {word.lower()}" for word, number in re.findall(r"\bVERDICT_([A-Z]+) = (\d+)", text))
+    assert f"type: {types}" in meanings[4]
+    assert f"{verdicts} (type 5)" in meanings[20]
+
+
 def sizes(rows: list[list[str]]) -> list[int]:
     return [int(size) for _, size, *_ in rows]
 
@@ -124,7 +145,7 @@ def sizes(rows: list[list[str]]) -> list[int]:
     [
         ("Header, 64 bytes", plans.HEADER, wire.HEADER_SIZE),
         ("Op, 32 bytes", plans.RECORD, wire.OP_SIZE),
-        ("Status records, 64 bytes each", struct.Struct("<IIQiiiiiii20s"), wire.EVENT_SIZE),
+        ("Status records, 320 bytes each", struct.Struct("<IIQiiiiiii20s160s96s"), wire.EVENT_SIZE),
     ],
 )
 def test_layouts_of_the_document_add_up(heading: str, native: struct.Struct, whole: int) -> None:
@@ -256,6 +277,24 @@ def long_filter(length: int) -> Callable[[], bytes]:
     return build
 
 
+def pair_of(data: bytes) -> Callable[[], bytes]:
+    """Return the full plan's bytes with other texts for its first protocol rule."""
+
+    def build() -> bytes:
+        parts = taken_apart(full_plan())
+        parts.op(OpCode.PROTOCOL)[plans.DATA : plans.SIZE + 1] = [len(parts.area), len(data)]
+        parts.area += data + bytes(8 - len(data) % 8)
+        return parts.joined()
+
+    return build
+
+
+def without(*codes: OpCode) -> Callable[[], bytes]:
+    return with_parts(
+        lambda parts: setattr(parts, "ops", [fields for fields in parts.ops if fields[plans.CODE] not in codes])
+    )
+
+
 OUTSIDE: Final = 1 << 20
 REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("its size is impossible", lambda: wire.encode(full_plan())[:56]),
@@ -303,13 +342,32 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a filter has a wrong size", changed(OpCode.FILTER, plans.SIZE, 0)),
     ("a filter has a wrong size", changed(OpCode.FILTER, plans.SIZE, 12, 1)),
     ("a filter has a wrong size", long_filter(ops.MAX_FILTER_LENGTH + 1)),
+    ("a pair of texts lies outside the data area", changed(OpCode.PROTOCOL, plans.DATA, OUTSIDE)),
+    ("a pair of texts lies outside the data area", changed(OpCode.PROTOCOL, plans.SIZE, 2**32 - 1)),
+    ("a pair of texts lies outside the data area", changed(OpCode.PROTOCOL, plans.SIZE, 0)),
+    ("a pair of texts is not ended where it should be", pair_of(b"a\0")),
+    ("a pair of texts is not ended where it should be", pair_of(b"a\0b")),
+    ("a pair of texts is not ended where it should be", pair_of(b"a\0b\0c")),
+    ("a pair of texts is not ended where it should be", pair_of(b"a\0b\0c\0")),
+    ("a pair of texts is not ended where it should be", pair_of(b"ab")),
     *(
         ("a slot is out of range", changed(code, plans.A, ops.MAX_SLOTS))
         for code in (OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV)
     ),
-    ("an op carries flags that it does not take", changed(OpCode.UMASK, plans.FLAGS, 1)),
+    *(
+        ("an op carries flags that it does not take", changed(code, plans.FLAGS, 1))
+        for code in OpCode
+        if code not in {OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE}
+    ),
+    ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.FLAGS, 2)),
+    ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.A, 0)),
+    ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.A, 5, 1)),
+    ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.B, 0)),
+    ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.B, 6, 1)),
+    ("a gate's mode is unknown", changed(OpCode.GATE, plans.A, 2)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 0)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 3)),
+    ("the status format is unknown", changed(OpCode.STATUS, plans.C, 2)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.B, 2**31)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 5)),
     ("open flags are unknown", changed(OpCode.FILE, plans.B, os.O_ACCMODE)),
@@ -318,6 +376,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 2)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 65536, 4)),
     ("a number is out of range", changed(OpCode.PLACE, plans.A, ops.MAX_SLOTS)),
+    ("a number is out of range", changed(OpCode.PLACE, plans.FLAGS, 2)),
     ("the umask is out of range", changed(OpCode.UMASK, plans.A, 0o1000)),
     ("a variable has no name", with_parts(variable_without_name)),
     *(("an op comes too often", repeat(code, rule.most + 1)) for code, rule in RULES.items()),
@@ -325,6 +384,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
         ("a mandatory op is missing", repeat(code, 0))
         for code in sorted(MANDATORY)
     ),
+    ("a mandatory op is missing", without(OpCode.GATE, OpCode.EXEC_ONCE)),
     ("a descriptor is used twice", changed(OpCode.INHERIT, plans.B, 5, 1)),
     ("a descriptor is used twice", changed(OpCode.INHERIT, plans.B, 4, 1)),  # they must ascend
     ("a descriptor is used twice", changed(OpCode.STATUS, plans.A, 7)),
@@ -364,6 +424,29 @@ def test_refused_plan_less_its_fault_is_accepted() -> None:
             data = repeat(code, rule.most)()
             assert len(wire.decode(data).only(code)) == rule.most
             assert check_plan(build_launcher(), data).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        without(OpCode.GATE),
+        without(OpCode.EXEC_ONCE),
+        changed(OpCode.GATE, plans.A, 0),
+        changed(OpCode.STATUS, plans.C, 0),
+        changed(OpCode.PLACE, plans.FLAGS, 1),
+        changed(OpCode.PROTOCOL, plans.FLAGS, 0),
+        changed(OpCode.PROTOCOL, plans.C, 2**32 - 1),
+        pair_of(b"\0\0"),
+        pair_of(b"a\0\0"),
+        pair_of(b"\0b\0"),
+        *(changed(OpCode.PROTOCOL, plans.A, place) for place in Place),
+        *(changed(OpCode.PROTOCOL, plans.B, shape) for shape in Shape),
+    ],
+)
+def test_plan_with_a_permitted_change_is_accepted_by_both_sides(build: Callable[[], bytes]) -> None:
+    data = build()
+    assert wire.encode(wire.decode(data)), "it can be encoded again"
+    assert check_plan(build_launcher(), data).returncode == 0
 
 
 def test_plan_with_every_slot_and_number_in_use_is_accepted() -> None:
@@ -453,17 +536,24 @@ def test_launcher_with_other_arguments_refuses(arguments: list[str]) -> None:
 # --- status records
 
 
-def record_bytes(size: int = wire.EVENT_SIZE) -> bytes:
-    return struct.pack("<IIQiiiiiii20s", size, 2, 123, 0, -1, 0, 4, 13, 5, 6, b"")
+def record_bytes(size: int = wire.EVENT_SIZE, text: bytes = b"", source: bytes = b"") -> bytes:
+    return struct.pack("<IIQiiiiiii20s160s96s", size, 2, 123, 0, -1, 0, 4, 13, 5, 6, b"", text, source)
 
 
 def test_record_fields_are_in_the_document_s_order() -> None:
-    assert wire.decode_record(record_bytes()) == wire.Record(
-        type=2, time_ns=123, pid=0, code=-1, signal=0, op=4, error=13, detail=5, step=6
+    assert wire.decode_record(record_bytes(text=b"/bin/x", source=b"/bin/sh")) == wire.Record(
+        type=2, time_ns=123, pid=0, code=-1, signal=0, op=4, error=13, detail=5, step=6, text="/bin/x", source="/bin/sh"
     )
 
 
-@pytest.mark.parametrize("data", [b"", record_bytes()[:-1], record_bytes() + b"\0", record_bytes(72)])
+def test_record_texts_end_at_their_nul_or_their_field_and_keep_their_bytes() -> None:
+    record = wire.decode_record(record_bytes(text=b"a\0left over", source=b"s" * 96))
+    assert (record.text, record.source) == ("a", "s" * 96)
+    record = wire.decode_record(record_bytes(text=b"\xff" * 160))
+    assert (os.fsencode(record.text), record.source) == (b"\xff" * 160, "")
+
+
+@pytest.mark.parametrize("data", [b"", record_bytes()[:64], record_bytes()[:-1], record_bytes() + b"\0", record_bytes(64)])
 def test_record_of_another_size_is_refused(data: bytes) -> None:
     with pytest.raises(PlanError):
         wire.decode_record(data)

@@ -1,0 +1,80 @@
+"""Profile -> text: TOML that merge([parse(text)]) gives back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from sandbox.grants import FileGrant, Grant, InheritGrant, SecretGrant
+from sandbox.profile import Profile
+from sandbox.protocols import Place, ProtocolRule
+
+
+def format_profile(profile: Profile) -> str:
+    """Return a profile as TOML; merge([parse(text)]) gives it back."""
+    process = profile.process
+    lines = [f"description = {_quote(profile.description)}", "", "[process]", f'umask = "{process.umask:03o}"']
+    if process.chdir is not None:
+        lines.append(f"chdir = {_quote(process.chdir)}")
+    lines += [f"die_with_parent = {str(process.die_with_parent).lower()}", f'exec = "{process.exec}"']
+    lines += ["", "[environment]", f"keep = {_quote_list(profile.environment.keep)}"]
+    if profile.environment.set:
+        lines += ["", "[environment.set]"]
+        lines += [f"{_quote(name)} = {_quote(value)}" for name, value in profile.environment.set]
+    policy = profile.descriptors
+    lines += ["", "[descriptors]", f"delegate = {_quote_list(policy.delegate)}"]
+    lines += [f"reserve_stdio = {str(policy.reserve_stdio).lower()}", f"strict = {str(policy.strict).lower()}"]
+    lines += [f'scm_rights = "{policy.scm_rights}"']
+    lines += ["", "[filter]", f"allow = {_quote_list(profile.filter.allow)}"]
+    for grant in profile.grants:
+        lines += ["", f"[grants.{_quote(grant.name)}]", *_format_grant(grant)]
+    for protocol in profile.protocols:
+        lines += ["", f"[protocols.{_quote(protocol.name)}]", f"description = {_quote(protocol.purpose)}"]
+        lines += ["rules = [", *(f"  {{ {_format_rule(rule)} }}," for rule in protocol.rules), "]"]
+    return "\n".join(lines) + "\n"
+
+
+def _format_rule(rule: ProtocolRule) -> str:
+    key = {Place.VARIABLE: "variable", Place.ARGUMENT: "argument", Place.NEXT_ARGUMENT: "next_argument"}.get(rule.place)
+    words = [f'shape = "{rule.shape.name.lower()}"']
+    if key is not None:
+        words.append(f"{key} = {_quote(rule.variable or rule.needle)}")
+    if rule.place is Place.VARIABLE and rule.needle:
+        words.append(f"after = {_quote(rule.needle)}")
+    if rule.program:
+        words.append(f"program = {_quote(rule.program)}")
+    if rule.anywhere:
+        words.append("anywhere = true")
+    if rule.numbers:
+        words.append(f"numbers = [{', '.join(map(str, rule.numbers))}]")
+    return ", ".join(words)
+
+
+def _format_grant(grant: Grant) -> Iterable[str]:
+    match grant:
+        case InheritGrant():
+            yield f"inherit = {grant.inherit}"
+            if grant.type is not None:
+                yield f'type = "{grant.type}"'
+        case FileGrant():
+            yield f"file = {_quote(grant.file)}"
+            for flag in ("create", "truncate"):
+                if getattr(grant, flag):
+                    yield f"{flag} = true"
+        case SecretGrant():
+            yield f"secret = {_quote(grant.secret)}"
+    if not isinstance(grant, SecretGrant) and grant.access is not None:
+        yield f'access = "{grant.access}"'
+    if grant.number is not None:
+        yield f"number = {grant.number}"
+    if grant.propagate:
+        yield "propagate = true"
+
+
+def _quote(text: str) -> str:
+    # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _quote_list(words: Iterable[str]) -> str:
+    return "[" + ", ".join(_quote(word) for word in words) + "]"

@@ -1,0 +1,414 @@
+"""A profile's text: the model of the TOML, text -> value, merging, and the JSON schema for editors.
+
+The only importer of msgspec. UNSET is "not said here", which merging must tell from a value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from sandbox.errors import GrantError, ProfileError
+from sandbox.grants import KINDS, LAST_NUMBER, MAX_GRANTS, Access, FdType, Grant, checked
+from sandbox.profile import (
+    END,
+    KEPT_PATTERN,
+    NAME_PATTERN,
+    ONE_LINE_PATTERN,
+    PATH_PATTERN,
+    VARIABLE_PATTERN,
+    DescriptorPolicy,
+    ExecPolicy,
+    FilterSection,
+    Profile,
+    ScmRights,
+    check_path,
+    check_variables,
+    dotted,
+    merge_environment,
+    merge_grants,
+    nearest,
+    union,
+)
+from sandbox.protocols import PROTOCOLS, Place, Protocol, ProtocolRule, Shape
+
+MAX_RULE_TEXT: Final = 60  # names.h: the launcher remembers programs and arguments of less than 64 bytes
+
+
+class ShapeWord(enum.StrEnum):
+    """The words for protocols.Shape in a profile."""
+
+    NUMBER = "number"
+    LIST = "list"
+    COUNT = "count"
+    FIXED = "fixed"
+    ALL = "all"
+
+
+def _meta(description: str, pattern: str = "") -> msgspec.Meta:
+    """What editors show; `pattern` only tells them what the functions below refuse with better words."""
+    return msgspec.Meta(description=description, extra_json_schema={"pattern": pattern} if pattern else None)
+
+
+PathText = Annotated[str, _meta("absolute, or from a placeholder on", PATH_PATTERN)]
+SecretText = Annotated[str, _meta("a path, or env:NAME", f"{PATH_PATTERN}|^env:[^=\\x00]+{END}")]
+KeptName = Annotated[str, _meta("a variable's name, or its start and *", KEPT_PATTERN)]
+VariableName = Annotated[str, _meta("a variable's name", VARIABLE_PATTERN)]
+VariableValue = Annotated[str, _meta("its value", r"^[^\x00]*$")]
+# In a plan's record each is a bit of one word.
+FixedNumber = Annotated[int, msgspec.Meta(ge=3, le=31)]
+
+
+class ProcessTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[process]`."""
+
+    umask: Annotated[str, msgspec.Meta(pattern="^0?[0-7]{1,3}" + END, description="octal text")] | UnsetType = UNSET
+    chdir: PathText | UnsetType = UNSET
+    die_with_parent: Annotated[bool, _meta("end when the starting process ends")] | UnsetType = UNSET
+    exec: Annotated[ExecPolicy, _meta("once: no program after the command")] | UnsetType = UNSET
+
+
+class EnvironmentTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[environment]`."""
+
+    keep: Annotated[tuple[KeptName, ...], _meta("the caller's variables that the child gets")] = ()
+    set: Annotated[dict[VariableName, VariableValue], _meta("variables and their values")] = {}
+
+
+class DescriptorsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[descriptors]`."""
+
+    delegate: Annotated[tuple[str, ...], _meta("the protocols by which an exec may name what it passes")] = ()
+    reserve_stdio: Annotated[bool, _meta("0, 1 and 2 cannot be overwritten")] | UnsetType = UNSET
+    strict: Annotated[bool, _meta("no call creates a descriptor without close-on-exec")] | UnsetType = UNSET
+    scm_rights: Annotated[ScmRights, _meta("deny: no Unix sockets, so that none is sent")] | UnsetType = UNSET
+
+
+class RuleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of `[protocols.NAME] rules`: a place, the form, and what narrows it down."""
+
+    shape: Annotated[ShapeWord, _meta("how the numbers stand there")]
+    variable: Annotated[str, _meta("look into this variable", VARIABLE_PATTERN)] | UnsetType = UNSET
+    argument: Annotated[str, _meta("look into arguments, behind this text")] | UnsetType = UNSET
+    next_argument: Annotated[str, _meta("look into the argument after this one")] | UnsetType = UNSET
+    program: Annotated[str, _meta("only of programs with this last path component")] = ""
+    after: Annotated[str, _meta("in a variable: behind this text")] = ""
+    anywhere: Annotated[bool, _meta("the text may stand inside, not only at the start")] = False
+    numbers: Annotated[tuple[FixedNumber, ...], _meta("shape fixed: these")] = ()
+
+
+class ProtocolTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[protocols.NAME]`: a delegation protocol of the user's own."""
+
+    rules: Annotated[tuple[RuleTable, ...], msgspec.Meta(min_length=1, description="each names descriptors")]
+    description: Annotated[str, _meta("what it is for", ONE_LINE_PATTERN)] = ""
+
+
+class FilterTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[filter]`."""
+
+    allow: Annotated[tuple[str, ...], _meta("syscall groups and names")] = ()
+
+
+Number = Annotated[int, msgspec.Meta(ge=3, le=LAST_NUMBER, description="the descriptor's number in the child")]
+
+
+Propagate = Annotated[bool, _meta("it passes at every exec")]
+
+
+class InheritTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `inherit`."""
+
+    inherit: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1, description="the caller's descriptor")]
+    type: Annotated[FdType, _meta("what it must be")] | UnsetType = UNSET
+    access: Annotated[Access, _meta("how it must be open")] | UnsetType = UNSET
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
+class FileTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `file`."""
+
+    file: PathText
+    access: Annotated[Access, _meta("how it is opened")] = Access.READ
+    create: Annotated[bool, _meta("make the file if it is missing")] = False
+    truncate: Annotated[bool, _meta("empty the file first")] = False
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
+class SecretTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `secret`."""
+
+    secret: SecretText
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
+_TOP_KEYS: Final = (
+    "description", "extends", "process", "environment", "descriptors", "filter", "grants", "protocols",
+)  # fmt: skip
+_SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
+    "process": ProcessTable, "environment": EnvironmentTable, "filter": FilterTable,
+    "descriptors": DescriptorsTable,
+}  # fmt: skip
+_GRANT_TABLES: Final[dict[str, type[msgspec.Struct]]] = {
+    "inherit": InheritTable, "file": FileTable, "secret": SecretTable,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One file's text, parsed: what it says, and what it extends. Unsaid things are UNSET, None or empty."""
+
+    path: str
+    description: str | None
+    extends: tuple[str, ...]
+    process: ProcessTable
+    environment: EnvironmentTable
+    filter: FilterTable
+    grants: tuple[Grant, ...]
+    descriptors: DescriptorsTable
+    protocols: tuple[Protocol, ...]
+
+
+def parse(text: str, path: str) -> Draft:
+    """Parse one profile's text; `path` names it in errors.
+
+    Raises: ProfileError with the dotted key: bad TOML, unknown keys, wrong types or values.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(path, "", f"not TOML: {error}", "strings need quotes, tables [brackets]") from error
+    except (ValueError, RecursionError) as error:  # int() and the parser itself, at their limits
+        what = "a number is too long" if isinstance(error, ValueError) else "it is nested too deeply"
+        raise ProfileError(path, "", f"not TOML: {what}", "no profile needs that") from error
+    _refuse_unknown(data, _TOP_KEYS, path, "")
+    sections = {name: _convert(data.get(name, {}), table, path, name) for name, table in _SECTIONS.items()}
+    process, environment, filters, descriptors = (sections[name] for name in _SECTIONS)
+    assert isinstance(process, ProcessTable)
+    assert isinstance(environment, EnvironmentTable)
+    assert isinstance(filters, FilterTable)
+    assert isinstance(descriptors, DescriptorsTable)
+    if process.chdir is not UNSET:
+        check_path(process.chdir, path, "process.chdir")
+    check_variables(environment.keep, environment.set, path)
+    description = _convert(data.get("description"), str | None, path, "description")
+    if description is not None and not re.match(ONE_LINE_PATTERN, description):
+        raise ProfileError(path, "description", "it holds a newline or control character", "write one line of text")
+    tables, protocols = data.get("grants", {}), data.get("protocols", {})
+    if not isinstance(tables, dict):
+        raise ProfileError(path, "grants", "it is not a table", "write [grants.NAME]")
+    if not isinstance(protocols, dict):
+        raise ProfileError(path, "protocols", "it is not a table", "write [protocols.NAME]")
+    return Draft(
+        path=path,
+        description=description,
+        extends=_convert(data.get("extends", ()), tuple[str, ...], path, "extends"),
+        process=process,
+        environment=environment,
+        filter=filters,
+        grants=tuple(_parse_grant_table(name, table, path) for name, table in tables.items()),
+        descriptors=descriptors,
+        protocols=tuple(_parse_protocol(name, table, path) for name, table in protocols.items()),
+    )
+
+
+def _fields(table: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(info.encode_name for info in msgspec.structs.fields(table))
+
+
+def _refuse_unknown(data: Mapping[str, object], known: Iterable[str], path: str, prefix: str) -> None:
+    for key in data:
+        if key not in known:
+            raise ProfileError(path, dotted(prefix, key), "unknown key", nearest(key, known))
+
+
+def _convert(data: object, shape: Any, path: str, key: str) -> Any:  # noqa: ANN401 - any shape of the model
+    """Convert one value; msgspec's message ends in a JSON path, which becomes part of the dotted key."""
+    if isinstance(shape, type) and issubclass(shape, msgspec.Struct):
+        if not isinstance(data, dict):
+            hint = 'write { shape = "number", ... }' if key.endswith("]") else f"write [{key}]"
+            raise ProfileError(path, key, "it is not a table", hint)
+        _refuse_unknown(data, _fields(shape), path, key)
+    try:
+        return msgspec.convert(data, shape)
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at `$")
+        inner = where.rstrip("`")
+        leaf = inner.lstrip(".").split(".")[0].split("[")[0]
+        value = data.get(leaf) if isinstance(data, dict) else None
+        if "[...]" in inner and isinstance(value, dict):  # msgspec leaves the key out
+            culprit = next(name for name, text in value.items() if not isinstance(text, str))
+            inner = f".{dotted(leaf, culprit)}"
+        if " matching regex " in reason:  # true, and of no help; the hint says it in words
+            reason = f"{value!r} does not fit"
+        hint = _hint_for(leaf, value)
+        raise ProfileError(path, f"{key}{inner}", reason[:1].lower() + reason[1:], hint) from error
+
+
+def _hint_for(leaf: str, value: object) -> str:
+    words: dict[str, type[enum.StrEnum]] = {
+        "access": Access, "type": FdType, "exec": ExecPolicy, "scm_rights": ScmRights, "shape": ShapeWord,
+    }  # fmt: skip
+    if leaf in words and isinstance(value, str):
+        return nearest(value, [str(word) for word in words[leaf]])
+    return {"umask": 'write it as octal text, as in "022"', "number": f"use 3 to {LAST_NUMBER}"}.get(leaf, "")
+
+
+def _parse_grant_table(name: str, table: object, path: str) -> Grant:
+    key = dotted("grants", name)
+    if not isinstance(table, dict):
+        raise ProfileError(path, key, "it is not a table", f"write [{key}] and below it file = ...")
+    kinds = [kind for kind in _GRANT_TABLES if kind in table]
+    if len(kinds) != 1:
+        said = "it names no kind" if not kinds else f"it names {len(kinds)} kinds"
+        unknown = next((word for word in table if word not in _fields(FileTable) + _fields(InheritTable)), "")
+        near = difflib.get_close_matches(unknown, list(_GRANT_TABLES), 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ProfileError(path, key, said, f"{hint}use exactly one of {', '.join(_GRANT_TABLES)}")
+    converted = _convert(table, _GRANT_TABLES[kinds[0]], path, key)
+    if kinds[0] == "file" or (kinds[0] == "secret" and not converted.secret.startswith("env:")):
+        check_path(getattr(converted, kinds[0]), path, f"{key}.{kinds[0]}")
+    try:
+        return checked(KINDS[kinds[0]](name=name, **_said(converted)))
+    except GrantError as error:
+        raise ProfileError(path, key, error.reason, error.hint) from error
+
+
+def _parse_protocol(name: str, table: object, path: str) -> Protocol:
+    key = dotted("protocols", name)
+    if not re.match(NAME_PATTERN, name):
+        raise ProfileError(path, key, "not a protocol name", "use a letter, then letters, digits, '_', '.', '-'")
+    if name in PROTOCOLS:
+        raise ProfileError(path, key, "a built-in protocol has that name", "choose another one")
+    if isinstance(table, dict) and isinstance(table.get("rules"), list):
+        for index, rule in enumerate(table["rules"]):  # first, since msgspec would not name the unknown key
+            _convert(rule, RuleTable, path, f"{key}.rules[{index}]")
+    converted: ProtocolTable = _convert(table, ProtocolTable, path, key)
+    if not re.match(ONE_LINE_PATTERN, converted.description):
+        raise ProfileError(path, f"{key}.description", "it holds a newline or control character", "write one line")
+    rules = tuple(_rule(rule, path, f"{key}.rules[{index}]") for index, rule in enumerate(converted.rules))
+    return Protocol(name, converted.description, path, rules)
+
+
+def _rule(table: RuleTable, path: str, key: str) -> ProtocolRule:
+    places = {
+        Place.VARIABLE: table.variable, Place.ARGUMENT: table.argument, Place.NEXT_ARGUMENT: table.next_argument,
+    }  # fmt: skip
+    said = {place: text for place, text in places.items() if text is not UNSET}
+    if len(said) > 1 or not (said or table.program):
+        raise ProfileError(path, key, "it needs one place", "use one of variable, argument, next_argument, program")
+    place, text = next(iter(said.items()), (Place.PROGRAM, ""))
+    _check_rule(table, place, str(text), path, key)
+    return ProtocolRule(
+        place, Shape[table.shape.name], needle=table.after if place is Place.VARIABLE else str(text),
+        variable=str(text) if place is Place.VARIABLE else "", program=table.program, anywhere=table.anywhere,
+        numbers=tuple(sorted(set(table.numbers))),
+    )  # fmt: skip
+
+
+def _check_rule(table: RuleTable, place: Place, text: str, path: str, key: str) -> None:
+    """Refuse keys that the rule's place has no use for: they were meant to narrow it down, and would not."""
+    wrong = {
+        ("shape fixed and numbers go together", 'as in shape = "fixed", numbers = [3, 4]'):
+            (table.shape is ShapeWord.FIXED) != bool(table.numbers),
+        ("a program alone says no numbers", "use shape fixed or all, or name a place"):
+            place is Place.PROGRAM and table.shape not in (ShapeWord.FIXED, ShapeWord.ALL),
+        ("a variable is named, and of every program", "leave program out; a name is not empty and holds no '='"):
+            place is Place.VARIABLE and (bool(table.program) or re.match(VARIABLE_PATTERN, text) is None),
+        ("after is a variable's", "write the text into argument itself"):
+            place is not Place.VARIABLE and bool(table.after),
+        ("anywhere needs a text to look for", "use it with argument, or with variable and after"):
+            table.anywhere and not (table.after if place is Place.VARIABLE else text and place is Place.ARGUMENT),
+        ("program is a path", "give its last component"): "/" in table.program,
+        (f"a text holds NUL or is longer than {MAX_RULE_TEXT} bytes", "shorten it"): any(
+            "\0" in part or len(os.fsencode(part)) > MAX_RULE_TEXT for part in (text, table.after, table.program)
+        ),
+    }  # fmt: skip
+    for (reason, hint), holds in wrong.items():
+        if holds:
+            raise ProfileError(path, key, reason, hint)
+
+
+def _said(table: msgspec.Struct) -> dict[str, Any]:
+    """Return the fields that the text has, or that have a default."""
+    return {key: value for key, value in msgspec.structs.asdict(table).items() if value is not UNSET}
+
+
+def merge(drafts: Iterable[Draft], name: str) -> Profile:
+    """Merge drafts, later ones winning: scalars replace, lists add up without doubles, tables merge by key.
+
+    Returns: a profile named `name`, with the last draft's path and description.
+    """
+    profile = Profile(name)
+    for draft in drafts:
+        process = _said(draft.process)
+        if "umask" in process:
+            process["umask"] = int(process["umask"], 8)
+        profile = replace(
+            profile,
+            source_path=draft.path,
+            description=draft.description or "",
+            process=replace(profile.process, **process),
+            environment=merge_environment(profile.environment, draft.environment.keep, draft.environment.set),
+            filter=FilterSection(union(profile.filter.allow, draft.filter.allow)),
+            grants=merge_grants(profile.grants, draft.grants),
+            descriptors=_merge_descriptors(profile.descriptors, draft.descriptors),
+            protocols=tuple(({p.name: p for p in profile.protocols} | {p.name: p for p in draft.protocols}).values()),
+        )
+    return profile
+
+
+def _merge_descriptors(first: DescriptorPolicy, table: DescriptorsTable) -> DescriptorPolicy:
+    said = _said(table)
+    return replace(first, **(said | {"delegate": union(first.delegate, table.delegate)}))
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of a profile file, generated from the model."""
+    # Structs without tags cannot stand in one union, so the grants' part is put together here.
+    plain = {name: msgspec.json.schema(table) for name, table in _GRANT_TABLES.items()}
+    definitions: dict[str, Any] = {}
+    sections = (*_SECTIONS.values(), ProtocolTable)
+    for part in (*plain.values(), *(msgspec.json.schema(table) for table in sections)):
+        definitions |= part["$defs"]
+    properties: dict[str, Any] = {
+        "description": {"type": "string", "pattern": ONE_LINE_PATTERN, "description": "one line for lists"},
+        "extends": {
+            "type": "array",
+            "items": {"type": "string", "pattern": r"^[^\x00]+$"},
+            "description": "names or paths; later ones win",
+        },
+    }
+    properties |= {name: {"$ref": f"#/$defs/{table.__name__}"} for name, table in _SECTIONS.items()}
+    grant = {"oneOf": [{"$ref": f"#/$defs/{table.__name__}"} for table in _GRANT_TABLES.values()]}
+    properties["grants"] = {
+        "type": "object",
+        "propertyNames": {"pattern": NAME_PATTERN},
+        "additionalProperties": grant,
+        "maxProperties": MAX_GRANTS,
+    }
+    properties["protocols"] = {
+        "type": "object",
+        "propertyNames": {"pattern": NAME_PATTERN, "not": {"enum": sorted(PROTOCOLS)}},
+        "additionalProperties": {"$ref": "#/$defs/ProtocolTable"},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "sandbox profile",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "$defs": definitions,
+    }
