@@ -278,15 +278,15 @@ def compile(policy: FilterPolicy) -> tuple[bytes, ...]:  # noqa: A001 - the verb
 
     Establishes: the kernel will accept each program, and for every syscall of the table with zero arguments they
     decide as `decide` does. (For all other calls that is what the tests show.)
-    Raises: UnsupportedError if libseccomp is missing, too old, or not for x86-64; UsageError if so many reserved numbers
-    are scattered that no program could hold them; InternalError if libseccomp miscompiled.
+    Raises: UnsupportedError if libseccomp is missing, too old, or not for x86-64; UsageError if so many reserved
+    numbers are scattered that no program could hold them; InternalError if libseccomp miscompiled.
     """
     library = _library()
     try:
         programs = (_compile_argument_rules(library, policy), _compile_allow_list(library, policy))
     except OSError as error:
         raise InternalError("filter", f"libseccomp refused a rule: {error}") from error
-    if any(len(program) > bpf.MAX_INSTRUCTIONS * bpf.INSTRUCTION_SIZE for program in programs):
+    if any(len(program) // 8 > bpf.MAX_INSTRUCTIONS for program in programs):
         hint = "use fewer grants, or let their numbers be chosen: neighbouring ones take less"
         raise UsageError("filter", "too many scattered numbers are reserved", hint)
     _verify(policy, programs)

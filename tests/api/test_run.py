@@ -280,15 +280,27 @@ def test_run_inherit_twice_of_a_standard_stream_is_refused() -> None:
 def test_run_child_holds_streams_and_grants_only(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
     extra = [os.open("/etc/hosts", os.O_RDONLY) for _ in range(20)]
+    ls = ["ls", "/proc/self/fd"]
+    options: dict[str, Any] = {"capture_output": True, "text": True}
     try:
         for fd in extra:
             os.set_inheritable(fd, True)
-        done = sh("ls /proc/self/fd", grants=[f"f=file:{tmp_path / 'f'}"])
+        done = sandbox.run(ls, grants=[f"f=file:{tmp_path / 'f'}"], **options)
+        below = [sh("ls /proc/self/fd; :", grants=[f"f{flag}=file:{tmp_path / 'f'}"]) for flag in ("", "+propagate")]
     finally:
         for fd in extra:
             os.close(fd)
-    # The shell has the grant, 3, from us; ls got it and opened the folder as 4.
+    # The grant is 3, and ls opens the folder as the next number.
     assert done.stdout.split() == ["0", "1", "2", "3", "4"]
+    # What the shell starts does not get the grant, unless it propagates.
+    assert [each.stdout.split() for each in below] == [["0", "1", "2", "3"], ["0", "1", "2", "3", "4"]]
+
+
+def test_run_grant_as_value_propagates_if_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("text\n")
+    for propagate, wanted in ((False, 1), (True, 0)):
+        grant = FileGrant(name="f", file=str(tmp_path / "f"), propagate=propagate)
+        assert sh("exec sh -c 'readlink /proc/$$/fd/3 >/dev/null'", grants=[grant]).returncode == wanted
 
 
 # ---- Popen
@@ -393,7 +405,7 @@ def test_run_many_at_once_in_threads_mixes_nothing_up(tmp_path: Path) -> None:
         file = tmp_path / str(index)
         file.write_text(f"file {index}\n")
         done = sh(f'echo out {index}; cat <&"$SANDBOX_FD_F"; ls /proc/self/fd | wc -l', grants=[f"f=file:{file}"])
-        return done.stdout, f"out {index}\nfile {index}\n5\n"
+        return done.stdout, f"out {index}\nfile {index}\n4\n"
 
     with ThreadPoolExecutor(8) as pool:
         for got, wanted in pool.map(launch, range(100)):

@@ -31,7 +31,7 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        ("sandbox ''", ["run", "check", "explain", "probe", "profiles", "completion"]),
+        ("sandbox ''", ["run", "check", "explain", "survey", "probe", "profiles", "completion"]),
         ("sandbox pro", ["probe", "profiles"]),
         ("sandbox profiles ''", ["list", "path", "schema", "show"]),
         ("sandbox run -p ''", ["base", "sealed", "untrusted"]),

@@ -22,9 +22,9 @@ FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        ([], 125, "usage: sandbox COMMAND: missing; one of run, check, explain, probe, profiles, completion"),
+        ([], 125, "usage: sandbox COMMAND: missing; one of run, check, explain, survey, probe, profiles, completion"),
         (["rnu"], 125, "usage: rnu: no such command; did you mean run?"),
-        (["zzz"], 125, "usage: zzz: no such command; one of run, check, explain, probe, profiles, completion"),
+        (["zzz"], 125, "usage: zzz: no such command; one of run, check, explain, survey, probe, profiles, completion"),
         (["--nothing"], 125, "usage: --nothing: no such option; see 'sandbox --help'"),
         (["run"], 125, "usage: COMMAND: missing; see 'sandbox run --help'"),
         (["run", "--"], 125, "usage: COMMAND: missing; see 'sandbox run --help'"),
@@ -60,6 +60,10 @@ FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
         (["profiles"], 125, "usage: sandbox profiles COMMAND: missing; one of *"),
         (["profiles", "lst"], 125, "usage: lst: no such command; did you mean list?"),
         (["profiles", "show", "sealde"], 125, "profile: sealde: *"),
+        (["survey"], 125, "usage: COMMAND: missing; see 'sandbox survey --help'"),
+        (["survey", "no-such-program"], 127, "exec: no-such-program: No such file or directory; *"),
+        (["survey", "/etc/passwd"], 126, "exec: /etc/passwd: Permission denied; *"),
+        (["survey", "-o", "/no/file", "true"], 125, "usage: --output: /no/file: No such file or directory; *"),
         (["probe", "extra"], 125, "usage: arguments: got unexpected extra argument (extra); *"),
         (["completion", "csh"], 125, "usage: SHELL: 'csh' is not one of 'bash', 'zsh', 'fish'; *"),
     ],
@@ -96,6 +100,7 @@ def test_error_starts_nothing(sandbox: Run, tmp_path: Path) -> None:
     assert sandbox("run", "--grant", "x=file:/nowhere", "--", *touch).returncode == 125
     assert sandbox("run", "--dry-run", "--", *touch).returncode == 0
     assert sandbox("explain", "--", *touch).returncode == 0
+    assert sandbox("survey", "-o", "/nowhere/file", "--", *touch).returncode == 125
     assert not mark.exists()
     assert sandbox("run", "--", *touch).returncode == 0
     assert mark.exists()
@@ -106,7 +111,7 @@ def test_error_starts_nothing(sandbox: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["explain", "probe", "profiles list", "check sealed", "completion bash", "run --dry-run true", "--help"],
+    ["explain", "probe", "profiles list", "check sealed", "completion bash", "run --dry-run true", "survey true", "--help"],
 )  # fmt: skip
 @pytest.mark.parametrize("stdout", [">&-", ">/dev/full"])
 def test_output_that_is_lost_is_an_error(shell: Run, command: str, stdout: str) -> None:

@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -154,7 +155,22 @@ def test_run_dry_run_prints_the_plan(sandbox: Run) -> None:
     done = sandbox("run", "--dry-run", "--grant", "hosts=file:/etc/hosts", "cat", "/dev/fd/{fd:hosts}")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0].split()[0] == "stdio"
+    steps = [line.split()[0] for line in lines]
+    ours = (
+        "protocol",
+        "stdio",
+        "file",
+        "place",
+        "sweep",
+        "verify",
+        "no_new_privs",
+        "gate",
+        "filter",
+        "command",
+        "exec",
+    )
+    assert list(dict.fromkeys(step for step in steps if step in ours)) == list(ours)
+    assert "protocol        dev-fd: /dev/fd/" in lines
     assert "file            slot 0: open '/etc/hosts' for read" in lines
     assert "place           slot 0 becomes descriptor 3" in lines
     assert lines[-1] == "exec            with arguments 'cat' '/dev/fd/3'"
@@ -167,6 +183,82 @@ def test_run_status_lines_are_json(shell: Run) -> None:
     started, exited = map(json.loads, records)
     assert (started["event"], exited["event"], exited["code"]) == ("started", "exited", 7)
     assert started["pid"] == exited["pid"]
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_run_status_lines_tell_each_later_exec_and_its_descriptors(shell: Run, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("")
+    script = "exec 7</etc/hosts 8</etc/passwd; (exec cat /dev/fd/8 >/dev/null); exec true"
+    done = shell(f"sandbox run --status-fd 9 --grant f+propagate=file:{tmp_path}/f bash -c '{script}' 9>&1")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *told, last = events(done.stdout)
+    assert (first["event"], last["event"]) == ("started", "exited")
+    execs = [event for event in told if event["event"] == "exec"]
+    assert [os.path.basename(event["program"]) for event in execs] == ["cat", "true"]
+    assert {os.path.basename(event["from"]) for event in execs} == {"bash"}
+    assert [event["error"] for event in execs] == [0, 0]
+    assert execs[0]["pid"] != first["pid"] == execs[1]["pid"]
+    rows = [
+        (event["pid"] == first["pid"], event["number"], event["verdict"], event.get("rule"), event["object"])
+        for event in told
+        if event["event"] == "descriptor"
+    ]
+    grant = ("passed", "grant f: number 3", f"{tmp_path}/f")
+    assert rows == [
+        (False, 3, *grant), (False, 7, "closed", None, "/etc/hosts"), (False, 8, "passed", "dev-fd", "/etc/passwd"),
+        (True, 3, *grant), (True, 7, "closed", None, "/etc/hosts"), (True, 8, "closed", None, "/etc/passwd"),
+    ]  # fmt: skip
+
+
+def test_run_status_lines_tell_an_exec_that_fails_on_its_path(shell: Run) -> None:
+    done = shell("sandbox run --status-fd 9 bash -c 'exec 7</etc/hosts; exec /no/such/program' 9>&1 2>/dev/null")
+    assert done.returncode == 127
+    told = [(e["event"], e.get("error"), e.get("program")) for e in events(done.stdout)]
+    assert told == [("started", None, None), ("exec", 2, "/no/such/program"), ("exited", None, None)]
+
+
+def test_run_trace_exec_tells_what_passes_and_what_is_closed(shell: Run) -> None:
+    script = "exec 7</etc/hosts; echo $$; exec cat <(echo hello)"
+    done = shell(f"exec 8</etc/passwd; sandbox run --trace-exec -- bash -c '{script}'")
+    pid, said = done.stdout.split()
+    assert said == "hello"
+    own = [line for line in done.stderr.splitlines() if line.startswith(f"sandbox: exec: {pid}")]
+    wanted = [
+        rf"sandbox: exec: {pid} /\S+/cat",
+        rf"sandbox: exec: {pid}:   7 closed -> /etc/hosts",
+        rf"sandbox: exec: {pid}:   63 passed \(dev-fd\) -> pipe:\[\d+\]",
+    ]
+    assert len(own) == len(wanted)
+    assert all(map(re.fullmatch, wanted, own)), own
+
+
+def test_run_trace_exec_tells_the_reason_of_an_exec_that_is_answered(sandbox: Run) -> None:
+    done = sandbox("run", "--trace-exec", "sh", "-c", "exec /no/such/program")
+    assert done.returncode == 127
+    assert re.match(r"sandbox: exec: \d+ /no/such/program: No such file or directory\n", done.stderr), done.stderr
+
+
+def test_run_without_trace_exec_tells_nothing(sandbox: Run) -> None:
+    done = sandbox("run", "bash", "-c", "exec 7</etc/hosts; exec cat <(echo hello)")
+    assert (done.stdout, done.stderr) == ("hello\n", "")
+
+
+def test_run_trace_exec_of_a_sealed_program_has_nothing_to_tell(sandbox: Run) -> None:
+    done = sandbox("run", "-p", "sealed", "--trace-exec", "true")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("flag", "seen"), [("", "0 1 2 3 "), ("+propagate", "0 1 2 3 4 ")])
+def test_run_grant_reaches_the_command_and_later_programs_if_it_propagates(
+    sandbox: Run, tmp_path: Path, flag: str, seen: str
+) -> None:
+    (tmp_path / "f").write_text("text\n")
+    script = "cat <&3; ls /proc/self/fd | tr '\\n' ' '"  # ls has the folder open, too
+    done = sandbox("run", "--grant", f"f{flag}=file:{tmp_path}/f", "--", "sh", "-c", script)
+    assert (done.stdout, done.stderr) == (f"text\n{seen}", "")
 
 
 def test_run_status_line_of_a_failure_names_the_step(shell: Run) -> None:

@@ -12,9 +12,11 @@ from typing import Final, TypeAlias
 
 import pytest
 
+from sandbox.protocols import PROTOCOLS
+
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 DATA: Final = Path(__file__).parent / "data"
-COMMANDS: Final = ("run", "check", "explain", "probe", "profiles", "completion")
+COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "completion")
 
 
 def test_help_lists_every_command_with_a_line(sandbox: Run) -> None:
@@ -62,6 +64,64 @@ def test_explain_names_grants_residue_plan_and_what_is_open(sandbox: Run) -> Non
     assert "network: every address that the host reaches can be reached" in text
     assert "exec            with arguments 'wc' '-l' '/dev/fd/3'" in text
     assert "Plan:" not in sandbox("explain").stdout
+
+
+def section(text: str, title: str) -> list[str]:
+    """Return the lines of one section of an explanation, without their indentation."""
+    after = text.split(f"\n{title}:\n", 1)[1]
+    return [line.strip() for line in after.split("\n\n", 1)[0].splitlines()]
+
+
+def test_explain_tells_what_passes_at_later_execs(sandbox: Run, tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text("""
+        extends = ["base"]
+        descriptors = { delegate = ["jobserver", "report"] }
+        [protocols.report]
+        description = "how far it is"
+        rules = [{ next_argument = "--report-fd", shape = "number" }, { program = "tool", shape = "fixed", numbers = [3] }]
+    """)
+    grants = ("--grant", "a+propagate=file:/etc/hosts", "--grant", "b=file:/etc/hosts")
+    text = sandbox("explain", "-p", str(tmp_path / "p.toml"), *grants, "true").stdout
+    lines = section(text, "At later execs")
+    assert lines[:3] == ["0, 1, 2 pass", "3 passes, while it still is grant a", "what the exec names passes, by:"]
+    assert [line for line in lines if "--jobserver-auth" in line][0] == "variable MAKEFLAGS=...--jobserver-auth=N,N..."
+    assert lines[-4:-1] == ["report: how far it is", "argument N after --report-fd", "any exec of tool: 3"]
+    assert lines[-1] == "every other descriptor is closed, whatever the program did or forgot"
+    assert not [line for line in lines if "grant b" in line]
+    assert "  place           slot 0 becomes descriptor 3, at every exec\n" in text
+    assert "  place           slot 1 becomes descriptor 4\n" in text
+    assert "  protocol        report: --report-fd\n" in text
+    assert "  gate            close at every exec what is not declared or named\n" in text
+
+
+def test_explain_names_every_protocol_of_untrusted_and_none_of_the_others(sandbox: Run) -> None:
+    lines = section(sandbox("explain").stdout, "At later execs")
+    assert {line.partition(":")[0] for line in lines} >= set(PROTOCOLS)
+    assert section(sandbox("explain", "-p", "sealed").stdout, "At later execs") == ["there are none"]
+    base = section(sandbox("explain", "-p", "base").stdout, "At later execs")
+    assert base == ["0, 1, 2 pass", "every other descriptor is closed, whatever the program did or forgot"]
+
+
+SWITCHES: Final = {
+    "reserve_stdio = true": (
+        "reserved: nothing else can be put onto them (reserve_stdio)", "EPERM: dup2, dup3 onto 0-2: ",
+    ),
+    "strict = true": (
+        "strict: no call creates a descriptor without close-on-exec",
+        "EPERM: every call that creates a descriptor without close-on-exec",
+    ),
+    'scm_rights = "deny"': ("scm_rights denied: no Unix sockets, ", "EPERM: socket, socketpair of AF_UNIX"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_explain_tells_of_a_switch_only_where_it_is_set(sandbox: Run, tmp_path: Path, switch: str) -> None:
+    (tmp_path / "p.toml").write_text(f'extends = ["untrusted"]\n[descriptors]\n{switch}\n')
+    text, plain = sandbox("explain", "-p", str(tmp_path / "p.toml")).stdout, sandbox("explain").stdout
+    for words in SWITCHES[switch]:
+        assert f" {words}" in text
+        assert words not in plain
+    assert ("threads: one that opens" in text) == (switch != "strict = true")
 
 
 def test_explain_says_less_is_open_where_the_profile_closes_it(sandbox: Run) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,7 +156,7 @@ def test_grant_inherited_by_api_stays_open_in_the_caller(data: Path) -> None:
 @pytest.mark.parametrize("kind", [t for t in FdType if t not in (FdType.OTHER, FdType.BLOCK_DEVICE)])
 def test_grant_inherit_typed_accepts_its_type(probes: Probes, kind: FdType) -> None:
     # Below somebody's listener no second one can be had, and so no gate; the command can do without later execs.
-    once = {"exec": ExecPolicy.ONCE} if kind is FdType.SECCOMP_LISTENER else {}
+    once: dict[str, Any] = {"exec": ExecPolicy.ONCE} if kind is FdType.SECCOMP_LISTENER else {}
     plan = plan_of([probes["fds"], "10"], f"a@5=inherit:9:{kind}", **once)
     ended = launch(plan, before=[probes["hold"], kind, "9", "--"])
     if ended.code == 77:

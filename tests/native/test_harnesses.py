@@ -1,4 +1,4 @@
-"""Runs the C unit tests and the plan fuzzer, under the address and undefined-behaviour sanitizers."""
+"""Runs the C unit tests and the fuzzers of plans and of delegation protocols, under the address and undefined-behaviour sanitizers."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from sandbox import wire
+from sandbox.protocols import PROTOCOLS
 from tests.native.make_corpus import CORPUS, seeds
+from tests.support import naming
 from tests.support.native import SANITIZE, SANITIZER_ENVIRONMENT, build_harness, can_compile
 
 PLAN_FILES = ("plan", "text")
 LIBFUZZER = ("-O1", "-g", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
 RUNS = 200_000
+NAMES_RUNS = 20_000
 
 
-def run(command: list[str | Path], folder: Path) -> str:
+def run(command: list[str | Path], folder: Path, environment: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", timeout=240, check=False,
-        env=os.environ | SANITIZER_ENVIRONMENT | {"TMPDIR": str(folder)}, cwd=folder, stdin=subprocess.DEVNULL,
+        env=os.environ | SANITIZER_ENVIRONMENT | {"TMPDIR": str(folder)} | (environment or {}), cwd=folder, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout + done.stderr
@@ -66,4 +70,30 @@ def test_fuzz_plan_libfuzzer_finds_nothing(tmp_path: Path) -> None:
     assert runs is not None, output
     assert int(runs[1]) > 10_000
     # It got behind the checks of the frame: inputs that reach new code were kept.
+    assert len(list(found.iterdir())) > 50
+
+
+@pytest.fixture
+def names_plan(tmp_path: Path) -> Path:
+    """Return a plan's file with the rules of every built-in protocol."""
+    (tmp_path / "names.plan").write_bytes(wire.encode(naming.plan_of(PROTOCOLS.values())))
+    return tmp_path / "names.plan"
+
+
+def test_fuzz_names_own_texts_find_nothing(names_plan: Path, tmp_path: Path) -> None:
+    program = build_harness("fuzz_names", naming.FILES, (*SANITIZE, "-DSTANDALONE"))
+    assert run([program, f"-runs={NAMES_RUNS}"], tmp_path, {"FUZZ_PLAN": str(names_plan)}) == f"{NAMES_RUNS} inputs\n"
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="optional tool absent: clang")
+def test_fuzz_names_libfuzzer_finds_nothing(names_plan: Path, tmp_path: Path) -> None:
+    if not can_compile("clang", LIBFUZZER):
+        program = build_harness("fuzz_names", naming.FILES, ("-O1", "-g", "-DSTANDALONE"), "clang")
+        assert "inputs" in run([program, f"-runs={NAMES_RUNS}"], tmp_path, {"FUZZ_PLAN": str(names_plan)})
+        return
+    found = tmp_path / "corpus"
+    found.mkdir()
+    options = [f"-runs={NAMES_RUNS}", "-max_total_time=20", "-max_len=4096", "-seed=1", "-timeout=5"]
+    program = build_harness("fuzz_names", naming.FILES, LIBFUZZER, "clang")
+    run([program, *options, found], tmp_path, {"FUZZ_PLAN": str(names_plan)})
     assert len(list(found.iterdir())) > 50

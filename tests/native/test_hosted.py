@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -23,6 +23,7 @@ from sandbox import plan as ops
 from sandbox import wire
 from sandbox.grants import SAFE_TYPES, Access, FdType
 from sandbox.plan import Op, Plan, StatusFormat
+from sandbox.protocols import PROTOCOLS
 from tests.support.native import (
     SANITIZER_ENVIRONMENT,
     build_harness,
@@ -243,11 +244,11 @@ class Running:
     """A launcher at work, its status pipe, and the records that came."""
 
     def __init__(
-        self, program: Path, script: str, *grants: Op, form: StatusFormat = StatusFormat.RECORDS,
-        environment: Mapping[str, str] | None = None, **more: object,
+        self, program: Path, script: str, *grants: Op, form: StatusFormat = StatusFormat.RECORDS, execs: bool = False,
+        more_ops: Sequence[Op] = (), environment: Mapping[str, str] | None = None, **more: object,
     ) -> None:  # fmt: skip
         self.status, write_end = os.pipe()
-        plan = shell(script, *grants, launcher=[ops.status(write_end, form)], **more)
+        plan = shell(script, *grants, launcher=[ops.status(write_end, form, execs=execs), *more_ops], **more)
         inherited = [op.b for op in plan.only(ops.OpCode.INHERIT) if op.b != CLOSED]
         with memfd_holding(wire.encode(plan)) as fd:
             self.process = subprocess.Popen(
@@ -283,6 +284,61 @@ class Running:
     def ended(self, timeout: float = 20) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=timeout)
         return self.process.returncode, out, err
+
+
+LEAKING = 'exec 7</etc/passwd 8</etc/group; /bin/ls -v /proc/self/fd /dev/fd/8; /bin/true'
+DEV_FD = ops.protocol("dev-fd", PROTOCOLS["dev-fd"].rules[0])
+
+
+def test_hosted_gate_closes_what_an_exec_does_not_name_and_tells_it(program: Path) -> None:
+    read_end, write_end = os.pipe()
+    launcher = [ops.status(write_end, StatusFormat.RECORDS, execs=True), DEV_FD]
+    done = launched(program, shell(LEAKING, launcher=launcher))
+    os.close(write_end)
+    with open(read_end, "rb") as status:
+        data = status.read()
+    records = [wire.decode_record(data[at : at + wire.EVENT_SIZE]) for at in range(0, len(data), wire.EVENT_SIZE)]
+    assert done.stdout.split() == ["/dev/fd/8", "/proc/self/fd:", "0", "1", "2", "3", "8"]
+    assert [record.type for record in records] == [1, 4, 5, 5, 4, 5, 5, 3]
+    assert [record.text for record in records if record.type == 4] == ["/bin/ls", "/bin/true"]
+    told = [(record.detail, record.code, record.op >= 0, record.text) for record in records if record.type == 5]
+    passwd, group = "/etc/passwd", "/etc/group"
+    assert told == [(7, 2, False, passwd), (8, 1, True, group), (7, 2, False, passwd), (8, 2, False, group)]
+
+
+def test_hosted_gate_that_observes_closes_nothing(program: Path) -> None:
+    done = launched(program, shell(LEAKING, launcher=[DEV_FD], confinement=[ops.gate(observe=True)]))
+    assert done.stdout.split() == ["/dev/fd/8", "/proc/self/fd:", "0", "1", "2", "3", "7", "8"]
+
+
+def test_hosted_gate_tells_execs_as_json_and_on_standard_error(program: Path) -> None:
+    with Running(program, LEAKING, form=StatusFormat.JSON, execs=True, more_ops=[ops.trace(), DEV_FD]) as running:
+        code, _, err = running.ended()
+        with open(os.dup(running.status), encoding="utf-8") as status:
+            events = [json.loads(line) for line in status]
+    assert code == 0
+    assert [event["event"] for event in events] == ["started", "exec", *["descriptor"] * 2] + [
+        "exec", "descriptor", "descriptor", "exited",
+    ]  # fmt: skip
+    assert (events[1]["program"], events[1]["error"]) == ("/bin/ls", 0)
+    assert (events[2]["number"], events[2]["verdict"], events[2]["object"]) == (7, "closed", "/etc/passwd")
+    assert (events[3]["number"], events[3]["verdict"], events[3]["rule"]) == (8, "passed", "dev-fd")
+    assert "rule" not in events[2]
+    pid = events[1]["pid"]
+    assert err.splitlines()[:3] == [
+        f"sandbox: exec: {pid} /bin/ls",
+        f"sandbox: exec: {pid}:   7 closed -> /etc/passwd",
+        f"sandbox: exec: {pid}:   8 passed (dev-fd) -> /etc/group",
+    ]
+
+
+def test_hosted_grant_that_propagates_passes_and_another_does_not(program: Path) -> None:
+    def opened_at(slot: int) -> Op:
+        return ops.file(slot, "/etc/passwd", Access.READ, create=False, truncate=False, label="f")
+
+    grants = [opened_at(0), opened_at(1), ops.place(0, 5, "a"), ops.place(1, 6, "b", propagate=True)]
+    done = launched(program, shell("/bin/ls -v /proc/self/fd; exec 6<&-; exec 6</etc/group; /bin/ls /proc/self/fd", *grants))
+    assert done.stdout.split() == ["0", "1", "2", "3", "6", "0", "1", "2", "3"]
 
 
 def test_hosted_records_tell_start_and_end(program: Path) -> None:
@@ -384,13 +440,20 @@ def test_hosted_killed_launcher_takes_the_child_along(program: Path) -> None:
         os.close(watched)
 
 
-def test_hosted_supervisor_holds_nothing_of_the_child_s(program: Path) -> None:
+@pytest.mark.parametrize(
+    ("confinement", "propagate", "gates"),
+    [([ops.exec_once()], False, 0), ([ops.gate()], False, 1), ([ops.gate()], True, 1)],
+)
+def test_hosted_supervisor_holds_nothing_of_the_child_s_but_what_propagates(
+    program: Path, confinement: list[Op], propagate: bool, gates: int
+) -> None:
     with tempfile.TemporaryFile() as inherited:
         grants = [
             ops.inherit(0, inherited.fileno(), SAFE_TYPES, None, "i"), ops.secret_env(1, "TOKEN", "e"),
-            ops.place(0, 3, "p"), ops.place(1, 4, "q"),
+            ops.place(0, 3, "p", propagate=propagate), ops.place(1, 4, "q"),
         ]  # fmt: skip
-        with Running(program, "exec sleep 60", *grants, environment={"TOKEN": "very secret"}) as running:
+        more = {"confinement": confinement, "environment": {"TOKEN": "very secret"}}
+        with Running(program, "read line", *grants, **more) as running:  # type: ignore[arg-type]
             running.record()  # it is told after the supervisor has closed its copies
             at = Path(f"/proc/{running.process.pid}")
             if os.geteuid() == 0:  # it is not dumpable: nobody else can look
@@ -398,7 +461,9 @@ def test_hosted_supervisor_holds_nothing_of_the_child_s(program: Path) -> None:
                 status = os.readlink(f"/proc/self/fd/{running.status}")
                 assert (links.pop(0), links.pop(1)) == ("/dev/null", "/dev/null")
                 assert links.pop(2).startswith("pipe:")
-                assert sorted(links.values()) == ["anon_inode:[signalfd]", status]
+                held = [os.readlink(f"/proc/self/fd/{inherited.fileno()}")] if propagate else []
+                own = ["anon_inode:[signalfd]", status, *["anon_inode:seccomp notify"] * gates]
+                assert sorted(links.values()) == sorted(own + held)
                 assert b"very secret" not in (at / "environ").read_bytes()
             else:
                 with pytest.raises(PermissionError):

@@ -704,7 +704,12 @@ def test_reference_example_does_what_it_says(text: str, message: str, tmp_path: 
 
 def test_reference_names_every_key_and_word() -> None:
     text = REFERENCE.read_text()
-    tables: list[type[Struct]] = [*model._SECTIONS.values(), *model._GRANT_TABLES.values(), model.ProtocolTable, model.RuleTable]
+    tables: list[type[Struct]] = [
+        *model._SECTIONS.values(),
+        *model._GRANT_TABLES.values(),
+        model.ProtocolTable,
+        model.RuleTable,
+    ]
     keys = {*model._TOP_KEYS, *(name for table in tables for name in model._fields(table))}
     words = {*keys, *(str(access) for access in Access), *(str(kind) for kind in FdType), *map(str, ExecPolicy)}
     words |= {*map(str, ScmRights), *map(str, ShapeWord), *PROTOCOLS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 
@@ -185,6 +186,28 @@ def test_compile_every_policy_makes_programs_that_the_kernel_takes() -> None:
     worst = FilterPolicy(STRICT.allow - {"unshare"}, (0, 1, 2, *range(3, 515)), True, True, False)
     for policy in (GATED, STRICT, WITHOUT_UNIX, worst):
         assert all(len(decoded(program)) <= bpf.MAX_INSTRUCTIONS for program in compiled(policy))
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize(
+    "numbers", [range(3, 515), (3, 4, 6, 7, 8, 9), (4, 5, 6, 7), (0, 2**31 - 1), (5, 5, 4, 1024, 1025, 1027), ()]
+)
+def test_compile_reserved_numbers_are_just_those_whatever_their_neighbours(numbers: Iterable[int], gated: bool) -> None:
+    policy = replace(POLICY, reserved=tuple(numbers), gated=gated)
+    near = {number + bias for number in policy.reserved for bias in (-1, 0, 1)} | {0, 1, 2, 3, 4}
+    for number in sorted(near - {-1}):
+        wanted = REFUSED if number in policy.reserved else ALLOW
+        for name in ("dup2", "dup3"):
+            assert simulate(compiled(policy), bpf.SeccompData(NUMBERS[name], args=padded((0, number)))) == wanted
+        cleared = simulate(compiled(policy), bpf.SeccompData(NUMBERS["fcntl"], args=padded((number, 2))))
+        assert cleared == (wanted if gated else REFUSED)
+
+
+def test_compile_more_scattered_numbers_than_a_program_holds_are_refused() -> None:
+    with pytest.raises(UsageError, match="too many scattered numbers are reserved") as caught:
+        seccomp.compile(replace(GATED, reserved=tuple(range(3, 3 + 512 * 127, 127))))
+    assert "neighbouring" in caught.value.hint
+    assert seccomp.compile(replace(GATED, reserved=tuple(range(3, 3 + 128 * 127, 127))))
 
 
 def padded(args: tuple[int, ...]) -> tuple[int, int, int, int, int, int]:
