@@ -61,7 +61,7 @@ class ProtocolRule:
         where = {
             Place.VARIABLE: f"variable {self.variable}={before}{form}",
             Place.ARGUMENT: f"argument {before}{form}",
-            Place.NEXT_ARGUMENT: f"argument {form} after {self.needle}",
+            Place.NEXT_ARGUMENT: f"argument {form} after {self.needle}" if form else f"argument after {self.needle}",
             Place.PROGRAM: "any exec",
         }[self.place]
         of = f" of {self.program}" if self.program else ""

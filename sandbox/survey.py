@@ -65,7 +65,7 @@ def summarise(events: Iterable[Event]) -> Survey:
 def kind_of_object(target: str) -> str:
     """Return what a descriptor refers to without what differs from run to run: `pipe`, `socket`, or the path."""
     head = target.partition(":")[0]
-    return head if head in ("pipe", "socket", "anon_inode") else target
+    return head if head in ("pipe", "socket") else target
 
 
 def format_survey(survey: Survey) -> Iterable[str]:

@@ -2,7 +2,8 @@
 
     bench.py [--rounds N] [--output FILE]
 
-Every figure is a ratio of medians of runs that took turns (A B C A B C ...), so that the machine's drift hits all alike.
+Every figure is a ratio of medians of runs that took turns (A B C A B C ...), so that the machine's drift hits all
+alike.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from sandbox.profile_files import default_search_path, load
 
 HERE: Final = Path(__file__).resolve().parent
 STATIC: Final = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
+EXECS: Final = 200
 SPARE_DESCRIPTORS: Final = 100  # left of the hard limit for what the programs themselves open
 
 
@@ -102,17 +104,38 @@ def resident_bytes() -> dict[str, int]:
     return {"resident": values["VmRSS"], "anonymous": values["RssAnon"], "page tables": values["VmPTE"]}
 
 
+def gate_costs(folder: Path, rounds: int) -> dict[str, float]:
+    """Return how much longer a shell takes for EXECS no-op programs inside a sandbox than outside, as ratios."""
+    loop = f'for ((i = 0; i < {EXECS}; i++)); do "$0"; done'
+    kinds = {"nothing to close": loop, "three descriptors to close": f"exec 5</dev/null 6<&5 7<&5; {loop}"}
+    ratios = {}
+    for kind, script in kinds.items():
+        command = ["/bin/bash", "-c", script, str(folder / "noop")]
+        fd = seal(make_plan(command))
+        os.set_inheritable(fd, True)
+        rows = [Row("outside", tuple(command)), Row("inside", (str(launcher_path()), str(fd)))]
+        outside, inside = measure(folder, rows, [fd], 0, rounds)
+        os.close(fd)
+        ratios[kind] = inside / outside
+    return ratios
+
+
 def report(
-    rows: list[Row], counts: list[int], medians: dict[int, list[float]], memory: dict[str, int], rounds: int
+    rows: list[Row],
+    counts: list[int],
+    medians: dict[int, list[float]],
+    gate: dict[str, float],
+    memory: dict[str, int],
+    rounds: int,
 ) -> str:
     """Return the results as a page."""
     lines = [
         "# Performance",
         "",
-        f"Written by `make bench` on Linux {platform.release()}, {os.cpu_count()} processors, {rounds} rounds in which the",
-        "commands took turns. A figure is the median time from start to end of a static program that does nothing, and",
-        "its ratio to the same steps written down in plain C (`tests/bench/bare.c`), which do not know plans, grants or",
-        "status records. Single figures vary with the machine; the ratios are what to compare.",
+        f"Written by `make bench` on Linux {platform.release()}, {os.cpu_count()} processors, {rounds} rounds in which",
+        "the commands took turns. A figure is the median time from start to end of a static program that does nothing,",
+        "and its ratio to the same steps written down in plain C (`tests/bench/bare.c`), which do not know plans,",
+        "grants, status records or the exec gate. Single figures vary with the machine; compare the ratios.",
         "",
         "| inherited descriptors | " + " | ".join(f"{count:,}" for count in counts) + " |",
         "|---" * (len(counts) + 1) + "|",
@@ -123,8 +146,12 @@ def report(
     ours = [medians[n][2] for n in counts]
     lines += [
         "",
-        f"What {counts[-1]:,} inherited descriptors add to a sandbox's start: {(ours[-1] - ours[0]) / 1e6:.2f} ms "
-        f"(to fork + exec alone: {(medians[counts[-1]][0] - medians[counts[0]][0]) / 1e6:.2f} ms).",
+        f"What {counts[-1]:,} inherited descriptors add to a sandbox's start: {(ours[-1] - ours[0]) / 1e6:.2f} ms; to",
+        f"fork + exec alone: {(medians[counts[-1]][0] - medians[counts[0]][0]) / 1e6:.2f} ms.",
+        "",
+        f"A shell that executes {EXECS} such programs, inside a sandbox compared with outside:",
+        *(f"{ratio:.2f} x with {kind};" for kind, ratio in gate.items()),
+        "the gate looks at each exec.",
         "",
         "The waiting launcher keeps " + ", ".join(f"{value // 1024} kB {name}" for name, value in memory.items()) + ".",
         "",
@@ -145,7 +172,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, comparison(Path(name)) as (rows, fds):
         compile_tools(Path(name))
         medians = {count: measure(Path(name), rows, fds, count, options.rounds) for count in counts}
-    page = report(rows, counts, medians, resident_bytes(), options.rounds)
+        gate = gate_costs(Path(name), max(options.rounds // 10, 5))
+    page = report(rows, counts, medians, gate, resident_bytes(), options.rounds)
     options.output.write_text(page)
     print(page)
 

@@ -111,7 +111,10 @@ def test_error_starts_nothing(sandbox: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["explain", "probe", "profiles list", "check sealed", "completion bash", "run --dry-run true", "survey true", "--help"],
+    [
+        "explain", "probe", "profiles list", "check sealed", "completion bash", "run --dry-run true", "survey true",
+        "--help",
+    ],
 )  # fmt: skip
 @pytest.mark.parametrize("stdout", [">&-", ">/dev/full"])
 def test_output_that_is_lost_is_an_error(shell: Run, command: str, stdout: str) -> None:

@@ -93,7 +93,7 @@ def test_survey_counts_pipes_and_sockets_as_one_object_each(sandbox: Run) -> Non
 
 
 def test_survey_does_not_count_a_path_search(sandbox: Run, tmp_path: Path) -> None:
-    """execvp tries each folder; what fails there is no exec."""
+    """A search tries each folder; what fails there is no exec."""
     path = ":".join([*(f"{tmp_path}/{n}" for n in range(9)), "/usr/bin", "/bin"])
     found = told(sandbox, "/usr/bin/env", f"PATH={path}", "env", "env", "true")
     assert found["execs"] == 3
@@ -110,8 +110,8 @@ def test_survey_changes_nothing_for_the_command(sandbox: Run, environment: Mappi
     )
     extra = {"SECRET": "x"}
     done = sandbox(
-        "survey", "-o", str(tmp_path / "survey"), "python3", "-c", script, cwd="/", input="in", extra_env=extra, umask=0o27,
-        stdin=None,
+        "survey", "-o", str(tmp_path / "survey"), "python3", "-c", script,
+        cwd="/", input="in", extra_env=extra, umask=0o27, stdin=None,
     )  # fmt: skip
     bare = subprocess.run(
         ["python3", "-c", script], cwd="/", input="in", env={**environment, **extra}, umask=0o27, text=True,

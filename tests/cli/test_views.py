@@ -78,13 +78,16 @@ def test_explain_tells_what_passes_at_later_execs(sandbox: Run, tmp_path: Path) 
         descriptors = { delegate = ["jobserver", "report"] }
         [protocols.report]
         description = "how far it is"
-        rules = [{ next_argument = "--report-fd", shape = "number" }, { program = "tool", shape = "fixed", numbers = [3] }]
+        rules = [
+          { next_argument = "--report-fd", shape = "number" },
+          { program = "tool", shape = "fixed", numbers = [3] },
+        ]
     """)
     grants = ("--grant", "a+propagate=file:/etc/hosts", "--grant", "b=file:/etc/hosts")
     text = sandbox("explain", "-p", str(tmp_path / "p.toml"), *grants, "true").stdout
     lines = section(text, "At later execs")
     assert lines[:3] == ["0, 1, 2 pass", "3 passes, while it still is grant a", "what the exec names passes, by:"]
-    assert [line for line in lines if "--jobserver-auth" in line][0] == "variable MAKEFLAGS=...--jobserver-auth=N,N..."
+    assert next(line for line in lines if "jobserver-auth" in line) == "variable MAKEFLAGS=...--jobserver-auth=N,N..."
     assert lines[-4:-1] == ["report: how far it is", "argument N after --report-fd", "any exec of tool: 3"]
     assert lines[-1] == "every other descriptor is closed, whatever the program did or forgot"
     assert not [line for line in lines if "grant b" in line]
