@@ -203,20 +203,3 @@ def test_openssl_hashes_and_encrypts(confined: list[str], tmp_path: Path) -> Non
     cipher = "openssl enc -aes-128-cbc -pbkdf2 -k x"
     script = f"seq 9 | openssl sha256; seq 9 | {cipher} | {cipher} -d"
     assert do(confined, script, tmp_path / "inside") == do([], script, tmp_path / "outside")
-
-
-# ---- what this version's rules change, on purpose
-
-
-def test_python_pass_fds_is_refused_since_it_clears_close_on_exec(confined: list[str], tmp_path: Path) -> None:
-    script = """python3 -c '
-import os, subprocess
-r, w = os.pipe()
-print(subprocess.run(["true"]).returncode)
-try:
-    subprocess.run(["true"], pass_fds=[r])
-except PermissionError as error:
-    print("refused", error.errno)
-'"""
-    assert do(confined, script, tmp_path / "inside")[1] == "0\nrefused 1\n"
-    assert do([], script, tmp_path / "outside")[1] == "0\n"

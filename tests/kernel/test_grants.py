@@ -190,7 +190,8 @@ def test_secret_is_sealed_and_appears_nowhere_else(
             path.write_text(value)
         elif source == "fifo":
             os.mkfifo(path)
-            given.enter_context(subprocess.Popen(["sh", "-c", f'printf %s "$TOKEN" >{path}']))
+            writer_process = given.enter_context(subprocess.Popen(["sh", "-c", f'printf %s "$TOKEN" >{path}']))
+            given.callback(writer_process.kill)  # it would wait for a reader that a failed start never was
         else:
             value = value[:9000]
             reader, writer = os.pipe()

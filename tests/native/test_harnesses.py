@@ -1,4 +1,4 @@
-"""Runs the C unit tests and the fuzzers of plans and of delegation protocols, under the address and undefined-behaviour sanitizers."""
+"""Runs the C unit tests and the fuzzers of plans and of delegation protocols, under sanitizers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ NAMES_RUNS = 20_000
 def run(command: list[str | Path], folder: Path, environment: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", timeout=240, check=False,
-        env=os.environ | SANITIZER_ENVIRONMENT | {"TMPDIR": str(folder)} | (environment or {}), cwd=folder, stdin=subprocess.DEVNULL,
+        env=os.environ | SANITIZER_ENVIRONMENT | {"TMPDIR": str(folder)} | dict(environment or {}),
+        cwd=folder, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout + done.stderr

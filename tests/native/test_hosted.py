@@ -286,7 +286,7 @@ class Running:
         return self.process.returncode, out, err
 
 
-LEAKING = 'exec 7</etc/passwd 8</etc/group; /bin/ls -v /proc/self/fd /dev/fd/8; /bin/true'
+LEAKING = "exec 7</etc/passwd 8</etc/group; /bin/ls -v /proc/self/fd /dev/fd/8; /bin/true"
 DEV_FD = ops.protocol("dev-fd", PROTOCOLS["dev-fd"].rules[0])
 
 
@@ -317,7 +317,8 @@ def test_hosted_gate_tells_execs_as_json_and_on_standard_error(program: Path) ->
         with open(os.dup(running.status), encoding="utf-8") as status:
             events = [json.loads(line) for line in status]
     assert code == 0
-    assert [event["event"] for event in events] == ["started", "exec", *["descriptor"] * 2] + [
+    assert [event["event"] for event in events] == [
+        "started", "exec", "descriptor", "descriptor",
         "exec", "descriptor", "descriptor", "exited",
     ]  # fmt: skip
     assert (events[1]["program"], events[1]["error"]) == ("/bin/ls", 0)
@@ -337,7 +338,9 @@ def test_hosted_grant_that_propagates_passes_and_another_does_not(program: Path)
         return ops.file(slot, "/etc/passwd", Access.READ, create=False, truncate=False, label="f")
 
     grants = [opened_at(0), opened_at(1), ops.place(0, 5, "a"), ops.place(1, 6, "b", propagate=True)]
-    done = launched(program, shell("/bin/ls -v /proc/self/fd; exec 6<&-; exec 6</etc/group; /bin/ls /proc/self/fd", *grants))
+    done = launched(
+        program, shell("/bin/ls -v /proc/self/fd; exec 6<&-; exec 6</etc/group; /bin/ls /proc/self/fd", *grants)
+    )
     assert done.stdout.split() == ["0", "1", "2", "3", "6", "0", "1", "2", "3"]
 
 

@@ -57,7 +57,9 @@ def full_plan() -> Plan:
     return plan_for(
         ["prog", "-x", ""],
         launcher=[
-            ops.status(9, StatusFormat.JSON, execs=True), ops.die_with_parent(1234), ops.trace(),
+            ops.status(9, StatusFormat.JSON, execs=True),
+            ops.die_with_parent(1234),
+            ops.trace(),
             ops.protocol("first", ProtocolRule(Place.VARIABLE, Shape.LIST, "--auth=", "FLAGS", anywhere=True)),
             ops.protocol("second", ProtocolRule(Place.PROGRAM, Shape.FIXED, program="prog", numbers=(3, 31))),
         ],

@@ -20,8 +20,8 @@ PLAN = full_plan()
 
 
 def record(
-    kind: int, pid: int = 0, code: int = 0, signal: int = 0, op: int = 0, error: int = 0, detail: int = 0, step: int = 0,
-    text: str = "", source: str = "",
+    kind: int, pid: int = 0, code: int = 0, signal: int = 0, op: int = 0, error: int = 0, detail: int = 0,
+    step: int = 0, text: str = "", source: str = "",
 ) -> Record:  # fmt: skip
     return Record(kind, 5, pid, code, signal, op, error, detail, step, text, source)
 

@@ -553,7 +553,9 @@ def test_record_texts_end_at_their_nul_or_their_field_and_keep_their_bytes() -> 
     assert (os.fsencode(record.text), record.source) == (b"\xff" * 160, "")
 
 
-@pytest.mark.parametrize("data", [b"", record_bytes()[:64], record_bytes()[:-1], record_bytes() + b"\0", record_bytes(64)])
+@pytest.mark.parametrize(
+    "data", [b"", record_bytes()[:64], record_bytes()[:-1], record_bytes() + b"\0", record_bytes(64)]
+)
 def test_record_of_another_size_is_refused(data: bytes) -> None:
     with pytest.raises(PlanError):
         wire.decode_record(data)
