@@ -264,11 +264,45 @@ static int missing(struct target *target, const char *path)
 	return failed;
 }
 
+/* The process that a thread belongs to, from /proc/TID/status; 0 if that cannot be read. */
+static int leader_of(struct target *target)
+{
+	char text[512];
+	int fd = (int)sys4(__NR_openat, target->directory, addr("status"), O_RDONLY | O_CLOEXEC, 0);
+	long size = fd < 0 ? 0 : sys_read(fd, text, sizeof text - 1);
+	int leader = 0;
+
+	if (fd >= 0)
+		sys_close(fd);
+	text[size > 0 ? size : 0] = '\0';
+	for (char *at = text; *at && !leader; at++)
+		if (text_starts(at, "\nTgid:\t"))
+			for (at += 7; *at >= '0' && *at <= '9'; at++)
+				leader = leader * 10 + (*at - '0');
+	return leader;
+}
+
+/* The notification names a thread, which may have a descriptor table of its own: PIDFD_THREAD (O_EXCL), since 6.9.
+ * Before that a pidfd stands for a whole process, and will do if the thread shares its table. */
+static int open_pidfd(struct target *target)
+{
+	int fd = -EINVAL, leader;
+
+#ifndef TEST_OLD_PIDFD /* the tests' stand-in for a kernel before 6.9 */
+	fd = (int)sys2(__NR_pidfd_open, target->pid, O_EXCL);
+#endif
+	if (fd != -EINVAL)
+		return fd;
+	leader = leader_of(target);
+	if (leader != target->pid && sys5(__NR_kcmp, target->pid, leader, KCMP_FILES, 0, 0) != 0)
+		return -EPERM;
+	return (int)sys2(__NR_pidfd_open, leader, 0);
+}
+
 static int pidfd_of(struct target *target)
 {
-	/* PIDFD_THREAD (O_EXCL), since 6.9: the notification names a thread, which may have a table of its own. */
 	if (target->pidfd < 0)
-		target->pidfd = (int)sys2(__NR_pidfd_open, target->pid, O_EXCL);
+		target->pidfd = open_pidfd(target);
 	return target->pidfd;
 }
 

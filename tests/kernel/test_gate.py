@@ -47,6 +47,14 @@ def test_forgotten_descriptors_are_closed_at_every_exec(
     assert set(table(leaked.out).numbers) == {0, 1, 2, *range(3, 3 + depth)}
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_kernel_without_thread_pidfds_closes_as_well(probes: Probes, method: str) -> None:
+    """Before Linux 6.9 a pidfd stands for a process; the executing thread must then share its table."""
+    older = build_launcher(defines=("TEST_OLD_PIDFD",))
+    ended = launch(plan_of([probes["pass"], method, "2", probes["fds"]]), launcher=older)
+    assert set(table(ended.out).numbers) == {0, 1, 2}, ended
+
+
 LEAKERS = {
     "bash": [BASH, "-c", 'exec 7</etc/passwd; "$0"'],
     "dash": [SH, "-c", 'exec 7</etc/passwd; "$0"; :'],

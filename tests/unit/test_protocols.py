@@ -229,8 +229,8 @@ def test_program_limits_an_argument_s_rule_whatever_argv_0_says() -> None:
 
 def test_variable_s_name_is_whole_and_arguments_are_no_variables() -> None:
     rule = ProtocolRule(Place.VARIABLE, Shape.NUMBER, variable="V")
-    execs = [Exec(variables={name: "3"}) for name in ("V", "VV", "v", "AV", "")] + [Exec(("x", "V=3"))]
-    assert rule_named(rule, *execs) == [{3}, set(), set(), set(), set(), set()]
+    execs = [Exec(variables={name: "3"}) for name in ("V", "VV", "VX3", "v", "AV", "")] + [Exec(("x", "V=3"))]
+    assert rule_named(rule, *execs) == [{3}, set(), set(), set(), set(), set(), set()]
     assert rule_named(ProtocolRule(Place.ARGUMENT, Shape.NUMBER, "V="), execs[0], execs[-1]) == [set(), {3}]
 
 
