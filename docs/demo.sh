@@ -77,12 +77,28 @@ attempt("put another file on the grant's number:", os.dup2, 0, 3)
 attempt("set close-on-exec of the grant:", fcntl.fcntl, 3, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
 attempt("read the grant:", os.read, 3, 100)
 END
-"$sandbox" run --grant "text=file:$input" -- python3 undo.py | tee undo
+# The interpreter itself: to a script that starts it, the grant would go and no further.
+python=$(python3 -c 'import sys; print(sys.executable)')
+"$sandbox" run --grant "text=file:$input" -- "$python" undo.py | tee undo
 expect undo 'number, 7:           Bad file descriptor'
 expect undo "of the grant:            Operation not permitted"
 expect undo "grant's number:      Operation not permitted"
 expect undo 'set close-on-exec of the grant:              allowed'
 expect undo 'read the grant:                              allowed'
+
+title "What a program leaves open does not reach what it starts; what the exec names does"
+"$sandbox" run --trace-exec -- bash -c 'exec 7<secrets.txt; cat <(echo hello)' >out 2>err
+cat err out
+expect err '7 closed -> '
+expect err 'secrets.txt'
+expect err '63 passed (dev-fd) -> pipe:'
+expect out 'hello'
+
+title "The same command outside of a sandbox, surveyed"
+"$sandbox" survey -o survey -- bash -c 'exec 7<secrets.txt; cat <(echo hello)' >out
+cat survey
+expect survey 'of these named by the exec: 1'
+expect survey 'bash -> cat: 7 '
 
 title "Under the profile sealed, no program after the first one"
 code=0

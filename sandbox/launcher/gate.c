@@ -18,6 +18,7 @@ enum {
 	MAX_TEXTS = 8192,    /* of arguments, and again of variables; what comes after names nothing */
 	TEXT_CHUNK = 512,    /* read at once of each text; longer ones are read on, up to LONG_TEXT */
 	LONG_TEXT = 1 << 15,
+	ALL_TEXTS = 1 << 20, /* bytes of all texts of one exec: pointers may repeat, and looking costs time */
 	BATCH = 32,
 	TABLE_MAX = 1 << 20, /* numbers from here on (sysctl fs.nr_open) are refused, not overlooked */
 };
@@ -180,6 +181,7 @@ struct reading {
 	const struct plan *plan;
 	struct names names;
 	struct names_context context;
+	size_t budget; /* bytes that may still be looked at */
 };
 
 typedef void visit_text(struct reading *reading, const char *text);
@@ -215,13 +217,17 @@ static void visit_array(struct target *target, uint64_t array, visit_text *visit
 			complete += local[i].iov_len;
 			if (size < (long)complete)
 				return; /* unmapped: the exec itself will fail with EFAULT, or it changes as we look */
-			if (text_length(texts[i]) < local[i].iov_len) {
-				visit(reading, texts[i]);
-				continue;
+			const char *text = texts[i];
+
+			if (text_length(text) >= local[i].iov_len) {
+				__builtin_memcpy(page, text, local[i].iov_len);
+				read_on(target->pid, pointers[i], local[i].iov_len);
+				text = page;
 			}
-			__builtin_memcpy(page, texts[i], local[i].iov_len);
-			read_on(target->pid, pointers[i], local[i].iov_len);
-			visit(reading, page);
+			if (text_length(text) >= reading->budget)
+				return;
+			reading->budget -= text_length(text) + 1;
+			visit(reading, text);
 		}
 		if (count < BATCH)
 			return;
@@ -400,6 +406,7 @@ static int sweep(struct gate *gate, struct target *target)
 	if (!failed && count > 0) {
 		__builtin_memset(&reading, 0, sizeof reading);
 		reading.plan = gate->plan;
+		reading.budget = ALL_TEXTS;
 		read_names(gate, target, &reading, at);
 	}
 	for (uint32_t word = 0; count > 0 && word < TABLE_MAX / 32; word++) {

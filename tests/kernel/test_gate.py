@@ -168,6 +168,20 @@ def test_hostile_arguments_neither_stall_nor_pass(probes: Probes, place: str) ->
     assert set(table(ended.out).numbers) == {0, 1, 2}, ended.err
 
 
+def test_repeated_long_arguments_cost_bounded_time(probes: Probes) -> None:
+    """Eight thousand pointers to one long text: the kernel refuses the exec (E2BIG), and the gate is not held up."""
+    program = (
+        "import os, sys\n"
+        "os.dup2(os.open('/etc/passwd', 0), 7, True)\n"
+        "try: os.execv(sys.argv[1], [sys.argv[1]] + ['>&/dev/fd/' * 3000] * 8000)\n"
+        "except OSError as error: print(error.errno, flush=True)\n"
+        "os.execv(sys.argv[1], sys.argv[1:])\n"
+    )
+    ended = sandbox("--", sys.executable, "-c", program, probes["fds"])
+    assert ended.out.startswith("7\n")  # E2BIG
+    assert set(table(ended.out).numbers) == {0, 1, 2}
+
+
 def test_process_that_hides_itself_cannot_execute_unseen(probes: Probes) -> None:
     program = (
         "import ctypes, os, sys\n"

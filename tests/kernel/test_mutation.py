@@ -134,7 +134,7 @@ def test_without_no_new_privs_the_bit_is_clear_or_the_filter_is_refused(partial:
         # The first op that loads a filter: the gate's, where there is one.
         first = "gate" if plan.only(OpCode.GATE) else "filter"
         assert (ended.code, ended.err.split(": ")[1]) == (125, first)
-    bare = launch(less(plan, OpCode.NO_NEW_PRIVS, OpCode.FILTER), launcher=partial)
+    bare = launch(less(plan, OpCode.NO_NEW_PRIVS, OpCode.GATE, OpCode.FILTER), launcher=partial)
     assert status_of(bare)["NoNewPrivs"] == "0"
 
 
