@@ -33,16 +33,9 @@ const char *fd_access_word(int status_flags)
 	}
 }
 
-void fd_link(char link[32], int fd)
+void fd_link(char link[NUMBERED_PATH], int fd)
 {
-	struct line number = {.length = 0};
-	size_t at = 14;
-
-	__builtin_memcpy(link, "/proc/self/fd/", 14);
-	line_number(&number, fd);
-	for (size_t digit = 0; digit < number.length; digit++)
-		link[at++] = number.text[digit];
-	link[at] = '\0';
+	text_numbered_path(link, "/proc/self/fd/", fd);
 }
 
 /* Anonymous inodes, memfds and namespaces have no type of their own in fstat(2); their /proc link names them. */
@@ -60,7 +53,7 @@ static int type_by_link(int fd, int otherwise)
 		{"anon_inode:[pidfd", FD_PIDFD},	   {"pidfd:", FD_PIDFD},
 		{"/memfd:", FD_MEMFD},
 	};
-	char path[32], link[64];
+	char path[NUMBERED_PATH], link[64];
 	long length;
 
 	fd_link(path, fd);
@@ -256,14 +249,6 @@ static void verify_one(const struct plan *plan, const struct op *op, int fd, boo
 	if ((flags & FD_CLOEXEC) != (placed ? 0 : FD_CLOEXEC))
 		fail(op_index(op), REASON_NOT_CLOSED, fd);
 }
-
-struct linux_dirent64 {
-	uint64_t inode;
-	int64_t next;
-	uint16_t size;
-	uint8_t type;
-	char name[];
-};
 
 /* Reads the whole table back from the kernel and holds it against the plan; the last look before confinement. */
 void fd_verify(const struct plan *plan, const struct op *op, int keep)

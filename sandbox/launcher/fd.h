@@ -3,6 +3,7 @@
 #define FD_H
 
 #include "plan.h"
+#include "text.h"
 
 enum fd_type {
 #define FDTYPE(name, bit, word) FD_##name = (bit),
@@ -26,6 +27,6 @@ void fd_check_type(const struct op *op, int fd, uint32_t types);
 void fd_place(const struct op *op, int fd);
 void fd_sweep(const struct plan *plan, const struct op *op, int keep);
 void fd_verify(const struct plan *plan, const struct op *op, int keep);
-void fd_link(char link[32], int fd); /* "/proc/self/fd/N" */
+void fd_link(char link[NUMBERED_PATH], int fd); /* "/proc/self/fd/N" */
 
 #endif

@@ -60,12 +60,10 @@ void gate_hold(struct gate *gate, int fd)
 
 static int target_open(struct target *target, struct gate *gate)
 {
-	struct line path = {.length = 0};
+	char path[NUMBERED_PATH];
 
-	line_text(&path, "/proc/");
-	line_number(&path, target->pid);
-	path.text[path.length] = '\0';
-	target->directory = sys_open(path.text, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+	text_numbered_path(path, "/proc/", target->pid);
+	target->directory = sys_open(path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 	if (target->directory < 0)
 		return target->directory;
 	/* Only now: if the notification still stands, the folder is that of the process that waits for us. */
@@ -74,15 +72,12 @@ static int target_open(struct target *target, struct gate *gate)
 
 static int flags_of(struct target *target, long number)
 {
-	struct line path = {.length = 0};
-	char text[128];
+	char path[NUMBERED_PATH], text[128];
 	long size, flags = 0;
 	int fd;
 
-	line_text(&path, "fdinfo/");
-	line_number(&path, number);
-	path.text[path.length] = '\0';
-	fd = (int)sys4(__NR_openat, target->directory, addr(path.text), O_RDONLY | O_CLOEXEC, 0);
+	text_numbered_path(path, "fdinfo/", number);
+	fd = (int)sys4(__NR_openat, target->directory, addr(path), O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0)
 		return fd;
 	size = sys_read(fd, text, sizeof text - 1);
@@ -100,14 +95,6 @@ static int flags_of(struct target *target, long number)
 	}
 	return -EIO;
 }
-
-struct linux_dirent64 {
-	uint64_t inode;
-	int64_t next;
-	uint16_t size;
-	uint8_t type;
-	char name[];
-};
 
 /* Collect the numbers from 3 up without close-on-exec. Returns how many, or -errno. */
 static int find_leaving(struct target *target)
@@ -347,14 +334,12 @@ static const struct op *propagated(struct gate *gate, struct target *target, uin
 static void report_descriptor(struct target *target, uint32_t number, const struct op *passed)
 {
 	struct event event = {.type = EVENT_DESCRIPTOR, .pid = target->pid, .detail = (int32_t)number};
-	struct line path = {.length = 0};
+	char path[NUMBERED_PATH];
 
 	event.code = passed ? VERDICT_PASSED : VERDICT_CLOSED;
 	event.op = passed ? op_index(passed) : -1;
-	line_text(&path, "fd/");
-	line_number(&path, number);
-	path.text[path.length] = '\0';
-	sys4(__NR_readlinkat, target->directory, addr(path.text), addr(event.text), sizeof event.text - 1);
+	text_numbered_path(path, "fd/", number);
+	sys4(__NR_readlinkat, target->directory, addr(path), addr(event.text), sizeof event.text - 1);
 	report_event(&event);
 }
 

@@ -63,7 +63,7 @@ static enum fd_type type_by_mode(unsigned mode)
  * that object through its O_PATH descriptor. Returns the opened descriptor. */
 static int open_checked(const struct op *op, const char *path, int flags, uint32_t types)
 {
-	char link[32];
+	char link[NUMBERED_PATH];
 	int found = (int)must(op, sys_open(path, O_PATH | O_CLOEXEC, 0));
 	int opened, type;
 	struct stat status;

@@ -107,6 +107,15 @@ static inline int sys_write_all(int fd, const void *buffer, size_t size)
 	return 0;
 }
 
+/* What getdents64(2) fills a buffer with. */
+struct linux_dirent64 {
+	uint64_t inode;
+	int64_t next;
+	uint16_t size;
+	uint8_t type;
+	char name[];
+};
+
 /* struct msghdr, and a cmsghdr with one descriptor, as the kernel has them (include/linux/socket.h). */
 struct sys_message {
 	void *name;

@@ -106,10 +106,11 @@ void line_text(struct line *line, const char *text)
 		line->text[line->length++] = *text;
 }
 
-void line_number(struct line *line, int64_t number)
+enum { DIGITS = 24 }; /* of any 64-bit number, with sign and NUL */
+
+static const char *digits_of(char digits[DIGITS], int64_t number)
 {
-	char digits[24];
-	char *next = digits + sizeof digits - 1;
+	char *next = digits + DIGITS - 1;
 	uint64_t rest = number < 0 ? -(uint64_t)number : (uint64_t)number;
 
 	*next = '\0';
@@ -118,7 +119,25 @@ void line_number(struct line *line, int64_t number)
 	while (rest /= 10);
 	if (number < 0)
 		*--next = '-';
-	line_text(line, next);
+	return next;
+}
+
+void line_number(struct line *line, int64_t number)
+{
+	char digits[DIGITS];
+
+	line_text(line, digits_of(digits, number));
+}
+
+void text_numbered_path(char path[NUMBERED_PATH], const char *start, int64_t number)
+{
+	char digits[DIGITS];
+	const char *rest = digits_of(digits, number);
+
+	while (*start)
+		*path++ = *start++;
+	while ((*path++ = *rest++))
+		;
 }
 
 void line_errno(struct line *line, int error)

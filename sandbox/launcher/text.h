@@ -14,6 +14,10 @@ long text_find(const char *text, char wanted); /* index, or -1 */
 long text_number(const char *text);	       /* decimal digits only, up to INT32_MAX; else -1 */
 const char *text_errno(int error);	       /* NULL if the number has no text here */
 
+/* A path that ends in a number, as those below /proc do; `start` is of at most 23 bytes. */
+enum { NUMBERED_PATH = 48 };
+void text_numbered_path(char path[NUMBERED_PATH], const char *start, int64_t number);
+
 /* A line that is being built; what does not fit is cut, and room for the end is kept. */
 struct line {
 	char text[4096];

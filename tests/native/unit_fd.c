@@ -108,7 +108,7 @@ static void test_types(void)
 
 static void test_words(void)
 {
-	char link[32];
+	char link[NUMBERED_PATH];
 
 	CHECK(!strcmp(fd_type_word(FD_FILE), "file") && !strcmp(fd_type_word(FD_OTHER), "other"));
 	CHECK(!strcmp(fd_type_word(FD_TYPE_COUNT), "?"));
