@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from sandbox.probe import probe
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who starts the sandbox: environment, folders, and the process that the launcher's parent is.
 
-    cwd is "" when the working directory has been removed.
+    cwd is "" when the working directory has been removed. landlock_abi: the kernel's, 0 where it has no Landlock.
     """
 
     environ: Mapping[str, str]
@@ -22,6 +24,7 @@ class Caller:
     runtime_dir: str
     tmp: str
     parent_pid: int
+    landlock_abi: int = 0
 
     @classmethod
     def of_process(cls, parent_pid: int, environ: Mapping[str, str] | None = None) -> Self:
@@ -38,6 +41,7 @@ class Caller:
             runtime_dir=variables.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}",
             tmp=variables.get("TMPDIR") or "/tmp",  # noqa: S108 - the name that the user's programs use
             parent_pid=parent_pid,
+            landlock_abi=probe()["landlock_abi"],
         )
 
     def placeholders(self) -> dict[str, str]:

@@ -19,29 +19,17 @@ from typing import IO, Any, Final, NoReturn, Self, TypeAlias
 from sandbox import wire
 from sandbox.build import build, grant_label
 from sandbox.caller import Caller
-from sandbox.errors import InternalError, LaunchError, UnsupportedError, UsageError
+from sandbox.errors import InternalError, LaunchError, UsageError
 from sandbox.events import Event, Exited, Failed, Started, event_of
 from sandbox.grants import Grant, InheritGrant, parse_grant
 from sandbox.plan import OpCode, Plan, StatusFormat
+from sandbox.probe import launcher_path
 from sandbox.profile import Profile, check, for_caller
 from sandbox.profile_files import default_search_path, load
 
 Command: TypeAlias = Sequence[str | bytes | os.PathLike[str]]
 Stream: TypeAlias = int | IO[Any] | None
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-_LAUNCHER: Final = Path(__file__).parent / "launcher" / "sandbox-launch"
-
-
-def launcher_path() -> Path:
-    """Return the native launcher that was installed with the package.
-
-    Raises: UnsupportedError if it is not there (a checkout that was not installed).
-    """
-    if not os.access(_LAUNCHER, os.X_OK):
-        raise UnsupportedError(
-            "native launcher", str(_LAUNCHER), "nothing there", "install the package (pip install .), it builds it"
-        )
-    return _LAUNCHER
 
 
 def seal(plan: Plan) -> int:

@@ -13,8 +13,9 @@ from sandbox.build import command_ops
 from sandbox.caller import Caller
 from sandbox.events import Event, Exited, Failed, event_of
 from sandbox.grants import FIRST_NUMBER, LAST_NUMBER, FdType
-from sandbox.launch import launcher_path, seal, status_pipe
+from sandbox.launch import seal, status_pipe
 from sandbox.plan import Plan, StatusFormat
+from sandbox.probe import launcher_path
 from sandbox.protocols import PROTOCOLS
 from sandbox.survey import Survey, summarise
 

@@ -22,6 +22,12 @@ MAX_COMMANDS: Final = 64
 MAX_ARGS: Final = 1 << 18
 MAX_PROTOCOLS: Final = 256
 MAX_FILTER_LENGTH: Final = 4096
+MAX_NAMESPACES: Final = 7
+MAX_CGROUP_SETTINGS: Final = 16
+MAX_MOUNTS: Final = 1024
+MAX_RLIMITS: Final = 16
+MAX_PATH_RULES: Final = 2048
+MAX_PORT_RULES: Final = 1024
 _OPEN_FLAGS: Final = {
     Access.READ: os.O_RDONLY,
     Access.WRITE: os.O_WRONLY,
@@ -48,11 +54,24 @@ class OpCode(enum.IntEnum):
     DIE_WITH_PARENT = 0x0102
     TRACE = 0x0103
     PROTOCOL = 0x0104
+    TIMEOUT = 0x0105
+    TERMINAL = 0x0106
+    CGROUP = 0x0107
+    CGROUP_SET = 0x0108
+    OOM_SCORE = 0x0109
     STDIO = 0x0301
     INHERIT = 0x0302
     FILE = 0x0303
     SECRET_FILE = 0x0304
     SECRET_ENV = 0x0305
+    NAMESPACE = 0x0401
+    IDENTITY = 0x0402
+    HOSTNAME = 0x0403
+    LOOPBACK = 0x0404
+    ROOT = 0x0405
+    MOUNT = 0x0406
+    ENTER = 0x0407
+    CAPABILITIES = 0x0408
     PLACE = 0x0501
     SWEEP = 0x0502
     VERIFY = 0x0503
@@ -61,10 +80,18 @@ class OpCode(enum.IntEnum):
     CHDIR = 0x0603
     ENV_KEEP = 0x0604
     ENV_SET = 0x0605
+    RESET = 0x0606
+    RLIMIT = 0x0607
+    SCHEDULING = 0x0608
+    AFFINITY = 0x0609
     NO_NEW_PRIVS = 0x0701
-    EXEC_ONCE = 0x0702
-    GATE = 0x0703
-    FILTER = 0x0704
+    RULESET = 0x0702
+    PATH_RULE = 0x0703
+    PORT_RULE = 0x0704
+    RESTRICT = 0x0705
+    EXEC_ONCE = 0x0706
+    GATE = 0x0707
+    FILTER = 0x0708
     COMMAND = 0x0801
     EXEC = 0x0802
 
@@ -84,11 +111,24 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.DIE_WITH_PARENT: OpRule("parent", 0, 1),
     OpCode.TRACE: OpRule("trace", 0, 1),
     OpCode.PROTOCOL: OpRule("protocol", 0, MAX_PROTOCOLS, Data.PAIR),
+    OpCode.TIMEOUT: OpRule("timeout", 0, 1),
+    OpCode.TERMINAL: OpRule("terminal", 0, 1),
+    OpCode.CGROUP: OpRule("cgroup", 0, 1, Data.TEXT),
+    OpCode.CGROUP_SET: OpRule("cgroup", 0, MAX_CGROUP_SETTINGS, Data.PAIR),
+    OpCode.OOM_SCORE: OpRule("oom_score", 0, 1),
     OpCode.STDIO: OpRule("stdio", 1, 1),
     OpCode.INHERIT: OpRule("inherit", 0, MAX_SLOTS),
     OpCode.FILE: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
     OpCode.SECRET_FILE: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
     OpCode.SECRET_ENV: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
+    OpCode.NAMESPACE: OpRule("namespace", 0, MAX_NAMESPACES),
+    OpCode.IDENTITY: OpRule("identity", 0, 1),
+    OpCode.HOSTNAME: OpRule("hostname", 0, 1, Data.TEXT),
+    OpCode.LOOPBACK: OpRule("loopback", 0, 1),
+    OpCode.ROOT: OpRule("view", 0, 1),
+    OpCode.MOUNT: OpRule("view", 0, MAX_MOUNTS, Data.TEXT),
+    OpCode.ENTER: OpRule("view", 0, 1),
+    OpCode.CAPABILITIES: OpRule("capabilities", 1, 1),
     OpCode.PLACE: OpRule("place", 0, MAX_SLOTS),
     OpCode.SWEEP: OpRule("sweep", 1, 1),
     OpCode.VERIFY: OpRule("verify", 1, 1),
@@ -97,7 +137,15 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.CHDIR: OpRule("chdir", 0, 1, Data.TEXT),
     OpCode.ENV_KEEP: OpRule("environment", 0, MAX_ENV_OPS, Data.TEXT),
     OpCode.ENV_SET: OpRule("environment", 0, MAX_ENV_OPS, Data.TEXT),
+    OpCode.RESET: OpRule("attributes", 1, 1),
+    OpCode.RLIMIT: OpRule("limit", 0, MAX_RLIMITS),
+    OpCode.SCHEDULING: OpRule("scheduling", 0, 1),
+    OpCode.AFFINITY: OpRule("affinity", 0, 1, Data.TEXT),
     OpCode.NO_NEW_PRIVS: OpRule("no_new_privs", 1, 1),
+    OpCode.RULESET: OpRule("landlock", 0, 1),
+    OpCode.PATH_RULE: OpRule("landlock", 0, MAX_PATH_RULES, Data.TEXT),
+    OpCode.PORT_RULE: OpRule("landlock", 0, MAX_PORT_RULES),
+    OpCode.RESTRICT: OpRule("landlock", 0, 1),
     OpCode.EXEC_ONCE: OpRule("exec_once", 0, 1),
     OpCode.GATE: OpRule("gate", 0, 1),
     OpCode.FILTER: OpRule("filter", 1, MAX_FILTERS, Data.FILTER),
@@ -106,6 +154,47 @@ RULES: Final[dict[OpCode, OpRule]] = {
 }
 MANDATORY: Final = frozenset(code for code, rule in RULES.items() if rule.least)
 OBTAINING: Final = frozenset({OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV})
+
+
+class Terminal(enum.IntEnum):
+    """What the child has for a terminal: none, a pseudo-terminal of its own, or the caller's."""
+
+    NONE = 1
+    PRIVATE = 2
+    INHERIT = 3
+
+
+class MountKind(enum.IntEnum):
+    """What a MOUNT op puts into the view."""
+
+    BIND = 1
+    TMPFS = 2
+    COPY = 3
+    DEV = 4
+    PROC = 5
+    HIDE = 6
+
+
+class MountFlag(enum.IntFlag):
+    """What a mount allows (WRITE, EXECUTE), and how it is made."""
+
+    WRITE = 1
+    EXECUTE = 2
+    OPTIONAL = 4
+    TERMINALS = 8
+    PROCESSES = 16
+
+
+class Namespace(enum.IntFlag):
+    """The namespaces that the sandbox has of its own; values of clone(2)."""
+
+    MOUNT = 0x00020000
+    CGROUP = 0x02000000
+    UTS = 0x04000000
+    IPC = 0x08000000
+    USER = 0x10000000
+    PID = 0x20000000
+    NETWORK = 0x40000000
 
 
 class StatusFormat(enum.IntEnum):
@@ -176,6 +265,24 @@ def _access_word(op: Op) -> str:
     return next((f", {access}" for access, code in _ACCESS_CODES.items() if access and code == op.flags), "")
 
 
+_TERMINAL_WORDS: Final = {
+    Terminal.NONE: "a session of its own, without a terminal",
+    Terminal.PRIVATE: "a pseudo-terminal of its own, which the supervisor relays",
+    Terminal.INHERIT: "the caller's terminal and session",
+}
+# <linux/resource.h>, asm-generic.
+RLIMIT_NAMES: Final = {
+    0: "cpu", 1: "fsize", 2: "data", 3: "stack", 4: "core", 5: "rss", 6: "nproc", 7: "nofile", 8: "memlock", 9: "as",
+    10: "locks", 11: "sigpending", 12: "msgqueue", 13: "nice", 14: "rtprio", 15: "rttime",
+}  # fmt: skip
+
+
+def _mount_words(op: Op) -> str:
+    rights = "".join(letter if op.flags & flag else "-" for letter, flag in zip("wx", MountFlag, strict=False))
+    optional = ", if it is there" if op.flags & MountFlag.OPTIONAL else ""
+    return f"{MountKind(op.a).name.lower()} r{rights} {_text(op.data)!r}{optional}"
+
+
 _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.STATUS: lambda op: (
         f"write {StatusFormat(op.b).name.lower()} to descriptor {op.a}" + (", of each exec too" if op.c else "")
@@ -184,6 +291,29 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.TRACE: lambda _: "tell each exec on standard error",
     OpCode.PROTOCOL: lambda op: f"{op.label}: {' '.join(_text(op.data).split(chr(0))).strip()}",
     OpCode.GATE: lambda op: "report what goes along" if op.a else "close at every exec what is not declared or named",
+    OpCode.TIMEOUT: lambda op: f"end everything after {op.a / 1000:g} s",
+    OpCode.TERMINAL: lambda op: _TERMINAL_WORDS[Terminal(op.a)],
+    OpCode.CGROUP: lambda op: f"a cgroup of its own below {_text(op.data)!r}, removed at the end",
+    OpCode.CGROUP_SET: lambda op: " = ".join(_text(op.data).split(chr(0))[:2]),
+    OpCode.NAMESPACE: lambda op: f"{op.label}: of its own",
+    OpCode.IDENTITY: lambda op: f"user {op.a}, group {op.b}, no other groups",
+    OpCode.HOSTNAME: lambda op: repr(_text(op.data)),
+    OpCode.LOOPBACK: lambda _: "lo is up",
+    OpCode.ROOT: lambda _: "an empty root",
+    OpCode.MOUNT: lambda op: _mount_words(op),
+    OpCode.ENTER: lambda _: "make it the root, read-only; the host's tree is gone",
+    OpCode.CAPABILITIES: lambda _: "none, now and at any exec",
+    OpCode.RESET: lambda _: "own session keyring; default personality and timer slack; no real-time priority",
+    OpCode.RLIMIT: lambda op: f"{RLIMIT_NAMES.get(op.a, str(op.a))} at most {op.b | op.c << 32}",
+    OpCode.SCHEDULING: lambda op: f"policy {op.a}, niceness {int(op.b) - 20}",
+    OpCode.AFFINITY: lambda op: f"processors {_text(op.data)}",
+    OpCode.OOM_SCORE: lambda op: f"oom_score_adj {int(op.a) - 1000}",
+    OpCode.RULESET: lambda op: f"Landlock handles file rights {op.a | op.b << 32:#x}, net and scopes {op.c:#x}",
+    OpCode.PATH_RULE: lambda op: f"{_text(op.data)!r}: file rights {op.a | op.b << 32:#x}" + (
+        ", if it is there" if op.flags else ""
+    ),
+    OpCode.PORT_RULE: lambda op: f"TCP port {op.b}: rights {op.a:#x}",
+    OpCode.RESTRICT: lambda _: "the ruleset holds from here on",
     OpCode.STDIO: lambda op: f"0, 1, 2 exist and are each one of: {_types(op.a)}",
     OpCode.INHERIT: lambda op: f"slot {op.a}: the caller's {op.b}, if it is one of: {_types(op.c)}{_access_word(op)}",
     OpCode.FILE: lambda op: f"slot {op.a}: open {_text(op.data)!r} for {_open_words(op)}",
@@ -233,6 +363,139 @@ def gate(*, observe: bool = False) -> Op:
     """Put every later exec under the supervisor's eyes; observe: only report what goes along."""
     hint = "the kernel must be 5.19 or newer, and no outer filter may have a listener"
     return Op(OpCode.GATE, a=int(observe), label="exec gate", hint=hint)
+
+
+_NAMESPACE_HINTS: Final = {
+    Namespace.USER: (
+        "let the user have user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone,"
+        " kernel.apparmor_restrict_unprivileged_userns; or run as root; or share it"
+    ),
+    Namespace.NETWORK: "sysctl user.max_net_namespaces; or network mode host",
+}
+
+
+def timeout(milliseconds: int) -> Op:
+    """End everything, and the launcher with code 124, after so long."""
+    return Op(OpCode.TIMEOUT, a=milliseconds, label=f"{milliseconds / 1000:g} s")
+
+
+def terminal(mode: Terminal) -> Op:
+    """Say what the child has for a terminal."""
+    hint = "the launcher needs /dev/ptmx for a private one" if mode is Terminal.PRIVATE else ""
+    return Op(OpCode.TERMINAL, a=mode, label="terminal", hint=hint)
+
+
+def cgroup(parent: str) -> Op:
+    """Put the sandbox into a new cgroup below `parent`, a folder of a cgroup v2 file system that the user may change."""
+    hint = "have one delegated (systemd-run --user --scope -p Delegate=yes), or leave the limit to rlimits"
+    return Op(OpCode.CGROUP, data=os.fsencode(parent), label=parent, hint=hint)
+
+
+def cgroup_set(file: str, value: str) -> Op:
+    """Write a value into a file of the new cgroup."""
+    data = os.fsencode(file) + b"\0" + os.fsencode(value) + b"\0"
+    return Op(OpCode.CGROUP_SET, data=data, label=f"{file} {value}", hint="the cgroup must have that controller")
+
+
+def namespace(own: Namespace) -> Op:
+    """Give the sandbox one namespace of its own; user (Linux 3.8) lets anyone have the others."""
+    hint = _NAMESPACE_HINTS.get(own, "the kernel must have it, and an outer sandbox or container must allow it")
+    return Op(OpCode.NAMESPACE, a=int(own), label=(own.name or "").lower(), hint=hint)
+
+
+def identity(uid: int, gid: int) -> Op:
+    """Become another user, without supplementary groups; needs root."""
+    return Op(OpCode.IDENTITY, a=uid, b=gid, label=f"user {uid}, group {gid}", hint="only root can change the user")
+
+
+def hostname(name: str) -> Op:
+    """Name the host in the sandbox."""
+    return Op(OpCode.HOSTNAME, data=os.fsencode(name), label=name)
+
+
+def loopback() -> Op:
+    """Bring the loopback interface up."""
+    return Op(OpCode.LOOPBACK, label="lo")
+
+
+def root() -> Op:
+    """Begin an empty view."""
+    return Op(OpCode.ROOT, label="root", hint="the host must let a user namespace mount a tmpfs")
+
+
+def mount(kind: MountKind, path: str, flags: MountFlag = MountFlag(0), *, mode: int = 0, size: int = 0) -> Op:
+    """Put something into the view at `path`; parents come before what lies in them. size: of a tmpfs, in KiB.
+
+    mode: of a tmpfs' root.
+    """
+    hint = "check the path and who may open it" if kind is MountKind.BIND else ""
+    return Op(
+        OpCode.MOUNT, a=kind, b=mode, c=size, flags=int(flags), data=os.fsencode(path), label=path, hint=hint
+    )  # fmt: skip
+
+
+def enter() -> Op:
+    """Make the view the root of everything."""
+    return Op(OpCode.ENTER, label="root")
+
+
+def capabilities() -> Op:
+    """Drop every capability, and the ways to get one back."""
+    return Op(OpCode.CAPABILITIES, label="capabilities")
+
+
+def reset() -> Op:
+    """Take back what survives exec besides descriptors: keyring, personality, timer slack, priorities."""
+    return Op(OpCode.RESET, label="process attributes")
+
+
+def rlimit(resource: int, value: int) -> Op:
+    """Set a resource limit, soft and hard."""
+    label = f"{RLIMIT_NAMES.get(resource, resource)} {value}"
+    hint = "the caller's hard limit is lower"
+    return Op(OpCode.RLIMIT, a=resource, b=value & 0xFFFFFFFF, c=value >> 32, label=label, hint=hint)
+
+
+def scheduling(policy: int, nice: int) -> Op:
+    """Set the scheduling policy (0 other, 3 batch, 5 idle) and niceness (-20 to 19)."""
+    label, hint = f"policy {policy}, niceness {nice}", "only root can raise a priority"
+    return Op(OpCode.SCHEDULING, a=policy, b=nice + 20, label=label, hint=hint)
+
+
+def affinity(processors: str) -> Op:
+    """Set the processors: a list of numbers and ranges such as 0-3,8."""
+    return Op(OpCode.AFFINITY, data=os.fsencode(processors), label=processors, hint="none of these is there")
+
+
+def oom_score(score: int) -> Op:
+    """Set oom_score_adj, -1000 to 1000."""
+    return Op(OpCode.OOM_SCORE, a=score + 1000, label=str(score), hint="only root can lower it")
+
+
+def ruleset(file_rights: int, net_rights: int, scopes: int) -> Op:
+    """Begin a Landlock ruleset that handles these rights. Kernel: 5.13; net 6.7, scopes 6.12."""
+    return Op(
+        OpCode.RULESET, a=file_rights & 0xFFFFFFFF, b=file_rights >> 32, c=net_rights | scopes << 16, label="ruleset",
+        hint="the kernel needs Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock) of that ABI",
+    )  # fmt: skip
+
+
+def path_rule(path: str, rights: int, *, optional: bool = False) -> Op:
+    """Allow rights below a path."""
+    return Op(
+        OpCode.PATH_RULE, a=rights & 0xFFFFFFFF, b=rights >> 32, flags=int(optional), data=os.fsencode(path),
+        label=path, hint="check the path and who may open it",
+    )  # fmt: skip
+
+
+def port_rule(port: int, rights: int) -> Op:
+    """Allow rights on a TCP port."""
+    return Op(OpCode.PORT_RULE, a=rights, b=port, label=f"TCP port {port}")
+
+
+def restrict() -> Op:
+    """Enforce the ruleset."""
+    return Op(OpCode.RESTRICT, label="ruleset")
 
 
 def stdio(types: Collection[FdType]) -> Op:

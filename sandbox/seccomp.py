@@ -71,8 +71,22 @@ CREATES_OPEN: Final = frozenset(
 )
 """Calls that create a descriptor and cannot mark it; `strict` refuses them, the C library has the newer forms."""
 FIONCLEX: Final = 0x5450  # asm-generic/ioctls.h
-TIOCSTI: Final = 0x5412
-TIOCLINUX: Final = 0x541C
+TIOCSCTTY: Final = 0x540E
+TERMINAL_COMMANDS: Final = {  # ioctl commands as (mask, value); asm-generic/ioctls.h, linux/kd.h, linux/vt.h
+    "TIOCSTI": (LOW32, 0x5412),  # types
+    "TIOCLINUX": (LOW32, 0x541C),  # pastes; reads the screen
+    "TIOCCONS": (LOW32, 0x541D),  # takes the kernel's messages
+    "TIOCEXCL": (LOW32, 0x540C),  # nobody else can open it, from then on
+    "TIOCSETD": (LOW32, 0x5423),  # another line discipline: a module is loaded, a network interface appears
+    "KD*": (0xFFFFFF00, 0x4B00),  # key map, keyboard and screen mode, font of a virtual console
+    "VT_*": (0xFFFFFF00, 0x5600),  # switches and locks virtual consoles
+}
+"""What a terminal can be told that reaches beyond the program that tells it: refused on every descriptor.
+
+TIOCSCTTY is not among them: the kernel gives a terminal that has a session away to nobody (but to CAP_SYS_ADMIN if the
+argument is 1, which is refused as well), and programs that open pseudo-terminals of their own need it. Neither is
+TIOCSPGRP: it works on the controlling terminal of the own session only.
+"""
 SECCOMP_FILTER_FLAG_NEW_LISTENER: Final = 1 << 3  # linux/seccomp.h
 
 # linux/sched.h. CLONE_NEWTIME (0x80) is missing on purpose: clone(2) takes its low eight bits as the signal to send at
@@ -156,7 +170,7 @@ def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> b
         case "fcntl":
             return low[1] == F_SETFD and not low[2] & FD_CLOEXEC and _stays_marked(policy, low[0])
         case "ioctl":
-            return low[1] in (TIOCSTI, TIOCLINUX) or (low[1] == FIONCLEX and _stays_marked(policy, low[0]))
+            return _reaches_beyond(low) or (low[1] == FIONCLEX and _stays_marked(policy, low[0]))
         case "socket" | "socketpair":
             return low[0] == AF_UNIX and not policy.unix_sockets
         case "dup2" | "dup3":
@@ -171,6 +185,11 @@ def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> b
 
 def _stays_marked(policy: FilterPolicy, number: int) -> bool:
     return not policy.gated or number in policy.reserved
+
+
+def _reaches_beyond(low: Sequence[int]) -> bool:
+    steals = low[1] == TIOCSCTTY and low[2] == 1
+    return steals or any(low[1] & mask == value for mask, value in TERMINAL_COMMANDS.values())
 
 
 def _leaves_open(name: str, low: Sequence[int]) -> bool:
@@ -224,8 +243,9 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
     for number_is in marked:
         yield Rule("fcntl", (*number_is, *cleared))
         yield Rule("ioctl", (*number_is, Condition(1, LOW32, FIONCLEX)))
-    for command in (TIOCSTI, TIOCLINUX):
-        yield Rule("ioctl", (Condition(1, LOW32, command),))
+    for mask, command in TERMINAL_COMMANDS.values():
+        yield Rule("ioctl", (Condition(1, mask, command),))
+    yield Rule("ioctl", (Condition(1, LOW32, TIOCSCTTY), Condition(2, LOW32, 1)))
     if not policy.unix_sockets:
         for name in ("socket", "socketpair"):
             yield Rule(name, (Condition(0, LOW32, AF_UNIX),))
@@ -381,7 +401,8 @@ def _describe(policy: FilterPolicy) -> Iterator[str]:
         yield "EPERM: socket, socketpair of AF_UNIX: no descriptors are sent"
     if policy.reserved:
         yield f"EPERM: dup2, dup3 onto {_ranges(policy.reserved)}: reserved numbers keep their grants"
-    yield "EPERM: ioctl(TIOCSTI), ioctl(TIOCLINUX): nothing is typed into a terminal"
+    commands = ", ".join(TERMINAL_COMMANDS)
+    yield f"EPERM: ioctl of {commands}, TIOCSCTTY by force: no terminal is typed into, taken or changed for others"
     if "unshare" not in policy.allow:
         yield "EPERM: clone with a CLONE_NEW* flag: no new namespaces"
     if "seccomp" in policy.allow:

@@ -11,7 +11,23 @@ from typing import Final
 
 from sandbox.errors import PlanError
 from sandbox.grants import FIRST_NUMBER, LAST_NUMBER
-from sandbox.plan import MAX_ARGS, MAX_FILTER_LENGTH, MAX_SLOTS, OBTAINING, RULES, Data, Op, OpCode, Plan, StatusFormat
+from sandbox.plan import (
+    MAX_ARGS,
+    MAX_FILTER_LENGTH,
+    MAX_SLOTS,
+    OBTAINING,
+    RLIMIT_NAMES,
+    RULES,
+    Data,
+    MountFlag,
+    MountKind,
+    Namespace,
+    Op,
+    OpCode,
+    Plan,
+    StatusFormat,
+    Terminal,
+)
 from sandbox.protocols import Place, Shape
 
 MAGIC: Final = b"SBXPLAN\n"
@@ -24,6 +40,7 @@ _EVENT: Final = struct.Struct("<IIQiiiiiii20s160s96s")
 _CHECKSUM_WORD: Final = 2
 _MASK: Final = (1 << 64) - 1
 _OPEN_FLAGS: Final = os.O_ACCMODE | os.O_APPEND | os.O_CREAT | os.O_TRUNC
+_MOUNT_FLAGS: Final = sum(MountFlag)
 HEADER_SIZE: Final = _HEADER.size
 OP_SIZE: Final = _OP.size
 EVENT_SIZE: Final = _EVENT.size
@@ -219,11 +236,33 @@ _DATA_CHECKS: Final[dict[Data, Callable[[bytes, bytes, int, int], str]]] = {
 def _check_fields(op: Op) -> None:
     if op.code in OBTAINING and op.a >= MAX_SLOTS:
         raise _refuse("a slot is out of range")
-    if op.flags and op.code not in (OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE):
+    if op.flags and op.code not in (
+        OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT, OpCode.PATH_RULE
+    ):  # fmt: skip
         raise _refuse("an op carries flags that it does not take")
     match op.code:
         case OpCode.PROTOCOL if op.flags > 1 or op.a not in tuple(Place) or op.b not in tuple(Shape):
             raise _refuse("a protocol rule is unknown")
+        case OpCode.TIMEOUT if not op.a:
+            raise _refuse("a time limit is out of range")
+        case OpCode.TERMINAL if op.a not in tuple(Terminal):
+            raise _refuse("a terminal's mode is unknown")
+        case OpCode.NAMESPACE if op.a not in tuple(Namespace):
+            raise _refuse("a namespace is unknown")
+        case OpCode.MOUNT if (
+            op.flags & ~_MOUNT_FLAGS or op.a not in tuple(MountKind) or op.b > 0o7777 or not op.data.startswith(b"/")
+        ):
+            raise _refuse("a mount is unknown")
+        case OpCode.RLIMIT if op.a not in RLIMIT_NAMES:
+            raise _refuse("a limit is unknown")
+        case OpCode.SCHEDULING if op.a > 5 or op.b > 39:
+            raise _refuse("a scheduling policy is unknown")
+        case OpCode.OOM_SCORE if op.a > 2000:
+            raise _refuse("an oom score is out of range")
+        case OpCode.PATH_RULE if op.flags > 1:
+            raise _refuse("a path rule is unknown")
+        case OpCode.PORT_RULE if op.b > 65535:
+            raise _refuse("a port is out of range")
         case OpCode.GATE if op.a > 1:
             raise _refuse("a gate's mode is unknown")
         case OpCode.STATUS if op.b not in tuple(StatusFormat) or op.c > 1:

@@ -1,11 +1,14 @@
 /* child.c: the child's way from the fork to exec: the plan's ops in their order. */
 #include "child.h"
 
+#include "attributes.h"
 #include "confine.h"
 #include "fd.h"
-#include "grant.h"
+#include "landlock.h"
+#include "message.h"
 #include "report.h"
 #include "sys.h"
+#include "terminal.h"
 #include "text.h"
 
 #include <linux/prctl.h>
@@ -13,7 +16,6 @@
 
 /* What the ops leave for later ops; lives in the child only. */
 struct progress {
-	int slots[MAX_SLOTS];
 	uint64_t cookie[3];
 	const char *environment[MAX_ARGS + 1];
 	uint32_t variables;
@@ -77,15 +79,6 @@ static void reset_signals(const struct op *op)
 	must(op, sys4(__NR_rt_sigprocmask, 2 /* SIG_SETMASK */, addr(&none), 0, sizeof none));
 }
 
-static void send_fd(const struct op *op, int socket, char what, int fd)
-{
-	struct sys_rights rights = {SYS_RIGHTS_SIZE, SYS_SOL_SOCKET, SYS_SCM_RIGHTS, fd, 0};
-	struct iovec part = {&what, 1};
-	struct sys_message message = {.parts = &part, .part_count = 1, .control = &rights, .control_size = sizeof rights};
-
-	must(op, sys3(__NR_sendmsg, socket, addr(&message), 0));
-}
-
 /* Give the supervisor the listener, and copies of the grants that propagate, to know them again. The child keeps no
  * listener: it could answer for itself. */
 static void open_gate(const struct plan *plan, const struct op *op, int socket)
@@ -93,9 +86,9 @@ static void open_gate(const struct plan *plan, const struct op *op, int socket)
 	int listener;
 
 	for_ops(plan, place, OP_PLACE) if (place->flags & PLACE_PROPAGATE)
-		send_fd(op, socket, MESSAGE_GRANT, (int)place->b);
+		must(op, message_send(socket, MESSAGE_GRANT, 0, (int)place->b));
 	listener = confine_gate(op, progress.cookie);
-	send_fd(op, socket, MESSAGE_LISTENER, listener);
+	must(op, message_send(socket, MESSAGE_LISTENER, 0, listener));
 	sys_close(listener);
 }
 
@@ -132,50 +125,56 @@ static void build_arguments(const struct plan *plan, const struct op *op)
 static void run_op(const struct plan *plan, const struct op *op, const struct start *start)
 {
 	switch (op->code) {
-	case OP_STDIO: fd_check_stdio(op); return;
-	case OP_INHERIT: progress.slots[op->a] = grant_inherit(plan, op); return;
-	case OP_FILE: progress.slots[op->a] = grant_file(plan, op); return;
-	case OP_SECRET_FILE: progress.slots[op->a] = grant_secret_file(plan, op); return;
-	case OP_SECRET_ENV: progress.slots[op->a] = grant_secret_env(plan, op, start->environment); return;
-	case OP_PLACE: fd_place(op, progress.slots[op->a]); return;
-	case OP_SWEEP: fd_sweep(plan, op, start->exec_fd); return;
-	case OP_VERIFY: fd_verify(plan, op, start->exec_fd); return;
+	case OP_PLACE: fd_place(op, start->slots[op->a]); return;
+	case OP_SWEEP: fd_sweep(plan, op, start->socket); return;
+	case OP_VERIFY: fd_verify(plan, op, start->socket); return;
 	case OP_SIGNALS: reset_signals(op); return;
 	case OP_UMASK: set_umask(op); return;
 	case OP_CHDIR: must(op, sys1(__NR_chdir, addr(op_text(plan, op)))); return;
 	case OP_ENV_KEEP: keep_variables(plan, op, start->environment); return;
 	case OP_ENV_SET: add_variable(op, op_text(plan, op)); return;
+	case OP_RESET: attributes_reset(op); return;
+	case OP_RLIMIT: attributes_limit(op); return;
+	case OP_SCHEDULING: attributes_scheduling(op); return;
+	case OP_AFFINITY: attributes_affinity(plan, op); return;
 	case OP_NO_NEW_PRIVS: confine_no_new_privs(op); return;
+	case OP_RULESET: landlock_begin(op); return;
+	case OP_PATH_RULE: landlock_allow_path(plan, op); return;
+	case OP_PORT_RULE: landlock_allow_port(op); return;
+	case OP_RESTRICT: landlock_restrict(op); return;
 	case OP_EXEC_ONCE: confine_exec_once(op, progress.cookie); return;
-	case OP_GATE: open_gate(plan, op, start->exec_fd); return;
+	case OP_GATE: open_gate(plan, op, start->socket); return;
 	case OP_FILTER: confine_filter(plan, op); return;
 	case OP_COMMAND: try_command(plan, op); return;
 	case OP_EXEC: fail(op_index(op), progress.exec_error ? progress.exec_error : ENOENT, 0);
-	default: return; /* the launcher's own ops: STATUS, DIE_WITH_PARENT */
+	default: return; /* the launcher's and the init's */
 	}
 }
 
-/* Death with the launcher must be asked for before anything else can go on without it. */
-static void die_with_launcher(const struct start *start)
+/* Death with the init must be asked for before anything can go on without it. */
+static void die_with(int parent)
 {
 	long failed = sys5(__NR_prctl, PR_SET_PDEATHSIG, SIGNAL_KILL, 0, 0, 0);
 
 	if (failed < 0)
 		fail_step(STEP_START, (int)-failed, 0);
-	if (sys0(__NR_getppid) != start->launcher_pid)
+	if (sys0(__NR_getppid) != parent)
 		sys_exit(125);
 }
 
-_Noreturn void child_run(const struct plan *plan, const struct start *start)
+_Noreturn void child_run(const struct plan *plan, const struct start *start, int parent)
 {
-	const struct op *exec = plan_find(plan, OP_EXEC);
+	const struct op *exec = plan_find(plan, OP_EXEC), *terminal = plan_find(plan, OP_TERMINAL);
 	bool limited = false;
 
-	reporter.page = start->page;
-	die_with_launcher(start);
+	die_with(parent);
+	if (terminal)
+		terminal_join(terminal);
 	if (exec)
 		build_arguments(plan, exec);
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
+		if (op->code < OP_PLACE)
+			continue;
 		/* Placing may need numbers above the soft limit; from here on the caller's limit holds again. */
 		if (!limited && op->code >= OP_SIGNALS) {
 			must(op, sys4(__NR_prlimit64, 0, RLIMIT_NOFILE, addr(start->nofile), 0));

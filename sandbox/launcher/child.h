@@ -4,18 +4,21 @@
 
 #include "plan.h"
 
-/* What the child sends on its socket, a byte and a descriptor each. */
-enum { MESSAGE_LISTENER = 'L', MESSAGE_GRANT = 'G' };
+#include <stdbool.h>
 
-/* What the child needs from the launcher besides the plan. */
+/* What the init and the child need from the launcher besides the plan. */
 struct start {
-	char **environment;	  /* the caller's */
+	char **environment;	    /* the caller's */
 	struct progress_page *page; /* shared with the supervisor */
-	int exec_fd;		  /* socket to the supervisor, close-on-exec: its end is the exec, or the child's */
-	int launcher_pid;	  /* to notice a launcher that died before PR_SET_PDEATHSIG */
-	struct rlimit64 *nofile;  /* the caller's RLIMIT_NOFILE, to be put back */
+	int socket;		    /* to the supervisor, close-on-exec */
+	int far_end;		    /* the supervisor's end, which the init must not hold */
+	struct rlimit64 *nofile;    /* the caller's RLIMIT_NOFILE, to be put back */
+	const int *slots;	    /* what the grants' ops obtained, by slot */
+	uint32_t uid, gid;	    /* the caller's effective ones */
+	bool own_user;		    /* a user namespace was made at the fork */
 };
 
-_Noreturn void child_run(const struct plan *plan, const struct start *start);
+/* parent: the init's pid as the child sees it. */
+_Noreturn void child_run(const struct plan *plan, const struct start *start, int parent);
 
 #endif

@@ -70,14 +70,12 @@ static int target_open(struct target *target, struct gate *gate)
 	return (int)sys3(__NR_ioctl, gate->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, addr(&target->request->id));
 }
 
-static int flags_of(struct target *target, long number)
+static int flags_of(int folder, const char *name)
 {
-	char path[NUMBERED_PATH], text[128];
+	char text[128];
 	long size, flags = 0;
-	int fd;
+	int fd = (int)sys4(__NR_openat, folder, addr(name), O_RDONLY | O_CLOEXEC, 0);
 
-	text_numbered_path(path, "fdinfo/", number);
-	fd = (int)sys4(__NR_openat, target->directory, addr(path), O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0)
 		return fd;
 	size = sys_read(fd, text, sizeof text - 1);
@@ -96,11 +94,15 @@ static int flags_of(struct target *target, long number)
 	return -EIO;
 }
 
-/* Collect the numbers from 3 up without close-on-exec. Returns how many, or -errno. */
+/* Collect the numbers from 3 up without close-on-exec. Returns how many, or -errno.
+ *
+ * From /proc/PID/fdinfo, not /proc/PID/fd: when the process has made itself non-dumpable (ssh-agent, gpg-agent) both
+ * belong to root, but anybody may open fdinfo who may read the process, and that is who owns its user namespace
+ * (since Linux 5.14). */
 static int find_leaving(struct target *target)
 {
 	static char buffer[32768] __attribute__((aligned(8)));
-	int fds = (int)sys4(__NR_openat, target->directory, addr("fd"), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	int fds = (int)sys4(__NR_openat, target->directory, addr("fdinfo"), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	int count = 0;
 	long size;
 
@@ -115,7 +117,7 @@ static int find_leaving(struct target *target)
 			at += entry->size;
 			if (number < FIRST_NUMBER)
 				continue;
-			flags = number < TABLE_MAX ? flags_of(target, number) : -EMFILE;
+			flags = number < TABLE_MAX ? flags_of(fds, entry->name) : -EMFILE;
 			if (flags == -ENOENT) /* closed since, by another thread */
 				continue;
 			if (flags < 0) {
@@ -314,6 +316,8 @@ static int mark(struct gate *gate, struct target *target, uint32_t number)
 	request.srcfd = (uint32_t)fd;
 	failed = (int)sys3(__NR_ioctl, gate->listener, SECCOMP_IOCTL_NOTIF_ADDFD, addr(&request));
 	sys_close(fd);
+	if (failed == -EBADF) /* the number lies above the process's limit, lowered since */
+		return -EMFILE;
 	return failed < 0 ? failed : 0;
 }
 
@@ -331,15 +335,31 @@ static const struct op *propagated(struct gate *gate, struct target *target, uin
 	return NULL;
 }
 
+/* What a number refers to, as text; "" if that cannot be told. */
+static void read_object(struct target *target, uint32_t number, char *text, long size)
+{
+	char path[NUMBERED_PATH];
+	int fd;
+
+	text_numbered_path(path, "fd/", number);
+	if (sys4(__NR_readlinkat, target->directory, addr(path), addr(text), size) != -EACCES)
+		return;
+	/* Its folder is closed to us, see find_leaving; a copy of ours is not. */
+	fd = pidfd_of(target) < 0 ? -EPERM : (int)sys3(__NR_pidfd_getfd, target->pidfd, number, 0);
+	if (fd < 0)
+		return;
+	text_numbered_path(path, "/proc/self/fd/", fd);
+	sys4(__NR_readlinkat, AT_FDCWD, addr(path), addr(text), size);
+	sys_close(fd);
+}
+
 static void report_descriptor(struct target *target, uint32_t number, const struct op *passed)
 {
 	struct event event = {.type = EVENT_DESCRIPTOR, .pid = target->pid, .detail = (int32_t)number};
-	char path[NUMBERED_PATH];
 
 	event.code = passed ? VERDICT_PASSED : VERDICT_CLOSED;
 	event.op = passed ? op_index(passed) : -1;
-	text_numbered_path(path, "fd/", number);
-	sys4(__NR_readlinkat, target->directory, addr(path), addr(event.text), sizeof event.text - 1);
+	read_object(target, number, event.text, sizeof event.text - 1);
 	report_event(&event);
 }
 

@@ -1,13 +1,18 @@
-/* main.c: the launcher from its start to the fork: map and check the plan, drop what it does not name, fork. */
+/* main.c: the launcher from its start to the fork: map and check the plan, drop what it does not name, obtain what it
+ * grants, fork. */
 #include "main.h"
 
-#include "child.h"
+#include "attributes.h"
+#include "cgroup.h"
 #include "fd.h"
 #include "grant.h"
+#include "init.h"
+#include "namespace.h"
 #include "probe.h"
 #include "report.h"
 #include "supervise.h"
 #include "sys.h"
+#include "terminal.h"
 #include "text.h"
 
 #include <linux/memfd.h>
@@ -118,84 +123,156 @@ static struct progress_page *shared_page(void)
 	return (struct progress_page *)page;
 }
 
-static long fork_child(const struct plan *plan)
+static int slots[MAX_SLOTS];
+
+static void obtain(const struct plan *plan, const struct op *op, char **environment)
 {
+	switch (op->code) {
+	case OP_STDIO: fd_check_stdio(op); return;
+	case OP_INHERIT: slots[op->a] = grant_inherit(plan, op); return;
+	case OP_FILE: slots[op->a] = grant_file(plan, op); return;
+	case OP_SECRET_FILE: slots[op->a] = grant_secret_file(plan, op); return;
+	case OP_SECRET_ENV: slots[op->a] = grant_secret_env(plan, op, environment); return;
+	case OP_TERMINAL: terminal_keep(op); return;
+	default: return;
+	}
+}
+
+static int start_timer(const struct plan *plan)
+{
+	const struct op *op = plan_find(plan, OP_TIMEOUT);
+	struct __kernel_itimerspec limit = {0};
+	int fd;
+
+	if (!op)
+		return -1;
+	fd = (int)must(op, sys2(__NR_timerfd_create, CLOCK_BOOTTIME, O_CLOEXEC)); /* time asleep counts */
+	limit.it_value.tv_sec = op->a / 1000;
+	limit.it_value.tv_nsec = op->a % 1000 * 1000000;
+	must(op, sys4(__NR_timerfd_settime, fd, 0, addr(&limit), 0));
+	return fd;
+}
+
+/* What must not stay behind, however the launcher ends. */
+static void clean_up(void)
+{
+	terminal_end();
+	cgroup_end();
+}
+
+static long fork_init(const struct plan *plan, const struct start *start)
+{
+	int cgroup = cgroup_make(plan);
 	struct clone_args args = {
-		.flags = plan_find(plan, OP_SIGNALS) ? CLONE_CLEAR_SIGHAND : 0,
+		.flags = namespace_flags(plan) | (plan_find(plan, OP_SIGNALS) ? CLONE_CLEAR_SIGHAND : 0) |
+			 (cgroup >= 0 ? CLONE_INTO_CGROUP : 0),
 		.exit_signal = SIGNAL_CHILD,
+		.cgroup = (unsigned)cgroup,
 	};
 	long pid = sys2(__NR_clone3, addr(&args), sizeof args);
 
+	if (pid == 0)
+		init_run(plan, start);
+	if (pid < 0 && namespace_flags(plan))
+		namespace_refused(plan, (int)-pid);
 	if (pid < 0)
 		fail_step(STEP_FORK, (int)-pid, 0);
 	return pid;
 }
 
+/* Map the init's IDs, and let it go on. */
+static void give_identity(const struct plan *plan, const struct watched *watched, const struct start *start)
+{
+	const struct op *op = plan_find(plan, OP_IDENTITY);
+
+	if (!op || !start->own_user)
+		return;
+	namespace_map(op, watched->init);
+	must(op, sys3(__NR_write, watched->socket, addr(""), 1));
+}
+
 /* The supervisor keeps no grant, no stream but standard error, and no secret. */
-static void become_supervisor(const struct plan *plan, char **environment, struct watched *watched)
+static void become_supervisor(const struct plan *plan, char **environment)
 {
 	int null = sys_open("/dev/null", O_RDWR | O_CLOEXEC, 0);
 
 	for_ops(plan, op, OP_INHERIT) if (op->b > 2) sys_close((int)op->b);
+	for_ops(plan, op, OP_PLACE) sys_close(slots[op->a]);
 	grant_forget_secrets(plan, environment);
 	if (null >= 0) {
 		sys3(__NR_dup3, null, 0, 0);
 		sys3(__NR_dup3, null, 1, 0);
 		sys_close(null);
 	}
-	supervise(watched);
 }
 
-static _Noreturn void launch(int plan_fd, unsigned filled, char **environment)
+static int near_end(const struct plan *plan, int ends[2])
 {
-	struct plan plan;
-	struct rlimit64 nofile;
-	struct watched watched;
-	struct start start;
-	int ends[2];
-	long failed;
+	long failed = sys4(__NR_socketpair, 1 /* AF_UNIX */, 5 /* SOCK_SEQPACKET */ | O_CLOEXEC, 0, addr(ends));
+	int parked = failed < 0 ? (int)failed : fd_park(plan, ends[1]);
 
-	map_plan(plan_fd, &plan);
-	find_status(&plan, filled);
-	/* Before we open anything: nothing of ours must be taken for a descriptor that the caller has closed. */
-	for_ops(&plan, op, OP_INHERIT) fd_require(op, op->b, filled);
-	raise_limit(&nofile);
-	fd_drop_undeclared(&plan);
-	park_status(&plan);
-	watched.parent_fd = watch_parent(&plan);
-	watched.signal_fd = take_signals();
-	failed = sys4(__NR_socketpair, 1 /* AF_UNIX */, 5 /* SOCK_SEQPACKET */ | O_CLOEXEC, 0, addr(ends));
-	if (failed < 0)
-		fail_step(STEP_START, (int)-failed, 0);
-	start.exec_fd = fd_park(&plan, ends[1]);
-	if (start.exec_fd < 0)
-		fail_step(STEP_START, -start.exec_fd, 0);
+	if (parked < 0)
+		fail_step(STEP_START, -parked, 0);
 	sys_close(ends[1]);
-	start.environment = environment;
-	start.nofile = &nofile;
-	start.page = shared_page();
-	watched.page = start.page;
-	start.launcher_pid = (int)sys0(__NR_getpid);
-	watched.exec_fd = ends[0];
-	gate_prepare(&watched.gate, &plan);
-	/* Before the fork: the command must find no moment in which it can look into its supervisor. Its own exec makes
-	 * it dumpable again. */
-	failed = sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
-	/* Whoever in the sandbox loses its parent stays our descendant, and so open to the gate (Yama, ptrace_scope 1). */
+	return parked;
+}
+
+/* Before the fork: nobody in the sandbox must find a moment in which it can look into its supervisor or init. The
+ * command's own exec makes it dumpable again. Whoever in the sandbox loses its parent stays our descendant, and so open
+ * to the gate (Yama, ptrace_scope 1). */
+static void become_opaque(void)
+{
+	long failed = sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+
 	if (failed == 0)
 		failed = sys5(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	if (failed < 0)
 		fail_step(STEP_START, (int)-failed, 0);
-	watched.pid = (int)fork_child(&plan);
-	if (watched.pid == 0)
-		child_run(&plan, &start);
-	sys_close(start.exec_fd);
-	become_supervisor(&plan, environment, &watched);
-	__builtin_unreachable();
+}
+
+static _Noreturn void launch(struct plan *plan, unsigned filled, char **environment)
+{
+	static struct watched watched;
+	struct rlimit64 nofile;
+	struct start start = {.environment = environment, .nofile = &nofile, .slots = slots};
+	const struct op *terminal = plan_find(plan, OP_TERMINAL);
+	int ends[2];
+
+	find_status(plan, filled);
+	/* Before we open anything: nothing of ours must be taken for a descriptor that the caller has closed. */
+	for_ops(plan, op, OP_INHERIT) fd_require(op, op->b, filled);
+	raise_limit(&nofile);
+	fd_drop_undeclared(plan);
+	park_status(plan);
+	reporter.ending = clean_up;
+	watched.parent_fd = watch_parent(plan);
+	watched.signal_fd = take_signals();
+	start.socket = near_end(plan, ends);
+	start.far_end = watched.socket = ends[0];
+	start.page = reporter.shared = shared_page();
+	start.uid = (uint32_t)sys0(__NR_geteuid);
+	start.gid = (uint32_t)sys0(__NR_getegid);
+	start.own_user = namespace_flags(plan) & CLONE_NEWUSER;
+	gate_prepare(&watched.gate, plan);
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++)
+		obtain(plan, op, environment);
+	attributes_oom_score(plan);
+	become_opaque();
+	watched.child_fd = -1;
+	watched.terminal = terminal ? terminal->a : 0;
+	watched.own_group = terminal && terminal->a != TERMINAL_INHERIT;
+	watched.init = (int)fork_init(plan, &start);
+	attributes_oom_keep(plan);
+	watched.timer_fd = start_timer(plan);
+	sys_close(start.socket);
+	give_identity(plan, &watched, &start);
+	become_supervisor(plan, environment);
+	supervise(&watched);
 }
 
 int launcher_main(int argc, char **argv, char **environment, bool privileged)
 {
+	struct plan plan;
 	unsigned filled;
 	long fd;
 
@@ -209,11 +286,8 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 	fd = argc == 2 ? text_number(argv[1]) : argc == 3 && text_equal(argv[1], "--check-plan") ? text_number(argv[2]) : -1;
 	if (fd < (argc == 2 ? FIRST_NUMBER : 0)) /* a plan on 0-2 would leave a hole there */
 		fail_step(STEP_USAGE, EINVAL, 0);
-	if (argc == 3) {
-		struct plan plan;
-
-		map_plan((int)fd, &plan);
+	map_plan((int)fd, &plan);
+	if (argc == 3)
 		return 0;
-	}
-	launch((int)fd, filled, environment);
+	launch(&plan, filled, environment);
 }

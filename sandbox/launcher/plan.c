@@ -4,6 +4,12 @@
 #include "text.h"
 
 #include <linux/fcntl.h>
+#include <linux/resource.h>
+#include <linux/sched.h>
+
+enum {
+	NAMESPACE_FLAGS = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_NEWNET
+};
 
 enum data_kind { DATA_NONE, DATA_TEXT, DATA_FILTER, DATA_ARGV, DATA_PAIR };
 
@@ -156,7 +162,8 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 
 	if (obtains && op->a >= MAX_SLOTS)
 		return "a slot is out of range";
-	if (op->flags && op->code != OP_INHERIT && op->code != OP_PROTOCOL && op->code != OP_PLACE)
+	if (op->flags && op->code != OP_INHERIT && op->code != OP_PROTOCOL && op->code != OP_PLACE &&
+	    op->code != OP_MOUNT && op->code != OP_PATH_RULE)
 		return "an op carries flags that it does not take";
 	switch (op->code) {
 	case OP_STATUS:
@@ -172,6 +179,27 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 		return op->b & ~open_flags || (op->b & O_ACCMODE) == O_ACCMODE || op->c > 0777 ? "open flags are unknown" : NULL;
 	case OP_PLACE:
 		return op->flags > PLACE_PROPAGATE || op->a >= MAX_SLOTS || op->b < FIRST_NUMBER || op->b > LAST_NUMBER ? "a number is out of range" : NULL;
+	case OP_TIMEOUT:
+		return op->a ? NULL : "a time limit is out of range";
+	case OP_TERMINAL:
+		return op->a < TERMINAL_NONE || op->a > TERMINAL_INHERIT ? "a terminal's mode is unknown" : NULL;
+	case OP_NAMESPACE: /* one bit */
+		return !op->a || op->a & (op->a - 1) || op->a & ~NAMESPACE_FLAGS ? "a namespace is unknown" : NULL;
+	case OP_MOUNT:
+		return op->flags & ~MOUNT_FLAGS || op->a < MOUNT_BIND || op->a > MOUNT_HIDE || op->b > 07777 ||
+				       op_text(plan, op)[0] != '/'
+			       ? "a mount is unknown"
+			       : NULL;
+	case OP_RLIMIT:
+		return op->a >= RLIM_NLIMITS ? "a limit is unknown" : NULL;
+	case OP_SCHEDULING:
+		return op->a > 5 || op->b > 39 ? "a scheduling policy is unknown" : NULL;
+	case OP_OOM_SCORE:
+		return op->a > 2000 ? "an oom score is out of range" : NULL;
+	case OP_PATH_RULE:
+		return op->flags & ~RULE_OPTIONAL ? "a path rule is unknown" : NULL;
+	case OP_PORT_RULE:
+		return op->b > 65535 ? "a port is out of range" : NULL;
 	case OP_GATE:
 		return op->a > GATE_OBSERVE ? "a gate's mode is unknown" : NULL;
 	case OP_UMASK:

@@ -12,6 +12,7 @@
 #define PLAN_QUIET 1u /* flags: failures go to the status descriptor only, not to standard error */
 
 enum { MAX_SLOTS = 512, MAX_ENV_OPS = 4096, MAX_FILTERS = 4, MAX_COMMANDS = 64, MAX_ARGS = 1 << 18, MAX_PROTOCOLS = 256 };
+enum { MAX_NAMESPACES = 7, MAX_CGROUP_SETTINGS = 16, MAX_MOUNTS = 1024, MAX_RLIMITS = 16, MAX_PATH_RULES = 2048, MAX_PORT_RULES = 1024 };
 enum { FIRST_NUMBER = 3, LAST_NUMBER = 65535, MAX_FILTER_LENGTH = 4096 };
 
 enum op_code {
@@ -31,6 +32,20 @@ enum name_shape { SHAPE_NUMBER = 1, SHAPE_LIST = 2, SHAPE_COUNT = 3, SHAPE_FIXED
 /* Op flags of PLACE, and field a of GATE. */
 #define PLACE_PROPAGATE 1u /* the grant passes at every exec while it is still the same open file */
 #define GATE_OBSERVE 1u	   /* report what goes along, close nothing: sandbox survey */
+
+/* Field a of TERMINAL. */
+enum terminal { TERMINAL_NONE = 1, TERMINAL_PRIVATE = 2, TERMINAL_INHERIT = 3 };
+
+/* Field a of MOUNT, its flags, and of BIND and COPY what the mount allows. */
+enum mount_kind { MOUNT_BIND = 1, MOUNT_TMPFS = 2, MOUNT_COPY = 3, MOUNT_DEV = 4, MOUNT_PROC = 5, MOUNT_HIDE = 6 };
+#define MOUNT_WRITE 1u
+#define MOUNT_EXECUTE 2u
+#define MOUNT_OPTIONAL 4u     /* BIND, COPY, HIDE: skip what is not there */
+#define MOUNT_TERMINALS 8u    /* DEV: with pts and ptmx */
+#define MOUNT_PROCESSES 16u   /* PROC: only the folders of processes (subset=pid) */
+#define MOUNT_FLAGS 31u
+
+#define RULE_OPTIONAL 1u /* PATH_RULE: skip what is not there */
 
 struct plan_header {
 	char magic[8];

@@ -213,6 +213,8 @@ _Noreturn void fail_with(const struct failure *failure)
 		reporter.page->failed = 1;
 		sys_exit(125);
 	}
+	if (reporter.ending)
+		reporter.ending();
 	report_event(&event);
 	if (!reporter.quiet)
 		print_failure(failure);

@@ -70,7 +70,9 @@ struct progress_page {
 struct reporter {
 	const struct plan *plan; /* NULL until it is checked */
 	const char *plan_error;
-	struct progress_page *page; /* in the child; NULL in the launcher */
+	struct progress_page *page;   /* in the init and the child; NULL in the launcher */
+	struct progress_page *shared; /* the same, in the launcher: to read it */
+	void (*ending)(void);	      /* in the launcher: what must be done before it exits after a failure, or NULL */
 	int status_fd;		    /* -1: none */
 	bool status_json;
 	bool exec_events; /* of the status descriptor */

@@ -1,79 +1,140 @@
 /* supervise.c: the supervisor: forwards signals, stops with the child, tells how it ended, exits as it did. */
 #include "supervise.h"
 
-#include "child.h"
+#include "cgroup.h"
+#include "message.h"
 #include "report.h"
 #include "sys.h"
+#include "terminal.h"
+#include "text.h"
 
 #include <linux/poll.h>
 #include <linux/wait.h>
 
 enum { SENT_BY_KERNEL = 0x80 /* SI_KERNEL */ };
-enum { EXIT_SIGNAL_BASE = 128 };
+enum { EXIT_SIGNAL_BASE = 128, EXIT_TIMED_OUT = 124 };
+enum { TO_GROUP = 1u << 2 /* PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9 */ };
 
 /* wait status bits, wait(2) */
 static bool has_exited(int status) { return (status & 0x7f) == 0; }
-static bool is_stopped(int status) { return (status & 0xff) == 0x7f; }
 static int exit_code(int status) { return (status >> 8) & 0xff; }
 static int death_signal(int status) { return status & 0x7f; }
 
-/* A child that dies within its execve leaves the same traces as one that ends soon after it, but for this: setpgid(2)
- * refuses a child that has executed (EACCES, or EPERM if it has begun a session since) and lets pass, changing nothing
- * here, one that has not. Pre: the child is not reaped. */
-static bool has_executed(int pid)
+/* The process that a pidfd stands for, as we see it. pidfd_open(2) */
+static int pid_of(int pidfd)
 {
-	long result = sys2(__NR_setpgid, pid, sys1(__NR_getpgid, 0));
+	char path[NUMBERED_PATH], text[256];
+	long size;
+	int fd;
 
-	return result == -EACCES || result == -EPERM;
+	text_numbered_path(path, "/proc/self/fdinfo/", pidfd);
+	fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+	size = fd < 0 ? 0 : sys_read(fd, text, sizeof text - 1);
+	if (fd >= 0)
+		sys_close(fd);
+	text[size > 0 ? size : 0] = '\0';
+	for (char *at = text; *at; at++) {
+		char *end = at + 6;
+
+		if (!text_starts(at, "\nPid:\t"))
+			continue;
+		while (*end >= '0' && *end <= '9')
+			end++;
+		*end = '\0';
+		return (int)text_number(at + 6);
+	}
+	return 0;
 }
 
-/* The socket has ended: exec succeeded, a step failed, or the child died on the way; the shared page tells which. */
-static void read_start(struct watched *watched)
+static void take_start(struct watched *watched, int pidfd)
 {
-	const struct op *reached = reporter.plan->ops + watched->page->op;
-	struct event event = {.type = EVENT_STARTED, .pid = watched->pid};
+	struct event event = {.type = EVENT_STARTED};
 
-	sys_close(watched->exec_fd);
-	watched->exec_fd = -1;
-	if (watched->page->failed) {
-		sys4(__NR_wait4, watched->pid, 0, 0, 0);
-		fail_with(&watched->page->failure);
-	}
-	if (reached->code != OP_COMMAND || !has_executed(watched->pid))
-		fail(watched->page->op, REASON_CHILD_VANISHED, 0);
+	watched->child_fd = pidfd;
+	watched->child = event.pid = pid_of(pidfd);
+	sys3(__NR_write, watched->socket, addr(""), 1); /* the init waits for this before it reaps */
 	report_event(&event);
 }
 
-/* Take what the child has sent for the gate before its exec, and notice the exec itself. Never blocks. */
-static void read_messages(struct watched *watched)
+/* A terminal signals groups, and so does a shell that continues a job; kill(2) means one process. */
+static void signal_child(struct watched *watched, unsigned signal, bool group)
 {
-	while (watched->exec_fd >= 0) {
-		char what = 0;
-		struct sys_rights rights = {0};
-		struct iovec part = {&what, 1};
-		struct sys_message message = {.parts = &part, .part_count = 1, .control = &rights, .control_size = sizeof rights};
-		long size = sys3(__NR_recvmsg, watched->exec_fd, addr(&message), SYS_MSG_DONTWAIT | SYS_MSG_CMSG_CLOEXEC);
+	long failed;
 
-		if (size == -EAGAIN || size == -EINTR)
-			return;
-		if (size <= 0 || message.control_size < SYS_RIGHTS_SIZE || rights.type != SYS_SCM_RIGHTS)
-			read_start(watched);
-		else if (what == MESSAGE_LISTENER)
-			watched->gate.listener = rights.fd;
-		else
-			gate_hold(&watched->gate, rights.fd);
+	if (watched->child_fd < 0 || watched->has_ended)
+		return;
+	group = group && watched->own_group;
+	failed = sys4(__NR_pidfd_send_signal, watched->child_fd, signal, 0, group ? TO_GROUP : 0);
+	/* Before 6.9 by number: should the init have reaped the child this very moment, the number stays unused for as long
+	 * as it takes all others to be used (they are given out in a circle). */
+	if (failed == -EINVAL && group)
+		sys2(__NR_kill, -watched->child, signal);
+}
+
+/* A shell that waits for us must see a stopped job. */
+static void stop_as_child(struct watched *watched, int status)
+{
+	if (terminal_stop(status >> 8 & 0xff))
+		signal_child(watched, SIGNAL_CONTINUE, true);
+}
+
+static void take_message(struct watched *watched, const struct message *message, int fd)
+{
+	switch (message->type) {
+	case MESSAGE_GRANT: gate_hold(&watched->gate, fd); return;
+	case MESSAGE_LISTENER: watched->gate.listener = fd; return;
+	case MESSAGE_TERMINAL: terminal_attach(plan_find(reporter.plan, OP_TERMINAL), fd); return;
+	case MESSAGE_STARTED: take_start(watched, fd); return;
+	case MESSAGE_STOPPED: stop_as_child(watched, message->status); return;
+	case MESSAGE_ENDED:
+		watched->has_ended = true;
+		watched->status = message->status;
+		return;
+	default: return;
 	}
 }
 
-static _Noreturn void end_as_child(struct watched *watched, int status)
+/* Take what init and child have sent. Never blocks. The end of the socket is the end of both, or of the init's work
+ * before the child's exec. */
+static void read_messages(struct watched *watched)
 {
-	struct event event = {.type = EVENT_EXITED, .pid = watched->pid, .code = -1};
+	while (watched->socket >= 0) {
+		struct message message;
+		int fd;
+		long size = message_receive(watched->socket, &message, &fd);
 
+		if (size == -EAGAIN || size == -EINTR)
+			return;
+		if (size == sizeof message) {
+			take_message(watched, &message, fd);
+			continue;
+		}
+		sys_close(watched->socket);
+		watched->socket = -1;
+	}
+}
+
+/* The init is dead, and with it all of its PID namespace. */
+static _Noreturn void end_as_child(struct watched *watched, const struct progress_page *page, int init_status)
+{
+	struct event event = {.type = EVENT_EXITED, .pid = watched->child, .code = -1};
+	int status = watched->has_ended ? watched->status : init_status;
+
+	terminal_end();
+	cgroup_end();
+	if (!watched->child) {
+		if (page->failed)
+			fail_with(&page->failure);
+		fail(page->op, REASON_CHILD_VANISHED, 0);
+	}
 	if (has_exited(status))
 		event.code = exit_code(status);
 	else
 		event.signal = death_signal(status);
+	event.detail = watched->timed_out;
 	report_event(&event);
+	if (watched->timed_out)
+		sys_exit(EXIT_TIMED_OUT);
 	sys_exit(has_exited(status) ? event.code : EXIT_SIGNAL_BASE + event.signal);
 }
 
@@ -81,32 +142,30 @@ static void reap(struct watched *watched)
 {
 	int status;
 
-	read_messages(watched); /* a dead child's socket has ended before its signal came */
 	for (;;) {
-		long pid = sys4(__NR_wait4, -1, addr(&status), WNOHANG | WUNTRACED, 0);
+		long pid = sys4(__NR_wait4, -1, addr(&status), WNOHANG, 0);
 
-		/* Orphans of the sandbox become ours (PR_SET_CHILD_SUBREAPER). */
-		if (pid == -EINTR || (pid > 0 && pid != watched->pid))
+		/* Orphans of a sandbox without a PID namespace may become ours (PR_SET_CHILD_SUBREAPER). */
+		if (pid == -EINTR || (pid > 0 && pid != watched->init))
 			continue;
 		if (pid < 0)
 			fail_step(STEP_SUPERVISE, (int)-pid, 0);
 		if (pid == 0)
 			return;
-		if (is_stopped(status)) { /* stop as well, so that a shell sees a stopped job */
-			sys2(__NR_kill, sys0(__NR_getpid), SIGNAL_STOP);
-			continue;
-		}
-		end_as_child(watched, status);
+		read_messages(watched); /* a dead init's last word came before its signal */
+		end_as_child(watched, reporter.shared, status);
 	}
 }
 
-/* What the terminal sends (SI_KERNEL) reaches the child by itself, as a member of the same foreground group; an alarm
- * that the caller set before its exec does not. SIGPIPE and SIGXFSZ for our own write of a status record come as if we
- * had sent them. */
-static bool is_for_child(const struct signalfd_siginfo *info)
+/* What the terminal sends (SI_KERNEL) reaches the child by itself where it is a member of the same foreground group; an
+ * alarm that the caller set before its exec never does. A private terminal tells its size itself. SIGPIPE and SIGXFSZ
+ * for our own write of a status record come as if we had sent them. */
+static bool is_for_child(const struct watched *watched, const struct signalfd_siginfo *info)
 {
+	if (info->ssi_signo == SIGNAL_WINDOW && watched->terminal == TERMINAL_PRIVATE)
+		return false;
 	if (info->ssi_code == SENT_BY_KERNEL)
-		return info->ssi_signo == SIGNAL_ALARM;
+		return watched->own_group || info->ssi_signo == SIGNAL_ALARM;
 	return info->ssi_pid != (uint32_t)sys0(__NR_getpid);
 }
 
@@ -115,34 +174,55 @@ static void forward(struct watched *watched)
 	struct signalfd_siginfo info;
 
 	while (sys_read(watched->signal_fd, &info, sizeof info) == sizeof info) {
-		if (info.ssi_signo == SIGNAL_CHILD)
+		bool group = info.ssi_code == SENT_BY_KERNEL || info.ssi_signo == SIGNAL_CONTINUE;
+
+		if (info.ssi_signo == SIGNAL_CHILD) {
 			reap(watched);
-		else if (is_for_child(&info))
-			sys2(__NR_kill, watched->pid, (long)info.ssi_signo);
+			continue;
+		}
+		if (info.ssi_signo == SIGNAL_WINDOW || info.ssi_signo == SIGNAL_CONTINUE)
+			terminal_refresh();
+		if (is_for_child(watched, &info))
+			signal_child(watched, info.ssi_signo, group);
 	}
+}
+
+/* The init first: PID 1 takes its namespace along. */
+static void kill_all(struct watched *watched)
+{
+	sys2(__NR_kill, watched->init, SIGNAL_KILL);
+	if (watched->child_fd >= 0)
+		sys4(__NR_pidfd_send_signal, watched->child_fd, SIGNAL_KILL, 0, 0);
 }
 
 _Noreturn void supervise(struct watched *watched)
 {
 	for (;;) {
-		struct pollfd polled[] = {
+		struct pollfd polled[5 + TERMINAL_POLLS] = {
 			{.fd = watched->signal_fd, .events = POLLIN},
-			{.fd = watched->exec_fd, .events = POLLIN},
+			{.fd = watched->socket, .events = POLLIN},
 			{.fd = watched->parent_fd, .events = POLLIN},
 			{.fd = watched->gate.listener, .events = POLLIN},
+			{.fd = watched->timer_fd, .events = POLLIN},
 		};
-		long ready = sys3(__NR_poll, addr(polled), 4, -1);
+		int terminals = terminal_poll(polled + 5);
+		long ready = sys3(__NR_poll, addr(polled), 5 + terminals, -1);
 
 		if (ready < 0 && ready != -EINTR)
 			fail_step(STEP_SUPERVISE, (int)-ready, 0);
-		if (polled[2].revents) {
-			sys2(__NR_kill, watched->pid, SIGNAL_KILL);
-			watched->parent_fd = -1;
+		if (ready <= 0)
+			continue;
+		if (polled[2].revents || polled[4].revents) {
+			watched->timed_out = polled[4].revents != 0;
+			watched->parent_fd = watched->timer_fd = -1;
+			kill_all(watched);
 		}
 		if (polled[1].revents)
 			read_messages(watched);
 		if (polled[3].revents && !gate_answer(&watched->gate))
 			watched->gate.listener = -1;
+		if (terminals)
+			terminal_relay(polled + 5);
 		if (polled[0].revents)
 			forward(watched);
 	}

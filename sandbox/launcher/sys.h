@@ -78,7 +78,8 @@ static inline long sys_read(int fd, void *buffer, size_t size)
 }
 
 /* signal(7), x86-64; <linux/signal.h> would bring the kernel's own struct sigaction along. */
-enum { SIGNAL_KILL = 9, SIGNAL_ALARM = 14, SIGNAL_CHILD = 17, SIGNAL_STOP = 19, SIGNAL_LAST = 64 };
+enum { SIGNAL_KILL = 9, SIGNAL_ALARM = 14, SIGNAL_CHILD = 17, SIGNAL_CONTINUE = 18, SIGNAL_STOP = 19 };
+enum { SIGNAL_WINDOW = 28, SIGNAL_LAST = 64 };
 
 static inline int sys_default_action(int signal)
 {
@@ -137,6 +138,7 @@ struct sys_rights {
 #define SYS_SCM_RIGHTS 1
 #define SYS_RIGHTS_SIZE 20
 #define SYS_MSG_DONTWAIT 0x40
+#define SYS_MSG_NOSIGNAL 0x4000
 #define SYS_MSG_CMSG_CLOEXEC 0x40000000
 
 #endif

@@ -25,8 +25,9 @@ from typing import Final
 
 from sandbox.build import build
 from sandbox.caller import Caller
-from sandbox.launch import Popen, launcher_path, seal
+from sandbox.launch import Popen, seal
 from sandbox.plan import OpCode, Plan
+from sandbox.probe import launcher_path
 from sandbox.profile import for_caller
 from sandbox.profile_files import default_search_path, load
 

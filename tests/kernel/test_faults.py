@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sandbox import wire
-from sandbox.launch import launcher_path
 from sandbox.plan import Plan
+from sandbox.probe import launcher_path
 from sandbox.syscall_table import NUMBERS
 from tests.support.callers import Ended, launch, plan_of
 from tests.support.probes import Probes

@@ -69,7 +69,7 @@ CREATING = ("socket", "socketpair", "openat", "pipe2", "memfd_create", "recvmsg"
 # Which argument the rules look at, and the values of its lower half that are at or near what they look for.
 POINTED = {
     "fcntl": (1, [0, 1, 2, 2, 2, 3]),
-    "ioctl": (1, [seccomp.FIONCLEX, 0x5451, seccomp.TIOCSTI, seccomp.TIOCLINUX, 0x5413]),
+    "ioctl": (1, [seccomp.FIONCLEX, 0x5451, *(value for _, value in seccomp.TERMINAL_COMMANDS.values()), 0x5413]),
     "dup2": (1, []),
     "dup3": (1, []),
     "clone": (0, [*seccomp.CLONE_NEW.values(), 17, 0x80, 0x30020000]),

@@ -18,8 +18,8 @@ import pytest
 
 import sandbox
 from sandbox import Exited, Started, wire
-from sandbox.launch import launcher_path
 from sandbox.plan import StatusFormat
+from sandbox.probe import launcher_path
 from tests.support.callers import SANDBOX, Ended, json_lines, launch, plan_of, records, run, started
 from tests.support.callers import sandbox as command_line
 from tests.support.probes import Probes

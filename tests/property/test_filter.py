@@ -28,7 +28,8 @@ NUMBER = st.one_of(
     U32,
 )
 HIGH = st.one_of(st.just(0), st.sampled_from([1, 2, 0x5450, 0x80000000, 0xFFFFFFFF]), U32)
-COMMANDS = [0, 1, 2, 3, seccomp.FIONCLEX, 0x5451, seccomp.TIOCSTI, seccomp.TIOCLINUX, 8, 9, 0x80000002, 0xFFFFFFFF]
+TERMINAL = [value + bias for _, value in seccomp.TERMINAL_COMMANDS.values() for bias in (-1, 0, 1, 0xFF, 0x100)]
+COMMANDS = [0, 1, 2, 3, seccomp.FIONCLEX, 0x5451, seccomp.TIOCSCTTY, *TERMINAL, 8, 9, 0x80000002, 0xFFFFFFFF]
 FLAGS = [*seccomp.CLONE_NEW.values(), 17, 0x80, 0x100, 0x10000]
 RESERVED = st.lists(st.one_of(st.integers(0, 12), st.integers(0, 65535), st.integers(0, 2**31 - 1)), max_size=12)
 
@@ -63,6 +64,7 @@ def close_calls(draw: st.DrawFn, policy: FilterPolicy) -> bpf.SeccompData:
             low[1:3] = draw(st.sampled_from([0, 1, 2, 2, 3])), draw(st.one_of(st.integers(0, 3), U32))
         case "ioctl":
             low[:2] = draw(st.sampled_from(near)), draw(st.sampled_from(COMMANDS))
+            low[2] = draw(st.sampled_from([0, 1, 2]))
         case "dup2" | "dup3":
             low[:2] = draw(st.sampled_from(near)), draw(st.sampled_from([*near, 0, 1, 2, 4, 1 << 31]))
             low[2] = draw(st.sampled_from([0, seccomp.O_CLOEXEC, 0o4000]))

@@ -17,8 +17,9 @@ from sandbox.build import build
 from sandbox.caller import Caller
 from sandbox.events import Event, event_of
 from sandbox.grants import Grant, parse_grant
-from sandbox.launch import launcher_path, seal
+from sandbox.launch import seal
 from sandbox.plan import Plan, StatusFormat
+from sandbox.probe import launcher_path
 from sandbox.profile import Profile, for_caller
 from sandbox.profile_files import default_search_path, load
 from tests.support.native import memfd_holding

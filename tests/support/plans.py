@@ -220,8 +220,8 @@ def _printable(label: str) -> str:
 def mandatory_rules_hold(plan: Plan) -> bool:
     """Say the format's mandatory rules once more, in other words than wire.py's."""
     codes = [int(op.code) for op in plan.ops]
-    once = [0x0301, 0x0502, 0x0503, 0x0601, 0x0602, 0x0701, 0x0802]
-    at_most_once = [0x0101, 0x0102, 0x0103, 0x0603, 0x0702, 0x0703]
+    once = [0x0301, 0x0502, 0x0503, 0x0601, 0x0602, 0x0408, 0x0606, 0x0701, 0x0802]
+    at_most_once = [0x0101, 0x0102, 0x0103, 0x0603, 0x0706, 0x0707]
     rules = [op for op in plan.ops if op.code == 0x0104]
     filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x0305)
     placed = sorted(op.a for op in plan.ops if op.code == 0x0501)
@@ -230,15 +230,15 @@ def mandatory_rules_hold(plan: Plan) -> bool:
         codes == sorted(codes)
         and all(codes.count(code) == 1 for code in once)
         and all(codes.count(code) <= 1 for code in at_most_once)
-        and (0x0702 in codes or 0x0703 in codes)
-        and 1 <= codes.count(0x0704) <= 4
+        and (0x0706 in codes or 0x0707 in codes)
+        and 1 <= codes.count(0x0708) <= 4
         and 1 <= codes.count(0x0801) <= 64
         and filled == placed == sorted(set(filled))
         and all(low < high for low, high in itertools.pairwise(numbers))
         and all(3 <= number <= 65535 for number in numbers)
         and len(rules) <= 256
         and all(1 <= op.a <= 4 and 1 <= op.b <= 5 and op.flags <= 1 and op.data.count(0) == 2 for op in rules)
-        and all(op.a <= 1 for op in plan.ops if op.code == 0x0703)
+        and all(op.a <= 1 for op in plan.ops if op.code == 0x0707)
         and all(op.flags <= 1 for op in plan.ops if op.code == 0x0501)
         and all(op.c <= 1 for op in plan.ops if op.code == 0x0101)
     )

@@ -17,11 +17,12 @@ PACKAGE: Final = Path(__file__).resolve().parents[2] / "sandbox"
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     module: frozenset(names.split())
     for module, names in {
-        # Values: no effects.
+        # Values: no effects, but those of `probe`, which asks the kernel for the facts that a caller is made of.
         "errors": "",
+        "probe": "errors kernel",
         "grants": "errors",
         "protocols": "",
-        "caller": "",
+        "caller": "probe",
         "profile": "errors caller grants protocols syscalls",
         "profile_text": "errors grants protocols profile",
         "profile_format": "grants protocols profile",
@@ -32,17 +33,19 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "kernel": "",
         "bpf": "errors",
         "seccomp": "errors syscall_table syscalls bpf",
+        "landlock": "errors filesystem plan",
+        "limits": "errors plan",
         "wire": "errors grants plan protocols",
         "build": "errors caller grants profile plan protocols seccomp syscalls",
         "events": "errors grants plan wire",
         # Effects.
         "profile_files": "errors profile profile_text",
-        "launch": "errors caller grants profile profile_files plan wire build events",
-        "observe": "build caller events grants launch plan protocols survey wire",
+        "cgroups": "limits",
+        "launch": "errors caller grants probe profile profile_files plan wire build events",
+        "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
         "explain": "caller grants profile plan syscalls seccomp build",
-        "probe": "errors kernel launch",
         # The edge.
         "sandbox": (
             "errors caller grants profile profile_files profile_format profile_text plan build events launch observe "
@@ -68,7 +71,7 @@ EFFECTS: Final = frozenset(
 WITHOUT_EFFECTS: Final = frozenset(
     {
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
-        "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey",
+        "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits",
     }
 )  # fmt: skip
 

@@ -61,6 +61,25 @@ CASES = [
     ("ioctl", (5, 0x5412, 0), REFUSED),
     ("ioctl", (5, 0x541C | GARBAGE, 0), REFUSED),
     ("ioctl", (5, 0x5413, 0), ALLOW),
+    ("ioctl", (5, 0x5411 | GARBAGE, 0), ALLOW),
+    ("ioctl", (5, 0x541D, 0), REFUSED),
+    ("ioctl", (5, 0x541D | GARBAGE, 0), REFUSED),
+    ("ioctl", (5, 0x541E, 0), ALLOW),
+    ("ioctl", (5, 0x540C | GARBAGE, 0), REFUSED),
+    ("ioctl", (5, 0x540D, 0), ALLOW),
+    ("ioctl", (5, 0x5423 | GARBAGE, 0), REFUSED),
+    ("ioctl", (5, 0x5424, 0), ALLOW),
+    ("ioctl", (5, 0x5422, 0), ALLOW),
+    ("ioctl", (5, 0x540E, 0), ALLOW),
+    ("ioctl", (5, 0x540E, 1), REFUSED),
+    ("ioctl", (5, 0x540E | GARBAGE, 1), REFUSED),
+    ("ioctl", (5, 0x540E, 2), ALLOW),
+    ("ioctl", (5, 0x540F, 1), ALLOW),
+    ("ioctl", (5, 0x5410, 1), ALLOW),
+    *(("ioctl", (5, command | GARBAGE, 0), REFUSED) for command in (0x4B00, 0x4B3A, 0x4B49, 0x4BFF)),
+    *(("ioctl", (5, command, 0), REFUSED) for command in (0x5600, 0x5605, 0x5606, 0x56FF)),
+    *(("ioctl", (5, command, 0), ALLOW) for command in (0x4AFF, 0x4C00, 0x55FF, 0x5700, 0xC0405602, 0x14B00)),
+    *(("ioctl", (5, command, 0), ALLOW) for command in (0x5401, 0x5402, 0x5403, 0x5413, 0x5414, 0x5430, 0x5431)),
     ("ioctl", (0x5412, 0, 0x5412), ALLOW),
     ("dup2", (0, 3), REFUSED),
     ("dup2", (0, 9 | GARBAGE), REFUSED),
@@ -353,6 +372,7 @@ def test_describe_says_what_is_allowed_and_refused() -> None:
     assert "EPERM: @network" in text
     assert "EPERM: @debug: takes descriptors" in text
     assert "ENOSYS: io_uring_setup, io_uring_enter, io_uring_register:" in text
+    assert "EPERM: ioctl of TIOCSTI, TIOCLINUX, " in text
     assert "CLONE_NEW*" in text
     assert "CLONE_NEW*" not in "\n".join(seccomp.describe(WITH_NAMESPACES))
     assert "allowed: of @namespace only unshare" in seccomp.describe(WITH_NAMESPACES)

@@ -318,7 +318,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("its data area is empty", with_parts(lambda parts: setattr(parts, "area", b""))),
     ("its checksum does not match", header({}, fix=False)),
     ("its data area is not ended", with_parts(lambda parts: setattr(parts, "area", parts.area[:-1] + b"x"))),
-    ("an op is unknown", changed(OpCode.UMASK, plans.CODE, 0x0606)),
+    ("an op is unknown", changed(OpCode.UMASK, plans.CODE, 0x0699)),
     ("an op is unknown", changed(OpCode.UMASK, plans.CODE, 0)),
     ("an op is out of order", with_parts(swap_ops)),
     ("a message lies outside the data area", changed(OpCode.UMASK, plans.LABEL, OUTSIDE)),
