@@ -184,7 +184,7 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 	case OP_TERMINAL:
 		return op->a < TERMINAL_NONE || op->a > TERMINAL_INHERIT ? "a terminal's mode is unknown" : NULL;
 	case OP_NAMESPACE: /* one bit */
-		return !op->a || op->a & (op->a - 1) || op->a & ~NAMESPACE_FLAGS ? "a namespace is unknown" : NULL;
+		return !op->a || op->a & (op->a - 1) || op->a & ~(uint32_t)NAMESPACE_FLAGS ? "a namespace is unknown" : NULL;
 	case OP_MOUNT:
 		return op->flags & ~MOUNT_FLAGS || op->a < MOUNT_BIND || op->a > MOUNT_HIDE || op->b > 07777 ||
 				       op_text(plan, op)[0] != '/'

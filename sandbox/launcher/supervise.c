@@ -46,6 +46,25 @@ static int pid_of(int pidfd)
 	return 0;
 }
 
+/* A terminal signals groups, and so does a shell that continues a job; kill(2) means one process. */
+static void signal_child(struct watched *watched, unsigned signal, bool group)
+{
+	long failed;
+
+	if (watched->has_ended)
+		return;
+	if (watched->child_fd < 0) {
+		watched->early |= (uint64_t)1 << (signal - 1);
+		return;
+	}
+	group = group && watched->own_group;
+	failed = sys4(__NR_pidfd_send_signal, watched->child_fd, signal, 0, group ? TO_GROUP : 0);
+	/* Before 6.9 by number: should the init have reaped the child this very moment, the number stays unused for as long
+	 * as it takes all others to be used (they are given out in a circle). */
+	if (failed == -EINVAL && group)
+		sys2(__NR_kill, -watched->child, signal);
+}
+
 static void take_start(struct watched *watched, int pidfd)
 {
 	struct event event = {.type = EVENT_STARTED};
@@ -54,21 +73,8 @@ static void take_start(struct watched *watched, int pidfd)
 	watched->child = event.pid = pid_of(pidfd);
 	sys3(__NR_write, watched->socket, addr(""), 1); /* the init waits for this before it reaps */
 	report_event(&event);
-}
-
-/* A terminal signals groups, and so does a shell that continues a job; kill(2) means one process. */
-static void signal_child(struct watched *watched, unsigned signal, bool group)
-{
-	long failed;
-
-	if (watched->child_fd < 0 || watched->has_ended)
-		return;
-	group = group && watched->own_group;
-	failed = sys4(__NR_pidfd_send_signal, watched->child_fd, signal, 0, group ? TO_GROUP : 0);
-	/* Before 6.9 by number: should the init have reaped the child this very moment, the number stays unused for as long
-	 * as it takes all others to be used (they are given out in a circle). */
-	if (failed == -EINVAL && group)
-		sys2(__NR_kill, -watched->child, signal);
+	for (; watched->early; watched->early &= watched->early - 1)
+		signal_child(watched, (unsigned)__builtin_ctzll(watched->early) + 1, false);
 }
 
 /* A shell that waits for us must see a stopped job. */
@@ -122,7 +128,7 @@ static _Noreturn void end_as_child(struct watched *watched, const struct progres
 
 	terminal_end();
 	cgroup_end();
-	if (!watched->child) {
+	if (watched->child_fd < 0) {
 		if (page->failed)
 			fail_with(&page->failure);
 		fail(page->op, REASON_CHILD_VANISHED, 0);

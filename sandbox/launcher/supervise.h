@@ -11,6 +11,7 @@ struct watched {
 	int init;	/* pid of the sandbox's init, our child */
 	int child;	/* the command's pid as we see it; 0 until it has started */
 	int child_fd;	/* its pidfd, or -1 */
+	uint64_t early; /* signals for the command from before it started, a bit each */
 	int signal_fd;	/* signalfd of all signals, which are blocked */
 	int socket;	/* to the init and the child; -1 when it has ended */
 	int parent_fd;	/* pidfd of the parent that the sandbox must not outlive, or -1 */

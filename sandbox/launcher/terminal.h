@@ -22,10 +22,9 @@ void terminal_keep(const struct op *op);
  * a program that closes its last one and opens /dev/tty later finds the terminal as it was. */
 int terminal_begin(const struct op *op);
 
-/* In the child, all signals blocked: its own process group, in the foreground of the private terminal. */
-/* In the init: the slave that it keeps, or -1. */
-int terminal_slave(void);
+int terminal_slave(void); /* in the init: that descriptor of the slave, or -1 */
 
+/* In the child, all signals blocked: its own process group, in the foreground of the private terminal. */
 void terminal_join(const struct op *op);
 
 /* In the supervisor, all signals blocked. Each does nothing where no terminal is relayed. */

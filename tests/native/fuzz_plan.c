@@ -44,10 +44,15 @@ static size_t use_data(const struct plan *plan, const struct op *op)
 		return used;
 	case OP_PROTOCOL:
 		demand(op->a >= PLACE_VARIABLE && op->a <= PLACE_PROGRAM && op->b >= SHAPE_NUMBER && op->b <= SHAPE_ALL);
+		/* fall through */
+	case OP_CGROUP_SET:
 		used = text_length(text) + 1;
 		used += text_length(text + used) + 1;
 		demand(used == op->data_size);
 		return used;
+	case OP_MOUNT:
+		demand(text[0] == '/' && op->a >= MOUNT_BIND && op->a <= MOUNT_HIDE && op->b <= 07777);
+		return text_length(text);
 	case OP_ENV_SET:
 		demand(text_find(text, '=') > 0);
 		return text_length(text);
@@ -60,7 +65,8 @@ static size_t use_data(const struct plan *plan, const struct op *op)
 /* The post-condition of plan_check, in the words of docs/plan-format.md. */
 static void use(const struct plan *plan)
 {
-	static const uint16_t once[] = {OP_STDIO, OP_SWEEP, OP_VERIFY, OP_SIGNALS, OP_UMASK, OP_NO_NEW_PRIVS, OP_EXEC};
+	static const uint16_t once[] = {OP_STDIO, OP_SWEEP, OP_VERIFY, OP_SIGNALS, OP_UMASK, OP_NO_NEW_PRIVS, OP_EXEC,
+					OP_CAPABILITIES, OP_RESET};
 	uint32_t filled = 0, placed = 0;
 	uint16_t last = 0;
 	size_t used = 0;

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sandbox import plan as ops
 from sandbox import wire
 from sandbox.grants import SAFE_TYPES, STDIO_TYPES, Access, FdType
-from sandbox.plan import Op, OpCode, Plan, StatusFormat
+from sandbox.plan import MountFlag, MountKind, Namespace, Op, OpCode, Plan, StatusFormat, Terminal
 from sandbox.protocols import Place, ProtocolRule, Shape
 
 # seccomp(2): one instruction, `return SECCOMP_RET_ALLOW`.
@@ -30,6 +30,7 @@ def plan_for(
     *,
     launcher: Sequence[Op] = (),
     grants: Sequence[Op] = (),
+    walls: Sequence[Op] = (),
     attributes: Sequence[Op] = (),
     confinement: Sequence[Op] = (),
     candidates: Sequence[str] | None = None,
@@ -45,8 +46,8 @@ def plan_for(
     if not {op.code for op in confinement} & {OpCode.EXEC_ONCE, OpCode.GATE}:
         confinement = [*confinement, ops.gate()]
     all_ops = [
-        *launcher, ops.stdio(stdio), *grants, ops.sweep(), ops.verify(), ops.signals(), ops.umask(umask),
-        *attributes, ops.no_new_privs(), *confinement, *(ops.filter_program(program) for program in filters),
+        *launcher, ops.stdio(stdio), *grants, *walls, ops.capabilities(), ops.sweep(), ops.verify(), ops.signals(), ops.umask(umask),
+        *attributes, ops.reset(), ops.no_new_privs(), *confinement, *(ops.filter_program(program) for program in filters),
         *(ops.command(path, path) for path in candidates or [command[0]]), ops.execute(command, command[0]),
     ]  # fmt: skip
     return Plan(tuple(sorted(all_ops, key=lambda op: op.code)), quiet)
@@ -60,6 +61,11 @@ def full_plan() -> Plan:
             ops.status(9, StatusFormat.JSON, execs=True),
             ops.die_with_parent(1234),
             ops.trace(),
+            ops.timeout(1500),
+            ops.terminal(Terminal.PRIVATE),
+            ops.cgroup("/sys/fs/cgroup/some"),
+            ops.cgroup_set("pids.max", "64"),
+            ops.oom_score(500),
             ops.protocol("first", ProtocolRule(Place.VARIABLE, Shape.LIST, "--auth=", "FLAGS", anywhere=True)),
             ops.protocol("second", ProtocolRule(Place.PROGRAM, Shape.FIXED, program="prog", numbers=(3, 31))),
         ],
@@ -74,8 +80,30 @@ def full_plan() -> Plan:
                 for slot, number in [(4, 3), (0, 4), (2, 5), (3, 9), (1, 70)]
             ),
         ],
-        attributes=[ops.chdir("/"), ops.env_keep("LC_*"), ops.env_set("A", "b=c"), ops.env_keep("PATH")],
-        confinement=[ops.exec_once(), ops.gate(observe=True)],
+        walls=[
+            *(ops.namespace(namespace) for namespace in Namespace),
+            ops.identity(1000, 1001),
+            ops.hostname("sandbox"),
+            ops.loopback(),
+            ops.root(),
+            ops.mount(MountKind.BIND, "/usr", MountFlag.EXECUTE),
+            ops.mount(MountKind.TMPFS, "/tmp", MountFlag.WRITE, mode=0o1777, size=1 << 16),
+            ops.mount(MountKind.COPY, "/etc", MountFlag.WRITE | MountFlag.OPTIONAL),
+            ops.mount(MountKind.DEV, "/dev", MountFlag.TERMINALS),
+            ops.mount(MountKind.PROC, "/proc", MountFlag.PROCESSES),
+            ops.mount(MountKind.HIDE, "/etc/shadow"),
+            ops.enter(),
+        ],
+        attributes=[
+            ops.rlimit(7, 1 << 40),
+            ops.scheduling(3, -5),
+            ops.affinity("0-3,8"),
+            ops.chdir("/"), ops.env_keep("LC_*"), ops.env_set("A", "b=c"), ops.env_keep("PATH"),
+        ],
+        confinement=[
+            ops.ruleset((1 << 40) - 1, 3, 3), ops.path_rule("/usr", 1 << 33, optional=True), ops.port_rule(443, 2),
+            ops.restrict(), ops.exec_once(), ops.gate(observe=True),
+        ],  # fmt: skip
         candidates=["/bin/prog", "/usr/bin/prog"],
         filters=[ALLOW_ALL, ALLOW_ALL * 3],
         stdio=sorted(STDIO_TYPES),

@@ -9,7 +9,19 @@ import pytest
 
 from sandbox import plan as ops
 from sandbox.grants import SAFE_TYPES, STDIO_TYPES, Access, FdType
-from sandbox.plan import MANDATORY, OBTAINING, RULES, Op, OpCode, Plan, StatusFormat
+from sandbox.plan import (
+    MANDATORY,
+    OBTAINING,
+    RULES,
+    MountFlag,
+    MountKind,
+    Namespace,
+    Op,
+    OpCode,
+    Plan,
+    StatusFormat,
+    Terminal,
+)
 from sandbox.protocols import Place, ProtocolRule, Shape
 from tests.support.plans import ALLOW_ALL, full_plan, plan_for
 
@@ -122,6 +134,110 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         ops.execute(["x", "a b", ""], "x"), (OpCode.EXEC, 3, 0, 0, 0, b"x\0a b\0\0"), "exec",
         "exec            with arguments 'x' 'a b' ''",
     ),
+    (
+        ops.timeout(1500), (OpCode.TIMEOUT, 1500, 0, 0, 0, b""), "timeout",
+        'timeout         end everything after 1.5 s',
+    ),
+    (
+        ops.terminal(Terminal.NONE), (OpCode.TERMINAL, 1, 0, 0, 0, b""), "terminal",
+        'terminal        a session of its own, without a terminal',
+    ),
+    (
+        ops.terminal(Terminal.PRIVATE), (OpCode.TERMINAL, 2, 0, 0, 0, b""), "terminal",
+        'terminal        a pseudo-terminal of its own, which the supervisor relays',
+    ),
+    (
+        ops.terminal(Terminal.INHERIT), (OpCode.TERMINAL, 3, 0, 0, 0, b""), "terminal",
+        "terminal        the caller's terminal and session",
+    ),
+    (
+        ops.cgroup("/sys/fs/cgroup/a"), (OpCode.CGROUP, 0, 0, 0, 0, b'/sys/fs/cgroup/a'), "cgroup",
+        "cgroup          a cgroup of its own below '/sys/fs/cgroup/a', removed at the end",
+    ),
+    (
+        ops.cgroup_set("pids.max", "64"), (OpCode.CGROUP_SET, 0, 0, 0, 0, b'pids.max\x0064\x00'), "cgroup",
+        'cgroup_set      pids.max = 64',
+    ),
+    (
+        ops.oom_score(-7), (OpCode.OOM_SCORE, 993, 0, 0, 0, b""), "oom_score",
+        'oom_score       oom_score_adj -7',
+    ),
+    (
+        ops.namespace(Namespace.USER), (OpCode.NAMESPACE, 268435456, 0, 0, 0, b""), "namespace",
+        'namespace       user: of its own',
+    ),
+    (
+        ops.namespace(Namespace.MOUNT), (OpCode.NAMESPACE, 131072, 0, 0, 0, b""), "namespace",
+        'namespace       mount: of its own',
+    ),
+    (
+        ops.identity(1000, 1001), (OpCode.IDENTITY, 1000, 1001, 0, 0, b""), "identity",
+        'identity        user 1000, group 1001, no other groups',
+    ),
+    (
+        ops.hostname("box"), (OpCode.HOSTNAME, 0, 0, 0, 0, b'box'), "hostname",
+        "hostname        'box'",
+    ),
+    (
+        ops.loopback(), (OpCode.LOOPBACK, 0, 0, 0, 0, b""), "loopback",
+        'loopback        lo is up',
+    ),
+    (
+        ops.root(), (OpCode.ROOT, 0, 0, 0, 0, b""), "view",
+        'root            an empty root',
+    ),
+    (
+        ops.mount(MountKind.BIND, "/a b", MountFlag.EXECUTE | MountFlag.OPTIONAL), (OpCode.MOUNT, 1, 0, 0, 6, b'/a b'), "view",
+        "mount           bind r-x '/a b', if it is there",
+    ),
+    (
+        ops.mount(MountKind.TMPFS, "/tmp", MountFlag.WRITE, mode=0o1777, size=64), (OpCode.MOUNT, 2, 1023, 64, 1, b'/tmp'), "view",
+        "mount           tmpfs rw- '/tmp'",
+    ),
+    (
+        ops.enter(), (OpCode.ENTER, 0, 0, 0, 0, b""), "view",
+        "enter           make it the root, read-only; the host's tree is gone",
+    ),
+    (
+        ops.capabilities(), (OpCode.CAPABILITIES, 0, 0, 0, 0, b""), "capabilities",
+        'capabilities    none, now and at any exec',
+    ),
+    (
+        ops.reset(), (OpCode.RESET, 0, 0, 0, 0, b""), "attributes",
+        'reset           own session keyring; default personality and timer slack; no real-time priority',
+    ),
+    (
+        ops.rlimit(7, (5 << 32) + 9), (OpCode.RLIMIT, 7, 9, 5, 0, b""), "limit",
+        'rlimit          nofile at most 21474836489',
+    ),
+    (
+        ops.scheduling(3, -5), (OpCode.SCHEDULING, 3, 15, 0, 0, b""), "scheduling",
+        'scheduling      policy 3, niceness -5',
+    ),
+    (
+        ops.affinity("0-3,8"), (OpCode.AFFINITY, 0, 0, 0, 0, b'0-3,8'), "affinity",
+        'affinity        processors 0-3,8',
+    ),
+    (
+        ops.ruleset(0x1_0000_0003, 2, 1), (OpCode.RULESET, 3, 1, 65538, 0, b""), "landlock",
+        'ruleset         Landlock handles file rights 0x100000003, net and scopes 0x10002',
+    ),
+    (
+        ops.path_rule("/usr", 0x2_0000_0005), (OpCode.PATH_RULE, 5, 2, 0, 0, b'/usr'), "landlock",
+        "path_rule       '/usr': file rights 0x200000005",
+    ),
+    (
+        ops.path_rule("/usr", 5, optional=True), (OpCode.PATH_RULE, 5, 0, 0, 1, b'/usr'), "landlock",
+        "path_rule       '/usr': file rights 0x5, if it is there",
+    ),
+    (
+        ops.port_rule(443, 2), (OpCode.PORT_RULE, 2, 443, 0, 0, b""), "landlock",
+        'port_rule       TCP port 443: rights 0x2',
+    ),
+    (
+        ops.restrict(), (OpCode.RESTRICT, 0, 0, 0, 0, b""), "landlock",
+        'restrict        the ruleset holds from here on',
+    ),
 ]  # fmt: skip
 
 
@@ -159,7 +275,7 @@ def test_plan_codes_are_in_the_order_of_the_enum() -> None:
 
 def test_plan_mandatory_ops_are_these() -> None:
     assert {code.name for code in MANDATORY} == {
-        "STDIO", "SWEEP", "VERIFY", "SIGNALS", "UMASK", "NO_NEW_PRIVS", "FILTER", "COMMAND", "EXEC",
+        "STDIO", "CAPABILITIES", "SWEEP", "VERIFY", "SIGNALS", "UMASK", "RESET", "NO_NEW_PRIVS", "FILTER", "COMMAND", "EXEC",
     }  # fmt: skip
 
 

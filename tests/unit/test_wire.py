@@ -70,10 +70,7 @@ def test_ops_document_and_plan_and_launcher_agree(abi: dict[str, list[str]]) -> 
 def test_ops_table_in_c_has_the_same_counts_and_data() -> None:
     text = (LAUNCHER_SOURCES / "ops.def").read_text()
     rows = re.findall(r'^OP\((\w+), (\w+), "(\w+)", (\w+), (\w+), (\w+)\)$', text, flags=re.MULTILINE)
-    limits = {"MAX_SLOTS": ops.MAX_SLOTS, "MAX_ENV_OPS": ops.MAX_ENV_OPS} | {
-        "MAX_FILTERS": ops.MAX_FILTERS, "MAX_COMMANDS": ops.MAX_COMMANDS, "MAX_PROTOCOLS": ops.MAX_PROTOCOLS,
-    }  # fmt: skip
-    theirs = [(name, int(code, 16), int(least), limits.get(most) or int(most), data)
+    theirs = [(name, int(code, 16), int(least), int(most) if most.isdigit() else getattr(ops, most), data)
               for name, code, _, least, most, data in rows]  # fmt: skip
     assert theirs == [(code.name, int(code), rule.least, rule.most, rule.data.name) for code, rule in RULES.items()]
 
@@ -253,6 +250,11 @@ def arguments_unended(parts: Parts) -> None:
     parts.op(OpCode.EXEC)[plans.A] = 2
 
 
+def mount_at_a_relative_path(parts: Parts) -> None:
+    parts.op(OpCode.MOUNT)[plans.DATA] += 1
+    parts.op(OpCode.MOUNT)[plans.SIZE] -= 1
+
+
 def variable_without_name(parts: Parts) -> None:
     parts.op(OpCode.ENV_SET)[plans.DATA] += 1
     parts.op(OpCode.ENV_SET)[plans.SIZE] -= 1
@@ -357,13 +359,30 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     *(
         ("an op carries flags that it does not take", changed(code, plans.FLAGS, 1))
         for code in OpCode
-        if code not in {OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE}
+        if code not in {OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT, OpCode.PATH_RULE}
     ),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.FLAGS, 2)),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.A, 0)),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.A, 5, 1)),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.B, 0)),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.B, 6, 1)),
+    ("a time limit is out of range", changed(OpCode.TIMEOUT, plans.A, 0)),
+    ("a terminal's mode is unknown", changed(OpCode.TERMINAL, plans.A, 0)),
+    ("a terminal's mode is unknown", changed(OpCode.TERMINAL, plans.A, 4)),
+    ("a namespace is unknown", changed(OpCode.NAMESPACE, plans.A, 0)),
+    ("a namespace is unknown", changed(OpCode.NAMESPACE, plans.A, 0x30000000)),  # two of them
+    ("a namespace is unknown", changed(OpCode.NAMESPACE, plans.A, 0x100)),  # CLONE_VM
+    ("a mount is unknown", changed(OpCode.MOUNT, plans.A, 0)),
+    ("a mount is unknown", changed(OpCode.MOUNT, plans.A, 7)),
+    ("a mount is unknown", changed(OpCode.MOUNT, plans.B, 0o10000)),
+    ("a mount is unknown", changed(OpCode.MOUNT, plans.FLAGS, 32)),
+    ("a mount is unknown", with_parts(mount_at_a_relative_path)),
+    ("a limit is unknown", changed(OpCode.RLIMIT, plans.A, 16)),
+    ("a scheduling policy is unknown", changed(OpCode.SCHEDULING, plans.A, 6)),
+    ("a scheduling policy is unknown", changed(OpCode.SCHEDULING, plans.B, 40)),
+    ("an oom score is out of range", changed(OpCode.OOM_SCORE, plans.A, 2001)),
+    ("a path rule is unknown", changed(OpCode.PATH_RULE, plans.FLAGS, 2)),
+    ("a port is out of range", changed(OpCode.PORT_RULE, plans.B, 65536)),
     ("a gate's mode is unknown", changed(OpCode.GATE, plans.A, 2)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 0)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 3)),
