@@ -52,14 +52,15 @@ def build(
     arguments = [substitute(_clean(word), grants) for word in command]
     if not arguments or not arguments[0]:
         raise UsageError("command", "it is empty", "give a program and its arguments")
+    parts = (
+        *_launcher_ops(profile, caller, status, exec_events=exec_events, trace=trace),
+        *_descriptor_ops(profile, grants, status),
+        *_attribute_ops(profile, grants),
+        *_confinement_ops(profile, grants),
+        *_exec_ops(profile, arguments, caller),
+    )
     return Plan(
-        (
-            *_launcher_ops(profile, caller, status, exec_events=exec_events, trace=trace),
-            *_descriptor_ops(profile, grants, status),
-            *_attribute_ops(profile, grants),
-            *_confinement_ops(profile, grants),
-            *_exec_ops(profile, arguments, caller),
-        ),
+        tuple(sorted(parts, key=lambda op: op.code)),  # by phase; ops of one code keep their order
         quiet=quiet,
     )
 
@@ -136,6 +137,7 @@ def _descriptor_ops(profile: Profile, grants: Sequence[Grant], status: tuple[int
     for slot, grant in enumerate(grants):
         label = f"grant {grant.name}: number {number_of(grant)}"
         yield ops.place(slot, number_of(grant), label, propagate=grant.propagate)
+    yield ops.capabilities()
     yield ops.sweep()
     yield ops.verify()
 
@@ -151,6 +153,7 @@ def _attribute_ops(profile: Profile, grants: Sequence[Grant]) -> Iterator[Op]:
         raise PlanError("environment", f"more than {MAX_ENV_OPS} variables are named", "name fewer")
     yield ops.signals()
     yield ops.umask(profile.process.umask)
+    yield ops.reset()
     if profile.process.chdir is not None:
         yield ops.chdir(profile.process.chdir)
     for pattern in profile.environment.keep:

@@ -11,14 +11,17 @@ import enum
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from sandbox import syscalls
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError
+from sandbox.filesystem import FilesystemPolicy, split_optional
 from sandbox.grants import FdType, FileGrant, Grant, InheritGrant, SecretGrant, number_grants
+from sandbox.landlock import ABI_OF, LandlockPolicy
+from sandbox.limits import Limits, parse
 from sandbox.protocols import PROTOCOLS, Protocol
 
 DEFAULT_UMASK: Final = 0o022
@@ -34,6 +37,9 @@ KEPT_PATTERN: Final = r"^(?!$)[^=\x00*?\[\]]*\*?" + END
 ONE_LINE_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*" + END
 # A placeholder is absolute, so it can only be the start; other braces are mistakes more often than names.
 PATH_PATTERN: Final = r"^(/|\{(" + "|".join(_PLACEHOLDERS) + r")\}(/|$))[^{}\x00]*" + END
+VIEW_PATTERN: Final = "^-?" + PATH_PATTERN[1:]
+HOSTNAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}" + END
+CPUS_PATTERN: Final = r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*" + END
 _VARIABLE = re.compile(VARIABLE_PATTERN)
 _KEPT = re.compile(KEPT_PATTERN)
 _PATH = re.compile(PATH_PATTERN)
@@ -49,14 +55,62 @@ class ExecPolicy(enum.StrEnum):
     ONCE = "once"
 
 
+class Tty(enum.StrEnum):
+    """What the child has for a terminal. auto: private where the caller's input and output are terminals, else none."""
+
+    NONE = "none"
+    PRIVATE = "private"
+    INHERIT = "inherit"
+    AUTO = "auto"
+
+
+class Scheduling(enum.StrEnum):
+    """How the kernel shares processors out to the child. sched(7)"""
+
+    OTHER = "other"
+    BATCH = "batch"
+    IDLE = "idle"
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessPolicy:
-    """What the child starts with. chdir None: the caller's working directory."""
+    """What the child starts with. chdir None: the caller's working directory.
+
+    user, group: whom root becomes, by name or number; None: the caller. nice, scheduling, cpus (0-3,8), oom_score_adj:
+    None is the caller's.
+    """
 
     umask: int = DEFAULT_UMASK
     chdir: str | None = None
     die_with_parent: bool = False
     exec: ExecPolicy = ExecPolicy.ALLOW
+    tty: Tty = Tty.NONE
+    hostname: str = "sandbox"
+    user: str | None = None
+    group: str | None = None
+    nice: int | None = None
+    scheduling: Scheduling | None = None
+    cpus: str | None = None
+    oom_score_adj: int | None = None
+
+
+class NetworkMode(enum.StrEnum):
+    """Which network the sandbox has: none at all, a loopback of its own, or the host's."""
+
+    NONE = "none"
+    LOOPBACK = "loopback"
+    HOST = "host"
+
+
+class SharedNamespace(enum.StrEnum):
+    """A namespace that a sandbox can share with the host; what is not named is its own."""
+
+    USER = "user"
+    MOUNT = "mount"
+    PID = "pid"
+    IPC = "ipc"
+    UTS = "uts"
+    CGROUP = "cgroup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +158,11 @@ class Profile:
     grants: tuple[Grant, ...] = ()
     descriptors: DescriptorPolicy = field(default_factory=DescriptorPolicy)
     protocols: tuple[Protocol, ...] = ()
+    filesystem: FilesystemPolicy = field(default_factory=FilesystemPolicy)
+    network: NetworkMode = NetworkMode.NONE
+    share: tuple[SharedNamespace, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    landlock: LandlockPolicy = field(default_factory=LandlockPolicy)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -117,6 +176,14 @@ def dotted(prefix: str, key: str) -> str:
     """Return a key as TOML writes it, on one line whatever it holds."""
     name = key if _BARE_KEY.match(key) else json.dumps(key)
     return f"{prefix}.{name}" if prefix else name
+
+
+PATH_LISTS: Final = ("read", "write", "execute", "tmpfs", "private", "hide")
+
+
+def check_view_path(text: str, path: str, key: str) -> None:
+    """Refuse what is no entry of a view: a path as elsewhere, after the mark of an optional one."""
+    check_path(split_optional(text)[0], path, key)
 
 
 def check_path(text: str, path: str, key: str) -> None:
@@ -163,41 +230,106 @@ def merge_grants(first: Iterable[Grant], second: Iterable[Grant]) -> tuple[Grant
     return tuple((merged | {grant.name: grant for grant in second}).values())
 
 
-def for_caller(
-    profile: Profile,
-    caller: Caller,
-    *,
-    grants: Iterable[Grant] = (),
-    set_variables: Mapping[str, str] | None = None,
-    keep: Iterable[str] = (),
-    chdir: str | None = None,
-) -> Profile:
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What the command line or the Python caller adds to a profile. Paths are taken as they stand.
+
+    filesystem: its lists are added to the profile's, view and proc are not looked at. limits: by name, as text or
+    number. None and empty: as the profile says.
+    """
+
+    grants: tuple[Grant, ...] = ()
+    set_variables: Mapping[str, str] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    chdir: str | None = None
+    filesystem: FilesystemPolicy = field(default_factory=FilesystemPolicy)
+    network: NetworkMode | None = None
+    share: tuple[SharedNamespace, ...] = ()
+    limits: Mapping[str, str | float] = field(default_factory=dict)
+    tty: Tty | None = None
+    user: str | None = None
+    group: str | None = None
+
+
+def for_caller(profile: Profile, caller: Caller, additions: Additions | None = None) -> Profile:
     """Resolve a profile's placeholders, then add what the command line or the Python caller says.
 
-    Added paths are taken as they stand; relative ones start at the caller's working directory. A grant replaces its
-    namesake of the profile.
+    Relative paths that are added start at the caller's working directory. A grant replaces its namesake of the profile.
     Establishes: every path is absolute.
-    Raises: GrantError if a name is given to two of `grants`; ProfileError if a placeholder has no value, or for a bad
-    variable.
+    Raises: GrantError if a name is given to two of the added grants; ProfileError if a placeholder has no value, or for
+    a bad variable; UsageError for a bad limit.
     """
-    given = tuple(grants)
-    names = [grant.name for grant in given]
+    added = additions or Additions()
+    names = [grant.name for grant in added.grants]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
         raise GrantError(doubled, "the name is used twice", "give each grant one of its own")
-    variables, kept = dict(set_variables or {}), tuple(keep)
-    check_variables(kept, variables, "command line")
+    check_variables(added.keep, added.set_variables, "command line")
     own = tuple(_expand_grant(grant, caller, profile) for grant in profile.grants)
-    added_grants = tuple(_with_path(grant, lambda text: _absolute(text, caller)) for grant in given)
-    folder = profile.process.chdir
+    added_grants = tuple(_with_path(grant, lambda text: _absolute(text, caller)) for grant in added.grants)
+    return replace(
+        profile,
+        process=_process_for(profile, caller, added),
+        environment=merge_environment(profile.environment, added.keep, added.set_variables),
+        grants=merge_grants(own, added_grants),
+        filesystem=_filesystem_for(profile, caller, added.filesystem),
+        network=added.network or profile.network,
+        share=union(profile.share, added.share),
+        limits=replace(profile.limits, **{name: parse(name, value) for name, value in added.limits.items()}),
+    )
+
+
+def _process_for(profile: Profile, caller: Caller, added: Additions) -> ProcessPolicy:
+    process = profile.process
+    folder = process.chdir
     if folder is not None:
         folder = _expand(folder, caller, profile, "process.chdir")
     return replace(
-        profile,
-        process=replace(profile.process, chdir=folder if chdir is None else _absolute(chdir, caller)),
-        environment=merge_environment(profile.environment, kept, variables),
-        grants=merge_grants(own, added_grants),
+        process,
+        chdir=folder if added.chdir is None else _absolute(added.chdir, caller),
+        tty=added.tty or process.tty,
+        user=added.user or process.user,
+        group=added.group or (None if added.user else process.group),
     )
+
+
+def _filesystem_for(profile: Profile, caller: Caller, added: FilesystemPolicy) -> FilesystemPolicy:
+    lists = {
+        name: union(
+            tuple(_expanded_entries(profile, caller, name)),
+            tuple(_marked(text, lambda path: _absolute(path, caller)) for text in getattr(added, name)),
+        )
+        for name in PATH_LISTS
+    }
+    return replace(profile.filesystem, **lists)
+
+
+def _marked(text: str, change: Callable[[str], str]) -> str:
+    path, optional = split_optional(text)
+    return "-" * optional + change(path)
+
+
+def _expanded_entries(profile: Profile, caller: Caller, name: str) -> Iterator[str]:
+    for index, text in enumerate(getattr(profile.filesystem, name)):
+        key = f"filesystem.{name}[{index}]"
+        path = split_optional(text)[0]
+        if path.startswith("{home}") and caller.home == "/" and name == "tmpfs":
+            continue  # a user without a home folder: nothing to put there
+        expanded = _marked(text, lambda path, key=key: _expand(path, caller, profile, key))  # type: ignore[misc]
+        if path == "{cwd}":
+            if caller.cwd == "/":
+                continue  # the view has a root of its own
+            _refuse_home(profile, caller, key)
+        yield expanded
+
+
+def _refuse_home(profile: Profile, caller: Caller, key: str) -> None:
+    """A whole home folder is not what a profile means by the working directory."""
+    if caller.home == caller.cwd or caller.home.startswith(caller.cwd.rstrip("/") + "/"):
+        raise ProfileError(
+            profile.source_path or profile.name, key, f"{{cwd}} is {caller.cwd}, which would show all of your home folder",
+            "change into a project's folder or to /, or use a profile that says what it needs",
+        )  # fmt: skip
 
 
 def _expand_grant(grant: Grant, caller: Caller, profile: Profile) -> Grant:
@@ -252,10 +384,18 @@ def check(profile: Profile) -> None:
             f"{', '.join(missing)} not allowed: nothing could start", 'add "@base"',
         )  # fmt: skip
     delegated(profile)
+    _check_landlock(profile)
     for grant in profile.grants:
         may_be_socket = isinstance(grant, InheritGrant) and grant.type in (None, FdType.SOCKET)
         if may_be_socket and profile.descriptors.scm_rights is ScmRights.DENY:
             raise GrantError(grant.name, "scm_rights is denied, and this may be a Unix socket", "name another type")
+
+
+def _check_landlock(profile: Profile) -> None:
+    for name in profile.landlock.optional:
+        if name not in ABI_OF and name != "landlock":
+            source = profile.source_path or profile.name
+            raise ProfileError(source, "landlock.optional", f"no right {name!r}", nearest(name, (*ABI_OF, "landlock")))
 
 
 def delegated(profile: Profile) -> tuple[Protocol, ...]:

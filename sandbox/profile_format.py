@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterable
 
 from sandbox.grants import FileGrant, Grant, InheritGrant, SecretGrant
-from sandbox.profile import Profile
+from sandbox.limits import NAMES as LIMITS
+from sandbox.limits import format as format_limit
+from sandbox.profile import PATH_LISTS, Profile
 from sandbox.protocols import Place, ProtocolRule
 
 
@@ -17,6 +19,13 @@ def format_profile(profile: Profile) -> str:
     if process.chdir is not None:
         lines.append(f"chdir = {_quote(process.chdir)}")
     lines += [f"die_with_parent = {str(process.die_with_parent).lower()}", f'exec = "{process.exec}"']
+    lines += [f'tty = "{process.tty}"', f"hostname = {_quote(process.hostname)}"]
+    for name in ("user", "group", "scheduling", "cpus"):
+        if getattr(process, name) is not None:
+            lines.append(f"{name} = {_quote(getattr(process, name))}")
+    for name in ("nice", "oom_score_adj"):
+        if getattr(process, name) is not None:
+            lines.append(f"{name} = {getattr(process, name)}")
     lines += ["", "[environment]", f"keep = {_quote_list(profile.environment.keep)}"]
     if profile.environment.set:
         lines += ["", "[environment.set]"]
@@ -26,12 +35,25 @@ def format_profile(profile: Profile) -> str:
     lines += [f"reserve_stdio = {str(policy.reserve_stdio).lower()}", f"strict = {str(policy.strict).lower()}"]
     lines += [f'scm_rights = "{policy.scm_rights}"']
     lines += ["", "[filter]", f"allow = {_quote_list(profile.filter.allow)}"]
+    lines += _format_walls(profile)
     for grant in profile.grants:
         lines += ["", f"[grants.{_quote(grant.name)}]", *_format_grant(grant)]
     for protocol in profile.protocols:
         lines += ["", f"[protocols.{_quote(protocol.name)}]", f"description = {_quote(protocol.purpose)}"]
         lines += ["rules = [", *(f"  {{ {_format_rule(rule)} }}," for rule in protocol.rules), "]"]
     return "\n".join(lines) + "\n"
+
+
+def _format_walls(profile: Profile) -> Iterable[str]:
+    files = profile.filesystem
+    yield from ("", "[filesystem]", f'view = "{files.view}"', f'proc = "{files.proc}"')
+    yield from (f"{name} = {_quote_list(getattr(files, name))}" for name in PATH_LISTS)
+    yield from ("", "[network]", f'mode = "{profile.network}"')
+    yield from ("", "[namespaces]", f"share = {_quote_list(profile.share)}", "", "[limits]")
+    for name in LIMITS:
+        if (value := getattr(profile.limits, name)) is not None:
+            yield f"{name} = {_quote(format_limit(name, value))}"
+    yield from ("", "[landlock]", f"optional = {_quote_list(profile.landlock.optional)}")
 
 
 def _format_rule(rule: ProtocolRule) -> str:

@@ -17,22 +17,36 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from sandbox.errors import GrantError, ProfileError
+from sandbox.errors import GrantError, ProfileError, UsageError
+from sandbox.filesystem import FilesystemPolicy, Proc, View
 from sandbox.grants import KINDS, LAST_NUMBER, MAX_GRANTS, Access, FdType, Grant, checked
+from sandbox.landlock import LandlockPolicy
+from sandbox.limits import NAMES as LIMITS
+from sandbox.limits import Limits
+from sandbox.limits import parse as parse_limit
 from sandbox.profile import (
+    CPUS_PATTERN,
     END,
+    HOSTNAME_PATTERN,
     KEPT_PATTERN,
     NAME_PATTERN,
     ONE_LINE_PATTERN,
+    PATH_LISTS,
     PATH_PATTERN,
+    VIEW_PATTERN,
     VARIABLE_PATTERN,
     DescriptorPolicy,
     ExecPolicy,
     FilterSection,
+    NetworkMode,
     Profile,
+    Scheduling,
     ScmRights,
+    SharedNamespace,
+    Tty,
     check_path,
     check_variables,
+    check_view_path,
     dotted,
     merge_environment,
     merge_grants,
@@ -75,6 +89,14 @@ class ProcessTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chdir: PathText | UnsetType = UNSET
     die_with_parent: Annotated[bool, _meta("end when the starting process ends")] | UnsetType = UNSET
     exec: Annotated[ExecPolicy, _meta("once: no program after the command")] | UnsetType = UNSET
+    tty: Annotated[Tty, _meta("the terminal: none, a private one, the caller's")] | UnsetType = UNSET
+    hostname: Annotated[str, _meta("the host's name inside", HOSTNAME_PATTERN)] | UnsetType = UNSET
+    user: Annotated[str, _meta("whom root becomes")] | UnsetType = UNSET
+    group: Annotated[str, _meta("the group of that user")] | UnsetType = UNSET
+    nice: Annotated[int, msgspec.Meta(ge=-20, le=19, description="niceness")] | UnsetType = UNSET
+    scheduling: Annotated[Scheduling, _meta("scheduling policy")] | UnsetType = UNSET
+    cpus: Annotated[str, _meta("processors, as 0-3,8", CPUS_PATTERN)] | UnsetType = UNSET
+    oom_score_adj: Annotated[int, msgspec.Meta(ge=-1000, le=1000, description="who goes first")] | UnsetType = UNSET
 
 
 class EnvironmentTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,6 +133,55 @@ class ProtocolTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rules: Annotated[tuple[RuleTable, ...], msgspec.Meta(min_length=1, description="each names descriptors")]
     description: Annotated[str, _meta("what it is for", ONE_LINE_PATTERN)] = ""
+
+
+ViewPath = Annotated[str, _meta("a path; '-' before it: where it is there", VIEW_PATTERN)]
+ViewPaths = tuple[ViewPath, ...]
+LimitValue = str | int | float
+
+
+class FilesystemTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[filesystem]`."""
+
+    view: Annotated[View, _meta("private: only what is declared; host: its tree, held by Landlock")] | UnsetType = UNSET
+    read: Annotated[ViewPaths, _meta("what can be read")] = ()
+    write: Annotated[ViewPaths, _meta("what can be read and written")] = ()
+    execute: Annotated[ViewPaths, _meta("what can be read and executed")] = ()
+    tmpfs: Annotated[ViewPaths, _meta("empty, writable, gone at the end")] = ()
+    private: Annotated[ViewPaths, _meta("as it is, writable, changes gone at the end")] = ()
+    hide: Annotated[ViewPaths, _meta("empty, whatever shows it")] = ()
+    proc: Annotated[Proc, _meta("what /proc shows")] | UnsetType = UNSET
+
+
+class NetworkTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[network]`."""
+
+    mode: Annotated[NetworkMode, _meta("which network there is")] | UnsetType = UNSET
+
+
+class NamespacesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[namespaces]`."""
+
+    share: Annotated[tuple[SharedNamespace, ...], _meta("those that are the host's")] = ()
+
+
+class LimitsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[limits]`."""
+
+    memory: Annotated[LimitValue, _meta("bytes: 512M")] | UnsetType = UNSET
+    processes: Annotated[LimitValue, _meta("processes and threads")] | UnsetType = UNSET
+    cpu: Annotated[LimitValue, _meta("processors: 0.5")] | UnsetType = UNSET
+    cpu_time: Annotated[LimitValue, _meta("of each process: 30s")] | UnsetType = UNSET
+    open_files: Annotated[LimitValue, _meta("of each process")] | UnsetType = UNSET
+    file_size: Annotated[LimitValue, _meta("of each file: 100M")] | UnsetType = UNSET
+    core_size: Annotated[LimitValue, _meta("of each core dump; 0: none")] | UnsetType = UNSET
+    timeout: Annotated[LimitValue, _meta("of the whole run: 5m")] | UnsetType = UNSET
+
+
+class LandlockTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[landlock]`."""
+
+    optional: Annotated[tuple[str, ...], _meta("rights that the kernel may lack")] = ()
 
 
 class FilterTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,13 +225,12 @@ class SecretTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     propagate: Propagate = False
 
 
-_TOP_KEYS: Final = (
-    "description", "extends", "process", "environment", "descriptors", "filter", "grants", "protocols",
-)  # fmt: skip
 _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "process": ProcessTable, "environment": EnvironmentTable, "filter": FilterTable,
-    "descriptors": DescriptorsTable,
+    "descriptors": DescriptorsTable, "filesystem": FilesystemTable, "network": NetworkTable,
+    "namespaces": NamespacesTable, "limits": LimitsTable, "landlock": LandlockTable,
 }  # fmt: skip
+_TOP_KEYS: Final = ("description", "extends", *_SECTIONS, "grants", "protocols")
 _GRANT_TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "inherit": InheritTable, "file": FileTable, "secret": SecretTable,
 }  # fmt: skip
@@ -179,6 +249,11 @@ class Draft:
     grants: tuple[Grant, ...]
     descriptors: DescriptorsTable
     protocols: tuple[Protocol, ...]
+    filesystem: FilesystemTable = FilesystemTable()
+    network: NetworkTable = NetworkTable()
+    namespaces: NamespacesTable = NamespacesTable()
+    landlock: LandlockTable = LandlockTable()
+    limits: Limits = Limits()
 
 
 def parse(text: str, path: str) -> Draft:
@@ -195,14 +270,7 @@ def parse(text: str, path: str) -> Draft:
         raise ProfileError(path, "", f"not TOML: {what}", "no profile needs that") from error
     _refuse_unknown(data, _TOP_KEYS, path, "")
     sections = {name: _convert(data.get(name, {}), table, path, name) for name, table in _SECTIONS.items()}
-    process, environment, filters, descriptors = (sections[name] for name in _SECTIONS)
-    assert isinstance(process, ProcessTable)
-    assert isinstance(environment, EnvironmentTable)
-    assert isinstance(filters, FilterTable)
-    assert isinstance(descriptors, DescriptorsTable)
-    if process.chdir is not UNSET:
-        check_path(process.chdir, path, "process.chdir")
-    check_variables(environment.keep, environment.set, path)
+    _check_sections(sections, path)
     description = _convert(data.get("description"), str | None, path, "description")
     if description is not None and not re.match(ONE_LINE_PATTERN, description):
         raise ProfileError(path, "description", "it holds a newline or control character", "write one line of text")
@@ -215,13 +283,35 @@ def parse(text: str, path: str) -> Draft:
         path=path,
         description=description,
         extends=_convert(data.get("extends", ()), tuple[str, ...], path, "extends"),
-        process=process,
-        environment=environment,
-        filter=filters,
         grants=tuple(_parse_grant_table(name, table, path) for name, table in tables.items()),
-        descriptors=descriptors,
         protocols=tuple(_parse_protocol(name, table, path) for name, table in protocols.items()),
+        **(sections | {"limits": _parse_limits(sections["limits"], path)}),
     )
+
+
+def _check_sections(sections: Mapping[str, Any], path: str) -> None:
+    """Refuse what the model lets through and the words below refuse better."""
+    process, environment = sections["process"], sections["environment"]
+    if process.chdir is not UNSET:
+        check_path(process.chdir, path, "process.chdir")
+    if process.hostname is not UNSET and not re.match(HOSTNAME_PATTERN, process.hostname):
+        raise ProfileError(path, "process.hostname", "not a host name", "use up to 63 letters, digits, '-' and '.'")
+    if process.cpus is not UNSET and not re.match(CPUS_PATTERN, process.cpus):
+        raise ProfileError(path, "process.cpus", "not a list of processors", "write numbers and ranges: 0-3,8")
+    check_variables(environment.keep, environment.set, path)
+    for name in PATH_LISTS:
+        for index, text in enumerate(getattr(sections["filesystem"], name)):
+            check_view_path(text, path, f"filesystem.{name}[{index}]")
+
+
+def _parse_limits(table: LimitsTable, path: str) -> Limits:
+    values: dict[str, Any] = {}
+    for name, value in _said(table).items():
+        try:
+            values[name] = parse_limit(name, value)
+        except UsageError as error:
+            raise ProfileError(path, f"limits.{name}", f"{error.object}: {error.reason}", error.hint) from error
+    return Limits(**values)
 
 
 def _fields(table: type[msgspec.Struct]) -> tuple[str, ...]:
@@ -260,6 +350,7 @@ def _convert(data: object, shape: Any, path: str, key: str) -> Any:  # noqa: ANN
 def _hint_for(leaf: str, value: object) -> str:
     words: dict[str, type[enum.StrEnum]] = {
         "access": Access, "type": FdType, "exec": ExecPolicy, "scm_rights": ScmRights, "shape": ShapeWord,
+        "tty": Tty, "scheduling": Scheduling, "view": View, "proc": Proc, "mode": NetworkMode, "share": SharedNamespace,
     }  # fmt: skip
     if leaf in words and isinstance(value, str):
         return nearest(value, [str(word) for word in words[leaf]])
@@ -366,8 +457,22 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
             grants=merge_grants(profile.grants, draft.grants),
             descriptors=_merge_descriptors(profile.descriptors, draft.descriptors),
             protocols=tuple(({p.name: p for p in profile.protocols} | {p.name: p for p in draft.protocols}).values()),
+            filesystem=_merge_filesystem(profile.filesystem, draft.filesystem),
+            network=profile.network if draft.network.mode is UNSET else draft.network.mode,
+            share=union(profile.share, draft.namespaces.share),
+            limits=_merge_limits(profile.limits, draft.limits),
+            landlock=LandlockPolicy(union(profile.landlock.optional, draft.landlock.optional)),
         )
     return profile
+
+
+def _merge_filesystem(first: FilesystemPolicy, table: FilesystemTable) -> FilesystemPolicy:
+    lists = {name: union(getattr(first, name), getattr(table, name)) for name in PATH_LISTS}
+    return replace(first, **(_said(table) | lists))
+
+
+def _merge_limits(first: Limits, second: Limits) -> Limits:
+    return replace(first, **{name: value for name in LIMITS if (value := getattr(second, name)) is not None})
 
 
 def _merge_descriptors(first: DescriptorPolicy, table: DescriptorsTable) -> DescriptorPolicy:

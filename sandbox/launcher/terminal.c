@@ -13,10 +13,10 @@ enum { QUEUE_SIZE = 8192 };
 enum { SIGNAL_HANG_UP = 1, SIGNAL_INTERRUPT = 2, SIGNAL_QUIT = 3, SIGNAL_TERMINATE = 15 };
 enum { SIGNAL_TERMINAL_STOP = 20 };
 enum { BLOCK = 0, UNBLOCK = 1 }; /* SIG_BLOCK, SIG_UNBLOCK */
-/* More than the kernel keeps between two terminals (tty_buffer.c, 640 KiB, and the line discipline's 4): what comes
- * after it when the child has ended comes from somebody to whom the slave was sent, and there need be no end of it. */
+/* Far more than the kernel keeps between the two ends (pty.c: 8 KiB, n_tty.c: 4): what comes after it when the child
+ * has ended comes from somebody to whom the slave was sent, and there need be no end of it. */
 enum { DRAIN_LIMIT = 1 << 20 };
-enum { LOOK_MS = 500, STUCK_MS = 100 };
+enum { LOOK_MS = 500, STUCK_MS = 100, STUCK_TIMES = 10 };
 
 /* What was read and is not yet written; filled only when it is empty. */
 struct queue {
@@ -26,13 +26,14 @@ struct queue {
 
 static struct {
 	unsigned streams; /* bit N: N is on the caller's terminal */
-	int in, out;	  /* the caller's terminal, or -1; the same one but where it is shared */
+	int in, out;	  /* the caller's terminal, or -1 */
 	bool shared;	  /* it could not be opened anew: others depend on the open file's flags, so it blocks */
 	int master, slave;
 	int timer; /* timerfd: look whether the terminal is ours again */
 	bool ended;  /* the master had no more to read */
 	bool raw;    /* the keyboard is ours */
 	bool held;   /* `settings` are those to give back */
+	bool hurried; /* do not wait for a terminal that takes nothing */
 	struct termios2 settings;
 	struct queue typed, shown;
 } terminal = {.in = -1, .out = -1, .master = -1, .slave = -1, .timer = -1};
@@ -61,7 +62,7 @@ static uint32_t device_of(int fd)
 }
 
 /* An open file of our own, since the caller's shell shares the one behind 0-2 and must not find it non-blocking. Who
- * may not open the terminal's device, after su, may still open the same terminal as /dev/tty. Returns -1 for neither. */
+ * may not open the terminal's device, after su, may still open the same terminal as /dev/tty. -1: neither. */
 static int open_own(int stream, uint32_t device)
 {
 	const int flags = O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC;
@@ -217,12 +218,10 @@ static void forget(struct queue *queue)
 /* The caller's terminal is gone. So is the child's, then: the kernel tells the session's leader, our init. */
 static void hang_up(void)
 {
-	if (terminal.out != terminal.in)
-		close_one(&terminal.out);
+	close_one(&terminal.out);
 	close_one(&terminal.in);
 	close_one(&terminal.master);
 	close_one(&terminal.timer);
-	terminal.out = -1;
 	terminal.raw = terminal.held = false;
 	forget(&terminal.typed);
 	forget(&terminal.shown);
@@ -236,8 +235,8 @@ static bool in_foreground(void)
 	return control(terminal.in, TIOCGPGRP, addr(&group)) < 0 || group == sys1(__NR_getpgid, 0);
 }
 
-/* As ssh(1) does: every byte comes as it was typed, and goes as the child's terminal has made it. The line itself (speed,
- * parity) is left alone, so nothing that is queued can be harmed and no drain is to be waited for. */
+/* As ssh(1) does: every byte comes as it was typed, and goes as the child's terminal has made it. The line itself
+ * (speed, parity) is left alone, so nothing that is queued can be harmed and no drain is to be waited for. */
 static void set_raw(void)
 {
 	struct termios2 raw = terminal.settings;
@@ -390,15 +389,19 @@ static bool is_ended_by_signal(void)
 	return pending & ends;
 }
 
-/* Wait until all is shown that was read. Returns false if the rest cannot be. */
+/* Wait until all is shown that was read, as the child itself would have waited. Returns false if the rest cannot be. */
 static bool show_all(void)
 {
+	int stuck = 0;
+
 	while (is_queued(&terminal.shown) && terminal.out >= 0) {
 		struct pollfd polled = polling(terminal.out, false, true);
 		long ready = sys3(__NR_poll, addr(&polled), 1, STUCK_MS);
-		long failed = ready > 0 ? flush(&terminal.shown, terminal.out) : 0;
 
-		if ((failed && failed != -EAGAIN) || (ready == 0 && is_ended_by_signal()))
+		stuck = ready > 0 ? 0 : stuck + 1;
+		if (ready > 0 && write_some(&terminal.shown, terminal.out))
+			return false;
+		if (stuck && (is_ended_by_signal() || (terminal.hurried && stuck > STUCK_TIMES)))
 			return false;
 	}
 	return terminal.out >= 0;
@@ -438,8 +441,15 @@ bool terminal_stop(int signal)
 		stopped = stop_ourselves(sys0(__NR_getpid), SIGNAL_STOP);
 	else
 		stopped = stop_ourselves(job ? 0 : sys0(__NR_getpid), SIGNAL_TERMINAL_STOP);
+	if (stopped) /* whoever reads that SIGCONT does the rest, once: a second one would make vim draw again */
+		return false;
 	terminal_refresh();
-	return stopped || signal == SIGNAL_TERMINAL_STOP;
+	return signal == SIGNAL_TERMINAL_STOP;
+}
+
+void terminal_hurry(void)
+{
+	terminal.hurried = true;
 }
 
 void terminal_end(void)

@@ -1,0 +1,76 @@
+"""The declared file view -> the ops that the sandbox's init carries out, and the words that describe it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sandbox import plan
+from sandbox.filesystem import Entry, FilesystemPolicy, Kind, Proc, Rights, View, entries
+from sandbox.plan import MountFlag, MountKind, Op
+
+# Folders that every user of a host may write to have the sticky bit there; programs check for it.
+_SHARED: Final = frozenset({"/tmp", "/var/tmp", "/dev/shm", "/run/lock"})  # noqa: S108 - names in the view
+_KINDS: Final = {
+    Kind.BIND: MountKind.BIND, Kind.TMPFS: MountKind.TMPFS, Kind.COPY: MountKind.COPY, Kind.HIDE: MountKind.HIDE,
+}  # fmt: skip
+
+
+def view_ops(policy: FilesystemPolicy, *, terminals: bool) -> Iterator[Op]:
+    """Yield the ops of a view, in the order of their codes. Needs mount and PID namespaces of the sandbox's own.
+
+    terminals: with /dev/pts, /dev/ptmx and /dev/tty. A view of the host gets /proc, and what hides or replaces paths;
+    which of the others can be reached is Landlock's to hold.
+    """
+    private = policy.view is View.PRIVATE
+    if private:
+        yield plan.root()
+    mounts = [_mount(entry) for entry in entries(policy) if private or entry.kind is not Kind.BIND]
+    processes = MountFlag.PROCESSES if policy.proc is Proc.PROCESSES else MountFlag(0)
+    given = [plan.mount(MountKind.PROC, "/proc", processes)]
+    if private:
+        given.append(plan.mount(MountKind.DEV, "/dev", MountFlag.TERMINALS if terminals else MountFlag(0)))
+        given.append(plan.mount(MountKind.TMPFS, "/dev/shm", MountFlag.WRITE, mode=0o1777))  # noqa: S108
+    declared = {op.data for op in mounts}
+    mounts += [op for op in given if op.data not in declared]
+    yield from sorted(mounts, key=lambda op: op.data.split(b"/"))
+    if private:
+        yield plan.enter()
+
+
+def _mount(entry: Entry) -> Op:
+    flags = MountFlag(0)
+    if Rights.WRITE in entry.rights:
+        flags |= MountFlag.WRITE
+    if Rights.EXECUTE in entry.rights:
+        flags |= MountFlag.EXECUTE
+    if entry.optional:
+        flags |= MountFlag.OPTIONAL
+    mode = 0
+    if entry.kind is Kind.TMPFS:
+        mode = 0o1777 if entry.path in _SHARED else 0o755
+    return plan.mount(_KINDS[entry.kind], entry.path, flags, mode=mode)
+
+
+_WORDS: Final = {
+    Kind.TMPFS: ", empty at first, gone at the end",
+    Kind.COPY: ", changes are gone at the end",
+    Kind.HIDE: "hidden",
+}
+
+
+def describe(policy: FilesystemPolicy) -> Iterator[str]:
+    """Yield a line for each path of the view: its rights, the path, and what is special about it."""
+    for entry in entries(policy):
+        rights = [word for word, right in _RIGHTS if right in entry.rights]
+        words = _WORDS.get(entry.kind, "")
+        start = ", ".join(rights) if entry.kind is not Kind.HIDE else ""
+        yield f"{entry.path}: {start}{words}" + (", where it is there" if entry.optional else "")
+    if policy.view is View.PRIVATE:
+        yield "/dev: null, zero, full, random, urandom, shm, links to the descriptors; /proc: the sandbox's processes"
+        yield "nothing else is there: no other path of the host can be named"
+    else:
+        yield "the host's tree; /proc: the sandbox's processes"
+
+
+_RIGHTS: Final = (("read", Rights.READ), ("write", Rights.WRITE), ("execute", Rights.EXECUTE))
