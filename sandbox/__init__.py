@@ -15,18 +15,23 @@ from sandbox.errors import (
     UsageError,
 )
 from sandbox.events import Descriptor, Event, Executed, Exited, Failed, Started
+from sandbox.filesystem import FilesystemPolicy, View
 from sandbox.grants import Access, FdType, FileGrant, Grant, InheritGrant, SecretGrant, format_grant, parse_grant
+from sandbox.landlock import LandlockPolicy
 from sandbox.launch import Popen, original_environment, replace_process, run
+from sandbox.limits import Limits
 from sandbox.observe import open_descriptors, survey_command
 from sandbox.plan import Plan, StatusFormat
-from sandbox.profile import Profile, check, for_caller
+from sandbox.profile import NetworkMode, Profile, SharedNamespace, Tty, check
 from sandbox.profile_files import available, default_search_path, load
 from sandbox.profile_format import format_profile
 from sandbox.profile_text import schema
+from sandbox.resolve import Additions, for_caller
 from sandbox.survey import Survey, format_survey
 
 __all__ = [
     "Access",
+    "Additions",
     "Caller",
     "CommandNotExecutableError",
     "CommandNotFoundError",
@@ -37,11 +42,15 @@ __all__ = [
     "Failed",
     "FdType",
     "FileGrant",
+    "FilesystemPolicy",
     "Grant",
     "GrantError",
     "InheritGrant",
     "InternalError",
+    "LandlockPolicy",
     "LaunchError",
+    "Limits",
+    "NetworkMode",
     "Plan",
     "PlanError",
     "Popen",
@@ -49,11 +58,14 @@ __all__ = [
     "ProfileError",
     "SandboxError",
     "SecretGrant",
+    "SharedNamespace",
     "Started",
     "StatusFormat",
     "Survey",
+    "Tty",
     "UnsupportedError",
     "UsageError",
+    "View",
     "available",
     "build_plan",
     "check",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sandbox import plan as ops
-from sandbox import seccomp, syscalls
+from sandbox import seccomp, syscalls, walls
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, PlanError, UsageError
 from sandbox.grants import (
@@ -55,8 +55,9 @@ def build(
     parts = (
         *_launcher_ops(profile, caller, status, exec_events=exec_events, trace=trace),
         *_descriptor_ops(profile, grants, status),
-        *_attribute_ops(profile, grants),
-        *_confinement_ops(profile, grants),
+        *walls.wall_ops(profile, caller),
+        *_attribute_ops(profile, grants, caller),
+        *_confinement_ops(profile, grants, caller),
         *_exec_ops(profile, arguments, caller),
     )
     return Plan(
@@ -147,15 +148,16 @@ def environment_set(profile: Profile, grants: Sequence[Grant]) -> dict[str, str]
     return dict(profile.environment.set) | {variable_for(g.name): str(number_of(g)) for g in grants}
 
 
-def _attribute_ops(profile: Profile, grants: Sequence[Grant]) -> Iterator[Op]:
+def _attribute_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) -> Iterator[Op]:
     variables = environment_set(profile, grants)
     if len(variables) > MAX_ENV_OPS or len(profile.environment.keep) > MAX_ENV_OPS:
         raise PlanError("environment", f"more than {MAX_ENV_OPS} variables are named", "name fewer")
     yield ops.signals()
     yield ops.umask(profile.process.umask)
     yield ops.reset()
-    if profile.process.chdir is not None:
-        yield ops.chdir(profile.process.chdir)
+    folder = walls.working_directory(profile, caller)
+    if folder is not None:
+        yield ops.chdir(folder)
     for pattern in profile.environment.keep:
         _refuse_kept_secret(pattern, grants)
         yield ops.env_keep(pattern)
@@ -179,8 +181,9 @@ def _refuse_kept_secret(pattern: str, grants: Sequence[Grant]) -> None:
             )
 
 
-def _confinement_ops(profile: Profile, grants: Sequence[Grant]) -> Iterator[Op]:
+def _confinement_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) -> Iterator[Op]:
     yield ops.no_new_privs()
+    yield from walls.landlock_ops(profile, grants, caller)
     if profile.process.exec is ExecPolicy.ONCE:
         yield ops.exec_once()
     else:

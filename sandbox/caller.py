@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
+from sandbox import cgroups
+from sandbox.errors import UsageError
+from sandbox.limits import Delegated
 from sandbox.probe import probe
+
+_ORDINARY: Final = frozenset({os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +22,9 @@ class Caller:
     """Who starts the sandbox: environment, folders, and the process that the launcher's parent is.
 
     cwd is "" when the working directory has been removed. landlock_abi: the kernel's, 0 where it has no Landlock.
+    uid, gid: the effective ones. identity: whom the profile names, user and group (see becoming). interactive: standard
+    input and output are terminals. delegated: a cgroup in which the launcher can make one for the sandbox. nice,
+    scheduling: this process's, of sched(7); a real-time policy counts as the ordinary one.
     """
 
     environ: Mapping[str, str]
@@ -25,6 +34,13 @@ class Caller:
     tmp: str
     parent_pid: int
     landlock_abi: int = 0
+    uid: int = 1000
+    gid: int = 1000
+    identity: tuple[int, int] | None = None
+    interactive: bool = False
+    delegated: Delegated | None = None
+    nice: int = 0
+    scheduling: int = os.SCHED_OTHER
 
     @classmethod
     def of_process(cls, parent_pid: int, environ: Mapping[str, str] | None = None) -> Self:
@@ -42,7 +58,27 @@ class Caller:
             tmp=variables.get("TMPDIR") or "/tmp",  # noqa: S108 - the name that the user's programs use
             parent_pid=parent_pid,
             landlock_abi=probe()["landlock_abi"],
+            uid=os.geteuid(),
+            gid=os.getegid(),
+            interactive=os.isatty(0) and os.isatty(1),
+            # The parent's child is the launcher itself where it takes this process's place.
+            delegated=cgroups.find(alone=parent_pid == os.getppid()),
+            nice=os.getpriority(os.PRIO_PROCESS, 0),
+            scheduling=policy if (policy := os.sched_getscheduler(0)) in _ORDINARY else os.SCHED_OTHER,
         )
+
+    def becoming(self, user: str | None, group: str | None) -> Self:
+        """Look up whom a profile names, by name or number; a user's group is the one of the password file.
+
+        Raises: UsageError for a name that nobody has, and for a number without a group.
+        """
+        if user is None and group is None:
+            return self
+        uid, own_group = (self.uid, self.gid) if user is None else _user(user)
+        gid = own_group if group is None else _group(group)
+        if gid is None:
+            raise UsageError(f"user {user}", "the password file does not know its group", "name one: process.group")
+        return replace(self, identity=(uid, gid))
 
     def placeholders(self) -> dict[str, str]:
         """Return what `{home}`, `{cwd}`, `{runtime_dir}` and `{tmp}` stand for."""
@@ -54,3 +90,21 @@ def _home_of_user() -> str:
         return pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
         return "/"
+
+
+def _user(name: str) -> tuple[int, int | None]:
+    """Return a user's number and group, None if it has a number only."""
+    try:
+        entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError as error:
+        if name.isdecimal():
+            return int(name), None
+        raise UsageError(f"user {name}", "there is no such user", "give a name of /etc/passwd or a number") from error
+    return entry.pw_uid, entry.pw_gid
+
+
+def _group(name: str) -> int:
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        raise UsageError(f"group {name}", "there is no such group", "give a name of /etc/group or a number") from error

@@ -51,12 +51,16 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The child ended: `code` is None when it was killed by `signal`, and the other way round."""
+    """The child ended: `code` is None when it was killed by `signal`, and the other way round.
+
+    timed_out: everything was ended because the time was up.
+    """
 
     time_ns: int
     pid: int
     code: int | None
     signal: int | None
+    timed_out: bool = False
 
     @property
     def returncode(self) -> int:
@@ -102,10 +106,9 @@ def event_of(record: Record, plan: Plan) -> Event:
             return Started(record.time_ns, record.pid)
         case 2:
             return Failed(record.time_ns, _failure(record, plan))
-        case 3 if record.signal:
-            return Exited(record.time_ns, record.pid, None, record.signal)
         case 3:
-            return Exited(record.time_ns, record.pid, record.code, None)
+            code, signal = (None, record.signal) if record.signal else (record.code, None)
+            return Exited(record.time_ns, record.pid, code, signal, record.detail == 1)
         case 4:
             return Executed(record.time_ns, record.pid, record.text, record.source, record.error)
         case 5:

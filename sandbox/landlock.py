@@ -84,6 +84,8 @@ _WRITE: Final = (
 )  # fmt: skip
 _DEVICE: Final = FileRight.READ_FILE | FileRight.WRITE_FILE
 _TERMINAL: Final = _DEVICE | FileRight.IOCTL_DEV
+# What may be opened anew that a descriptor of the command's own stands for; the launcher takes away what it lacks.
+REOPENED: Final = FileRight.READ_FILE | FileRight.READ_DIR | FileRight.WRITE_FILE | FileRight.TRUNCATE
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import fcntl
 import io
@@ -14,21 +15,25 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, NoReturn, Self, TypeAlias
+from typing import IO, Any, Final, NoReturn, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
 from sandbox import wire
 from sandbox.build import build, grant_label
 from sandbox.caller import Caller
 from sandbox.errors import InternalError, LaunchError, UsageError
 from sandbox.events import Event, Exited, Failed, Started, event_of
+from sandbox.filesystem import FilesystemPolicy
 from sandbox.grants import Grant, InheritGrant, parse_grant
 from sandbox.plan import OpCode, Plan, StatusFormat
 from sandbox.probe import launcher_path
-from sandbox.profile import Profile, check, for_caller
+from sandbox.profile import PATH_LISTS, NetworkMode, Profile, SharedNamespace, Tty, check
 from sandbox.profile_files import default_search_path, load
+from sandbox.resolve import Additions, for_caller
 
 Command: TypeAlias = Sequence[str | bytes | os.PathLike[str]]
 Stream: TypeAlias = int | IO[Any] | None
+Paths: TypeAlias = Sequence[str | os.PathLike[str]]
+Member = TypeVar("Member", bound=enum.StrEnum)
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -82,13 +87,32 @@ def replace_process(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
     os.execve(launcher_path(), ["sandbox-launch", str(fd)], environment)
 
 
+class Walls(TypedDict, total=False):
+    """What Popen and run add to a profile's walls; each as the option of `sandbox run` of that name.
+
+    read, write, execute, tmpfs, private, hide: paths; limits: by name, as in {"memory": "512M"}; user: "NAME[:GROUP]".
+    """
+
+    read: Paths
+    write: Paths
+    execute: Paths
+    tmpfs: Paths
+    private: Paths
+    hide: Paths
+    net: str
+    share: Sequence[str]
+    limits: Mapping[str, str | float]
+    tty: str
+    user: str
+
+
 class Popen:
     """A program in a sandbox, in the manner of subprocess.Popen; the constructor returns when its exec succeeded.
 
     command: the program and its arguments; `{fd:NAME}` in an argument becomes the grant's number.
     profile: a name, a path or a Profile. grants: Grant values or their command-line form; an `inherit` grant names a
     descriptor of this process, which stays open and its owner's. env: variables to set besides those that the profile
-    keeps. cwd: the child's working directory. stdin, stdout, stderr, text, encoding, errors, bufsize as in subprocess.
+    keeps. cwd: the child's working directory. walls: as in Walls. stdin, stdout, stderr, text, encoding, errors, bufsize as in subprocess.
 
     Raises: CommandNotFoundError (a FileNotFoundError), CommandNotExecutableError (a PermissionError), LaunchError when
     another step failed, ProfileError, GrantError, PlanError, UsageError. Nothing runs after an error.
@@ -112,6 +136,7 @@ class Popen:
         encoding: str | None = None,
         errors: str | None = None,
         bufsize: int = -1,
+        **walls: Unpack[Walls],
     ) -> None:
         if isinstance(command, str | bytes) or not command:
             raise UsageError(repr(command), "a command is a list: the program and its arguments", 'as in ["ls", "-l"]')
@@ -120,7 +145,9 @@ class Popen:
         self._events: list[Event] = []
         self._ending = threading.Lock()
         caller = Caller.of_process(parent_pid=os.getpid())
-        chosen = _chosen_profile(profile, caller, grants, env or {}, cwd)
+        # The child's terminal is ours only where its streams are.
+        caller = replace(caller, interactive=caller.interactive and stdin is None and stdout is None)
+        chosen, caller = _chosen_profile(profile, caller, grants, env or {}, cwd, walls)
         with contextlib.ExitStack() as ours:
             chosen = _above_streams(chosen, ours)
             read_end, write_end = status_pipe({g.inherit for g in chosen.grants if isinstance(g, InheritGrant)})
@@ -254,15 +281,44 @@ def _chosen_profile(
     grants: Iterable[Grant | str],
     env: Mapping[str, str],
     cwd: str | os.PathLike[str] | None,
-) -> Profile:
+    walls: Walls,
+) -> tuple[Profile, Caller]:
     """Return the profile with what the Python caller adds; grants are still numbered as this process has them."""
     if isinstance(profile, str):
         profile = load(profile, search=default_search_path(os.environ))
-    added = [parse_grant(grant) if isinstance(grant, str) else grant for grant in grants]
-    folder = None if cwd is None else os.fspath(cwd)
-    chosen = for_caller(profile, caller, grants=added, set_variables=env, chdir=folder)
+    user, _, group = (walls.get("user") or "").partition(":")
+    net, tty = walls.get("net"), walls.get("tty")
+    added = Additions(
+        grants=tuple(parse_grant(grant) if isinstance(grant, str) else grant for grant in grants),
+        variables=env,
+        chdir=None if cwd is None else os.fspath(cwd),
+        filesystem=_lists(walls),
+        network=None if net is None else _member(NetworkMode, "net", net),
+        share=tuple(_member(SharedNamespace, "share", word) for word in walls.get("share", ())),
+        limits=walls.get("limits", {}),
+        tty=None if tty is None else _member(Tty, "tty", tty),
+        user=user or None,
+        group=group or None,
+    )
+    chosen = for_caller(profile, caller, added)
     check(chosen)
-    return chosen
+    return chosen, caller.becoming(chosen.process.user, chosen.process.group)
+
+
+def _lists(walls: Walls) -> FilesystemPolicy:
+    def paths(name: str, value: Paths) -> tuple[str, ...]:
+        if isinstance(value, str | os.PathLike):
+            raise UsageError(f"{name}={value!r}", "it is one path", f"give a list: {name}=[{os.fspath(value)!r}]")
+        return tuple(os.fspath(path) for path in value)
+
+    return FilesystemPolicy(**{name: paths(name, walls.get(name, ())) for name in PATH_LISTS})  # type: ignore[arg-type]
+
+
+def _member(kind: type[Member], name: str, word: str) -> Member:
+    try:
+        return kind(word)
+    except ValueError as error:
+        raise UsageError(f"{name}={word!r}", "no such word", "one of " + ", ".join(kind)) from error
 
 
 def _above_streams(profile: Profile, ours: contextlib.ExitStack) -> Profile:
@@ -329,6 +385,7 @@ def run(
     text: bool | None = None,
     encoding: str | None = None,
     errors: str | None = None,
+    **walls: Unpack[Walls],
 ) -> subprocess.CompletedProcess[Any]:
     """Run a command in a sandbox and wait for it, in the manner of subprocess.run; the rest is as for Popen.
 
@@ -346,7 +403,7 @@ def run(
         stdout = stderr = subprocess.PIPE
     with Popen(
         command, profile=profile, grants=grants, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr,
-        text=text, encoding=encoding, errors=errors,
+        text=text, encoding=encoding, errors=errors, **walls,
     ) as process:  # fmt: skip
         try:
             out, err = process.communicate(input, timeout)

@@ -309,8 +309,9 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.AFFINITY: lambda op: f"processors {_text(op.data)}",
     OpCode.OOM_SCORE: lambda op: f"oom_score_adj {int(op.a) - 1000}",
     OpCode.RULESET: lambda op: f"Landlock handles file rights {op.a | op.b << 32:#x}, net and scopes {op.c:#x}",
-    OpCode.PATH_RULE: lambda op: f"{_text(op.data)!r}: file rights {op.a | op.b << 32:#x}" + (
-        ", if it is there" if op.flags else ""
+    OpCode.PATH_RULE: lambda op: (
+        f"{_text(op.data)!r}: file rights {op.a | op.b << 32:#x}"
+        + (("", ", if it is there", ", as far as it has them")[op.flags])
     ),
     OpCode.PORT_RULE: lambda op: f"TCP port {op.b}: rights {op.a:#x}",
     OpCode.RESTRICT: lambda _: "the ruleset holds from here on",
@@ -485,6 +486,14 @@ def path_rule(path: str, rights: int, *, optional: bool = False) -> Op:
     return Op(
         OpCode.PATH_RULE, a=rights & 0xFFFFFFFF, b=rights >> 32, flags=int(optional), data=os.fsencode(path),
         label=path, hint="check the path and who may open it",
+    )  # fmt: skip
+
+
+def descriptor_rule(number: int, rights: int) -> Op:
+    """Allow what a descriptor of the command's own refers to to be opened anew, with the rights that it has itself."""
+    return Op(
+        OpCode.PATH_RULE, a=rights & 0xFFFFFFFF, b=rights >> 32, c=number, flags=2,
+        data=os.fsencode(f"/proc/self/fd/{number}"), label=f"descriptor {number}", hint="is /proc in the view?",
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""Profiles as values: what a sandbox grants, what is refused before anything starts, what a caller adds.
+"""Profiles as values: what a sandbox grants, and what is refused before anything starts.
 
-Their text is profile_text.py's and profile_format.py's, reading files and `extends` profile_files.py's; this module
-does no input or output.
+Their text is profile_text.py's and profile_format.py's, reading files and `extends` profile_files.py's, what a caller
+adds resolve.py's; this module does no input or output.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from __future__ import annotations
 import difflib
 import enum
 import json
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from sandbox import syscalls
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError
-from sandbox.filesystem import FilesystemPolicy, split_optional
-from sandbox.grants import FdType, FileGrant, Grant, InheritGrant, SecretGrant, number_grants
+from sandbox.filesystem import FilesystemPolicy, View, split_optional
+from sandbox.grants import FdType, Grant, InheritGrant, number_grants
 from sandbox.landlock import ABI_OF, LandlockPolicy
-from sandbox.limits import Limits, parse
+from sandbox.limits import Limits
 from sandbox.protocols import PROTOCOLS, Protocol
 
 DEFAULT_UMASK: Final = 0o022
@@ -230,142 +229,6 @@ def merge_grants(first: Iterable[Grant], second: Iterable[Grant]) -> tuple[Grant
     return tuple((merged | {grant.name: grant for grant in second}).values())
 
 
-@dataclass(frozen=True, slots=True)
-class Additions:
-    """What the command line or the Python caller adds to a profile. Paths are taken as they stand.
-
-    filesystem: its lists are added to the profile's, view and proc are not looked at. limits: by name, as text or
-    number. None and empty: as the profile says.
-    """
-
-    grants: tuple[Grant, ...] = ()
-    set_variables: Mapping[str, str] = field(default_factory=dict)
-    keep: tuple[str, ...] = ()
-    chdir: str | None = None
-    filesystem: FilesystemPolicy = field(default_factory=FilesystemPolicy)
-    network: NetworkMode | None = None
-    share: tuple[SharedNamespace, ...] = ()
-    limits: Mapping[str, str | float] = field(default_factory=dict)
-    tty: Tty | None = None
-    user: str | None = None
-    group: str | None = None
-
-
-def for_caller(profile: Profile, caller: Caller, additions: Additions | None = None) -> Profile:
-    """Resolve a profile's placeholders, then add what the command line or the Python caller says.
-
-    Relative paths that are added start at the caller's working directory. A grant replaces its namesake of the profile.
-    Establishes: every path is absolute.
-    Raises: GrantError if a name is given to two of the added grants; ProfileError if a placeholder has no value, or for
-    a bad variable; UsageError for a bad limit.
-    """
-    added = additions or Additions()
-    names = [grant.name for grant in added.grants]
-    doubled = next((name for name in names if names.count(name) > 1), None)
-    if doubled is not None:
-        raise GrantError(doubled, "the name is used twice", "give each grant one of its own")
-    check_variables(added.keep, added.set_variables, "command line")
-    own = tuple(_expand_grant(grant, caller, profile) for grant in profile.grants)
-    added_grants = tuple(_with_path(grant, lambda text: _absolute(text, caller)) for grant in added.grants)
-    return replace(
-        profile,
-        process=_process_for(profile, caller, added),
-        environment=merge_environment(profile.environment, added.keep, added.set_variables),
-        grants=merge_grants(own, added_grants),
-        filesystem=_filesystem_for(profile, caller, added.filesystem),
-        network=added.network or profile.network,
-        share=union(profile.share, added.share),
-        limits=replace(profile.limits, **{name: parse(name, value) for name, value in added.limits.items()}),
-    )
-
-
-def _process_for(profile: Profile, caller: Caller, added: Additions) -> ProcessPolicy:
-    process = profile.process
-    folder = process.chdir
-    if folder is not None:
-        folder = _expand(folder, caller, profile, "process.chdir")
-    return replace(
-        process,
-        chdir=folder if added.chdir is None else _absolute(added.chdir, caller),
-        tty=added.tty or process.tty,
-        user=added.user or process.user,
-        group=added.group or (None if added.user else process.group),
-    )
-
-
-def _filesystem_for(profile: Profile, caller: Caller, added: FilesystemPolicy) -> FilesystemPolicy:
-    lists = {
-        name: union(
-            tuple(_expanded_entries(profile, caller, name)),
-            tuple(_marked(text, lambda path: _absolute(path, caller)) for text in getattr(added, name)),
-        )
-        for name in PATH_LISTS
-    }
-    return replace(profile.filesystem, **lists)
-
-
-def _marked(text: str, change: Callable[[str], str]) -> str:
-    path, optional = split_optional(text)
-    return "-" * optional + change(path)
-
-
-def _expanded_entries(profile: Profile, caller: Caller, name: str) -> Iterator[str]:
-    for index, text in enumerate(getattr(profile.filesystem, name)):
-        key = f"filesystem.{name}[{index}]"
-        path = split_optional(text)[0]
-        if path.startswith("{home}") and caller.home == "/" and name == "tmpfs":
-            continue  # a user without a home folder: nothing to put there
-        expanded = _marked(text, lambda path, key=key: _expand(path, caller, profile, key))  # type: ignore[misc]
-        if path == "{cwd}":
-            if caller.cwd == "/":
-                continue  # the view has a root of its own
-            _refuse_home(profile, caller, key)
-        yield expanded
-
-
-def _refuse_home(profile: Profile, caller: Caller, key: str) -> None:
-    """A whole home folder is not what a profile means by the working directory."""
-    if caller.home == caller.cwd or caller.home.startswith(caller.cwd.rstrip("/") + "/"):
-        raise ProfileError(
-            profile.source_path or profile.name, key, f"{{cwd}} is {caller.cwd}, which would show all of your home folder",
-            "change into a project's folder or to /, or use a profile that says what it needs",
-        )  # fmt: skip
-
-
-def _expand_grant(grant: Grant, caller: Caller, profile: Profile) -> Grant:
-    key = dotted("grants", grant.name)
-    return _with_path(grant, lambda text: _expand(text, caller, profile, key))
-
-
-def _with_path(grant: Grant, change: Callable[[str], str]) -> Grant:
-    if isinstance(grant, FileGrant):
-        return replace(grant, file=change(grant.file))
-    if isinstance(grant, SecretGrant) and grant.variable is None:
-        return replace(grant, secret=change(grant.secret))
-    return grant
-
-
-def _absolute(text: str, caller: Caller) -> str:
-    if not text or "\0" in text:
-        raise ProfileError("command line", "", f"{text!r} is no path", "give the path of a file or folder")
-    if not caller.cwd and not text.startswith("/"):
-        raise ProfileError("command line", "", f"{text!r}: the working directory is gone", "give an absolute path")
-    return os.path.join(caller.cwd, text)
-
-
-def _expand(text: str, caller: Caller, profile: Profile, key: str) -> str:
-    values = caller.placeholders()
-
-    def value(match: re.Match[str]) -> str:
-        found = values.get(match[1])
-        if not found or not found.startswith("/"):
-            reason = f"{match[0]} stands for {found!r} here, which is no absolute path"
-            raise ProfileError(profile.source_path or profile.name, key, reason, "set the caller's variable for it")
-        return found
-
-    return _PLACEHOLDER.sub(value, text)
-
-
 def check(profile: Profile) -> None:
     """Refuse what can be refused before anything is started.
 
@@ -385,10 +248,39 @@ def check(profile: Profile) -> None:
         )  # fmt: skip
     delegated(profile)
     _check_landlock(profile)
+    _check_view(profile)
+    _check_limits(profile)
     for grant in profile.grants:
         may_be_socket = isinstance(grant, InheritGrant) and grant.type in (None, FdType.SOCKET)
         if may_be_socket and profile.descriptors.scm_rights is ScmRights.DENY:
             raise GrantError(grant.name, "scm_rights is denied, and this may be a Unix socket", "name another type")
+
+
+def _check_view(profile: Profile) -> None:
+    """Refuse a view that its namespaces cannot hold."""
+    source, files = profile.source_path or profile.name, profile.filesystem
+    shared = set(profile.share)
+    if SharedNamespace.MOUNT in shared and (files.view is View.PRIVATE or files.tmpfs or files.private or files.hide):
+        reason = "the view needs a mount namespace of its own"
+        raise ProfileError(
+            source, "namespaces.share", reason, 'use view = "host" without tmpfs, private and hide, or leave mount out'
+        )
+    if (SharedNamespace.PID in shared) != (SharedNamespace.MOUNT in shared) and (
+        files.view is View.PRIVATE or SharedNamespace.MOUNT in shared
+    ):
+        raise ProfileError(
+            source, "namespaces.share", "/proc shows the processes of one PID namespace",
+            'share pid only with view = "host", and mount only together with pid',
+        )  # fmt: skip
+
+
+def _check_limits(profile: Profile) -> None:
+    most = max((grant.number or 0 for grant in number_grants(profile.grants)), default=0)
+    if profile.limits.open_files is not None and most >= profile.limits.open_files:
+        reason = f"a grant has number {most}"
+        raise ProfileError(
+            profile.source_path or profile.name, "limits.open_files", reason, f"allow more than {most} open files"
+        )
 
 
 def _check_landlock(profile: Profile) -> None:

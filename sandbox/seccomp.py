@@ -38,6 +38,19 @@ FD_CLOEXEC: Final = 1
 F_DUPFD: Final = 0
 LAST_STREAM: Final = 2
 AF_UNIX: Final = 1  # linux/socket.h
+FAMILIES: Final = {"AF_UNIX": AF_UNIX, "AF_INET": 2, "AF_INET6": 10}
+"""What sockets may be of. The others reach what no network namespace holds (AF_VSOCK: the host of a virtual machine),
+configure the kernel (AF_NETLINK), are raw (AF_PACKET), or code that ordinary programs do without (AF_ALG and 40 more).
+Without AF_NETLINK the C library takes it that there are addresses of both versions (getaddrinfo(3)).
+"""
+HIDDEN_TCP: Final = {"IPPROTO_SMC": 256, "IPPROTO_MPTCP": 262}  # linux/in.h
+"""TCP by other names, which Landlock's rules on ports do not see (landlock(7)); programs fall back to TCP."""
+PRCTL_REFUSED: Final = {  # linux/prctl.h
+    "PR_SET_MM": 35,  # what /proc tells of the program, and with it the exec gate
+    "PR_SET_PTRACER": 0x59616D61,  # lets others trace it where Yama would not
+}
+PER_LINUX32: Final = 0x0008  # linux/personality.h: uname(2) says i686
+ASK_PERSONALITY: Final = LOW32
 O_CLOEXEC: Final = 0o2000000  # asm-generic/fcntl.h; the SOCK_, EFD_, SFD_, TFD_, IN_ and EPOLL_ flags are the same bit
 CREATES: Final = {  # syscall -> the argument that holds its close-on-exec flag, and the flag
     "open": (1, O_CLOEXEC),
@@ -172,7 +185,11 @@ def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> b
         case "ioctl":
             return _reaches_beyond(low) or (low[1] == FIONCLEX and _stays_marked(policy, low[0]))
         case "socket" | "socketpair":
-            return low[0] == AF_UNIX and not policy.unix_sockets
+            return low[0] not in _families(policy) or low[2] in HIDDEN_TCP.values()
+        case "prctl":
+            return low[0] in PRCTL_REFUSED.values()
+        case "personality":
+            return low[0] not in (0, PER_LINUX32, ASK_PERSONALITY)
         case "dup2" | "dup3":
             return low[1] in policy.reserved
         case "clone":
@@ -181,6 +198,10 @@ def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> b
             return bool(low[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER)
         case _:
             return False
+
+
+def _families(policy: FilterPolicy) -> frozenset[int]:
+    return frozenset(FAMILIES.values()) - (frozenset() if policy.unix_sockets else {AF_UNIX})
 
 
 def _stays_marked(policy: FilterPolicy, number: int) -> bool:
@@ -246,9 +267,10 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
     for mask, command in TERMINAL_COMMANDS.values():
         yield Rule("ioctl", (Condition(1, mask, command),))
     yield Rule("ioctl", (Condition(1, LOW32, TIOCSCTTY), Condition(2, LOW32, 1)))
-    if not policy.unix_sockets:
-        for name in ("socket", "socketpair"):
-            yield Rule(name, (Condition(0, LOW32, AF_UNIX),))
+    yield from _socket_rules(policy)
+    for option in PRCTL_REFUSED.values():
+        yield Rule("prctl", (Condition(0, LOW32, option),))
+    yield from _personality_rules()
     if policy.strict:
         yield from _strict_rules()
     for mask, value in blocks:
@@ -261,6 +283,28 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
     # (SECCOMP_IOCTL_NOTIF_ADDFD in seccomp_unotify(2)).
     flag = SECCOMP_FILTER_FLAG_NEW_LISTENER
     yield Rule("seccomp", (Condition(1, flag, flag),))
+
+
+def _socket_rules(policy: FilterPolicy) -> Iterator[Rule]:
+    low_bits = 4  # the families that are allowed are below 16
+    others = [*_blocks(set(range(1 << low_bits)) - _families(policy))]
+    others += [(1 << bit, 1 << bit) for bit in range(low_bits, 32)]
+    for name in ("socket", "socketpair"):
+        for mask, value in others:
+            yield Rule(name, (Condition(0, mask, value),))
+        for protocol in HIDDEN_TCP.values():
+            yield Rule(name, (Condition(2, LOW32, protocol),))
+
+
+def _personality_rules() -> Iterator[Rule]:
+    """Yield rules that hold for all but 0, PER_LINUX32 and ASK_PERSONALITY.
+
+    Some bits are set and some are not just where, going round, a set one is followed by one that is not.
+    """
+    bits = [1 << bit for bit in range(32) if 1 << bit != PER_LINUX32]
+    for bit, following in zip(bits, [*bits[1:], bits[0]], strict=True):
+        yield Rule("personality", (Condition(0, bit | following, bit),))
+    yield Rule("personality", (Condition(0, LOW32, LOW32 & ~PER_LINUX32),))
 
 
 def _blocks(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -399,6 +443,14 @@ def _describe(policy: FilterPolicy) -> Iterator[str]:
         yield "EPERM: every call that creates a descriptor without close-on-exec"
     if not policy.unix_sockets:
         yield "EPERM: socket, socketpair of AF_UNIX: no descriptors are sent"
+    if "socket" in policy.allow or "socketpair" in policy.allow:
+        families = ", ".join(FAMILIES)
+        yield f"EPERM: socket, socketpair of any family but {families}: the kernel's own, raw and other machines'"
+        yield f"EPERM: socket of {', '.join(HIDDEN_TCP)}: TCP by another name, which no rule on ports sees"
+    if "prctl" in policy.allow:
+        yield f"EPERM: prctl of {', '.join(PRCTL_REFUSED)}: programs stay what they seem, and untraced"
+    if "personality" in policy.allow:
+        yield "EPERM: personality but for asking, 0 and PER_LINUX32: no protection of memory is switched off"
     if policy.reserved:
         yield f"EPERM: dup2, dup3 onto {_ranges(policy.reserved)}: reserved numbers keep their grants"
     commands = ", ".join(TERMINAL_COMMANDS)
@@ -424,6 +476,8 @@ def _describe_groups(policy: FilterPolicy) -> Iterator[str]:
             yield f"allowed: of {group.name} only {', '.join(allowed)}"
         elif own:
             refused.append(f"EPERM: {group.name}: {group.reason or group.purpose}")
+            for reason, names in groupby(group.reasons, group.reasons.__getitem__):
+                refused.append(f"EPERM: {group.name}: {', '.join(names)}: {reason}")
     yield from refused
 
 

@@ -1,7 +1,8 @@
 """Named groups of syscalls, as data with sources; and the way from a profile's list of names to a set of syscalls.
 
 Every syscall of the table is a direct member of exactly one group, or in ENOSYS_ALWAYS; groups may include groups. A
-group with a `reason` is one that the shipped profiles do not allow; the reason says why.
+group with a `reason` is one that the shipped profiles do not allow; the reason says why, and `reasons` says it of the
+calls that have one of their own.
 
 Sources: the syscalls' man pages, section 2, named per group; compared with the sets of systemd.exec(5),
 "SystemCallFilter=", and with the default seccomp profile of container runtimes (docs.docker.com, "Seccomp security
@@ -28,7 +29,8 @@ class Group:
     purpose: str
     source: str
     members: tuple[str, ...]
-    reason: str = ""
+    reason: str
+    reasons: Mapping[str, str]
 
     @property
     def refused_by_default(self) -> bool:
@@ -36,8 +38,13 @@ class Group:
         return bool(self.reason)
 
 
-def _group(name: str, purpose: str, source: str, *rows: str, reason: str = "") -> Group:
-    return Group(name, purpose, source, tuple(member for row in rows for member in row.split()), reason)
+def _group(
+    name: str, purpose: str, source: str, *rows: str, reason: str = "", reasons: Mapping[str, str] | None = None
+) -> Group:
+    """Make a group of rows of names; `reasons` has rows of names as well, which are members too."""
+    each = {member: words for row, words in (reasons or {}).items() for member in row.split()}
+    members = (*(member for row in rows for member in row.split()), *each)
+    return Group(name, purpose, source, members, reason, MappingProxyType(each))
 
 
 _ORDINARY: Final = (
@@ -85,7 +92,7 @@ _ORDINARY: Final = (
         "find and open files, as the dynamic linker does too; opening for writing and creating included",
         "open(2), stat(2), access(2), readlink(2), getdents(2), getxattr(2)",
         "open openat creat stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat",
-        "getdents getdents64 getcwd chdir fchdir statfs fstatfs name_to_handle_at",
+        "getdents getdents64 getcwd chdir fchdir statfs fstatfs",
         "getxattr lgetxattr fgetxattr getxattrat listxattr llistxattr flistxattr listxattrat file_getattr",
         # The same that /proc/self/mountinfo tells.
         "statmount listmount",
@@ -137,7 +144,7 @@ _ORDINARY: Final = (
     ),
     _group(
         "@network",
-        "make sockets of its own, of every family, and connect them",
+        "make sockets of its own, of AF_UNIX, AF_INET and AF_INET6, and connect them",
         "socket(2), connect(2), bind(2), listen(2)",
         "@socket-io",
         "socket connect bind listen",
@@ -194,16 +201,27 @@ _REFUSED: Final = (
         "@namespace",
         "namespaces, mounts and roots; also clone with CLONE_NEW* flags, when unshare is allowed",
         "namespaces(7), mount(2), mount_namespaces(7), pivot_root(2), chroot(2)",
-        "unshare setns mount umount2 pivot_root chroot",
-        "open_tree open_tree_attr move_mount mount_setattr fsopen fsconfig fsmount fspick",
+        "unshare",
         reason="a new user namespace holds every capability within itself, and with it most of the kernel is in reach",
+        reasons={
+            "setns": "enters namespaces of others, up to the host's",
+            "pivot_root chroot": "another root is no wall (fchdir leads out of it), and misleads programs",
+            "mount umount2 open_tree open_tree_attr move_mount mount_setattr fsopen fsconfig fsmount fspick": (
+                "changes what paths lead to, for this and other programs; file systems parse what they are given"
+            ),
+        },
     ),
     _group(
         "@debug",
         "look into and change other processes",
         "ptrace(2), process_vm_readv(2), pidfd_getfd(2), kcmp(2), perf_event_open(2), userfaultfd(2)",
-        "ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp perf_event_open userfaultfd",
+        "ptrace process_vm_readv process_vm_writev pidfd_getfd",
         reason="takes descriptors and memory from processes that did not send them",
+        reasons={
+            "kcmp": "tells which processes share what, and the order of the kernel's addresses",
+            "perf_event_open": "counts and samples what other programs and the kernel do; a large part of the kernel",
+            "userfaultfd": "holds the kernel up in the middle of a copy, which makes its races usable",
+        },
     ),
     _group(
         "@keyring",
@@ -252,10 +270,13 @@ _REFUSED: Final = (
         "@privileged",
         "administration: accounting, quotas, host name, kernel log, files by handle, watching whole mounts",
         "acct(2), quotactl(2), sethostname(2), syslog(2), open_by_handle_at(2), fanotify(7), vhangup(2)",
-        "acct quotactl quotactl_fd sethostname setdomainname syslog vhangup",
-        # fanotify opens the watched file for the watcher, wherever it lies.
-        "open_by_handle_at fanotify_init fanotify_mark",
-        reason="acts on the whole system, or opens files without a path or descriptor that leads to them",
+        "acct quotactl quotactl_fd sethostname setdomainname vhangup",
+        reason="acts on the whole system",
+        reasons={
+            "syslog": "the kernel's log tells what others do, and addresses",
+            "name_to_handle_at open_by_handle_at": "opens files without a path or descriptor that leads to them",
+            "fanotify_init fanotify_mark": "opens what others open, wherever it lies",
+        },
     ),
     _group(
         "@obsolete",
@@ -282,6 +303,14 @@ ENOSYS_ALWAYS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Syscalls that no profile can allow, as if the kernel had none of them, each with the reason."""
+
+
+def reason_for(name: str) -> str:
+    """Return why a syscall is not allowed by the shipped profiles, or by none; empty for one that they do allow."""
+    if name in ENOSYS_ALWAYS:
+        return ENOSYS_ALWAYS[name]
+    group = next(group for group in GROUPS.values() if name in group.members)
+    return group.reasons.get(name, group.reason)
 
 
 def expand(names: Iterable[str]) -> frozenset[str]:

@@ -259,7 +259,7 @@ def _check_fields(op: Op) -> None:
             raise _refuse("a scheduling policy is unknown")
         case OpCode.OOM_SCORE if op.a > 2000:
             raise _refuse("an oom score is out of range")
-        case OpCode.PATH_RULE if op.flags > 1:
+        case OpCode.PATH_RULE if op.flags > 2:
             raise _refuse("a path rule is unknown")
         case OpCode.PORT_RULE if op.b > 65535:
             raise _refuse("a port is out of range")

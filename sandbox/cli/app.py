@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import os
 import signal
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from sandbox import Caller, Grant, Profile, available, default_search_path, for_caller, load, parse_grant
+from sandbox import (
+    Additions,
+    Caller,
+    FilesystemPolicy,
+    Grant,
+    NetworkMode,
+    Profile,
+    SharedNamespace,
+    Tty,
+    available,
+    default_search_path,
+    for_caller,
+    load,
+    parse_grant,
+)
 from sandbox.cli.output import failing_as_ours
 from sandbox.errors import EXIT_SIGNAL_BASE, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
+E = TypeVar("E", bound=StrEnum)
 KINDS: Final = ("inherit", "file", "secret")
 COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "completion")
 
@@ -72,14 +90,118 @@ def complete_file(_ctx: click.Context, _param: click.Parameter, incomplete: str)
     return [CompletionItem(incomplete, type="file")]
 
 
+def parse_limits(
+    ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:  # fmt: skip
+    """Split the values of `--limit`."""
+    for text in () if ctx.resilient_parsing else texts:
+        if "=" not in text:
+            raise UsageError(f"--limit {text}", "it is no NAME=VALUE", "as in --limit memory=512M")
+    return tuple((name, value) for name, _, value in (text.partition("=") for text in texts))
+
+
 def parse_grants(ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[Grant, ...]:
     """Parse the values of `--grant`; errors are GrantError and name the grant."""
     return () if ctx.resilient_parsing else tuple(parse_grant(text) for text in texts)
 
 
-def profile_options(function: F) -> F:
-    """Add the options that choose a profile and what is added to it; `chosen_profile` reads them."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the options of `run` and `explain` say of the sandbox: a profile, and what is added to it."""
+
+    profile: str
+    grants: tuple[Grant, ...]
+    env: tuple[str, ...]
+    chdir: str | None
+    read: tuple[str, ...]
+    write: tuple[str, ...]
+    execute: tuple[str, ...]
+    tmpfs: tuple[str, ...]
+    private: tuple[str, ...]
+    hide: tuple[str, ...]
+    net: NetworkMode | None
+    limits: tuple[tuple[str, str], ...]
+    timeout: str | None
+    tty: Tty | None
+    share: tuple[SharedNamespace, ...]
+    user: str | None
+
+    def resolve(self, caller: Caller) -> tuple[Profile, Caller]:
+        """Load the profile and add what the options say; the caller with what its user is looked up to."""
+        loaded = load(self.profile, search=default_search_path(caller.environ))
+        user, _, group = (self.user or "").partition(":")
+        timeout = {} if self.timeout is None else {"timeout": self.timeout}
+        added = Additions(
+            grants=self.grants,
+            variables=dict(text.split("=", 1) for text in self.env if "=" in text),
+            keep=tuple(text for text in self.env if "=" not in text),
+            chdir=self.chdir,
+            filesystem=FilesystemPolicy(
+                read=self.read, write=self.write, execute=self.execute,
+                tmpfs=self.tmpfs, private=self.private, hide=self.hide,
+            ),
+            network=self.net,
+            share=self.share,
+            limits=dict(self.limits) | timeout,
+            tty=self.tty,
+            user=user or None,
+            group=group or None,
+        )  # fmt: skip
+        profile = for_caller(loaded, caller, added)
+        return profile, caller.becoming(profile.process.user, profile.process.group)
+
+
+def _path_option(name: str, text: str) -> Callable[[F], F]:
+    return click.option(f"--{name}", multiple=True, metavar="PATH", shell_complete=complete_file, help=text)
+
+
+def _word(kind: type[StrEnum]) -> click.Choice[Any]:
+    return click.Choice([str(member) for member in kind])
+
+
+def _members(kind: type[E]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return a callback that turns words into members."""
+
+    def convert(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:  # noqa: ANN401 - click's
+        if isinstance(value, tuple):
+            return tuple(kind(word) for word in value)
+        return None if value is None else kind(value)
+
+    return convert
+
+
+def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that choose a profile and what is added to it; the function gets them as one `choice`."""
+
+    @functools.wraps(function)
+    def gathered(**values: Any) -> Any:  # noqa: ANN401 - click's
+        choice = Choice(**{entry.name: values.pop(entry.name) for entry in fields(Choice)})
+        return function(choice=choice, **values)
+
+    command: Callable[..., Any] = gathered
     for option in (
+        click.option("--user", metavar="NAME[:GROUP]", help="Root only: whom the command runs as."),
+        click.option(
+            "--share", multiple=True, type=_word(SharedNamespace), callback=_members(SharedNamespace),
+            help="A namespace that is the host's.",
+        ),
+        click.option(
+            "--tty", type=_word(Tty), callback=_members(Tty), help="The command's terminal: none, one of its own, yours."
+        ),
+        click.option("--timeout", metavar="TIME", help="End everything after 30s, 5m, ... with exit code 124."),
+        click.option(
+            "--limit", "limits", multiple=True, callback=parse_limits, metavar="NAME=VALUE",
+            help="memory, processes, cpu, cpu_time, open_files, file_size, core_size or timeout; as in memory=512M.",
+        ),
+        click.option(
+            "--net", type=_word(NetworkMode), callback=_members(NetworkMode), help="The network: none, a loopback, yours."
+        ),
+        _path_option("hide", "Show nothing there."),
+        _path_option("private", "Show it; changes are gone at the end."),
+        _path_option("tmpfs", "An empty folder, gone at the end."),
+        _path_option("execute", "Let it be read and executed."),
+        _path_option("write", "Let it be read and written."),
+        _path_option("read", "Let it be read. '-' before a path: where it is there."),
         click.option("--chdir", metavar="DIR", help="The child's working directory."),
         click.option(
             "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or keep the caller's."
@@ -95,18 +217,8 @@ def profile_options(function: F) -> F:
             shell_complete=complete_profile, help="A profile's name or path.",
         ),
     ):  # fmt: skip
-        function = option(function)
-    return function
-
-
-def chosen_profile(
-    caller: Caller, profile: str, grants: tuple[Grant, ...], env: tuple[str, ...], chdir: str | None
-) -> Profile:  # fmt: skip
-    """Load the profile and add what the command line says."""
-    loaded = load(profile, search=default_search_path(caller.environ))
-    variables = dict(text.split("=", 1) for text in env if "=" in text)
-    kept = [text for text in env if "=" not in text]
-    return for_caller(loaded, caller, grants=grants, set_variables=variables, keep=kept, chdir=chdir)
+        command = option(command)
+    return command
 
 
 @click.group(cls=LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})

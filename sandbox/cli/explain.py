@@ -6,8 +6,8 @@ import os
 
 import click
 
-from sandbox import Caller, Grant, original_environment
-from sandbox.cli.app import chosen_profile, complete_file, profile_options
+from sandbox import Caller, original_environment
+from sandbox.cli.app import Choice, complete_file, profile_options
 from sandbox.cli.output import put
 from sandbox.explain import explain
 
@@ -15,9 +15,7 @@ from sandbox.explain import explain
 @click.command("explain", context_settings={"allow_interspersed_args": False})
 @profile_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_file)
-def command(
-    profile: str, grants: tuple[Grant, ...], env: tuple[str, ...], chdir: str | None, command: tuple[str, ...]
-) -> None:  # fmt: skip
+def command(choice: Choice, command: tuple[str, ...]) -> None:
     r"""Print what the profile grants and refuses, its filter in words and, with COMMAND, the plan. Starts nothing.
 
     \b
@@ -25,4 +23,5 @@ def command(
     sandbox explain --grant data=file:/etc/hosts -- wc -l '/dev/fd/{fd:data}'
     """
     caller = Caller.of_process(parent_pid=os.getppid(), environ=original_environment())
-    put(explain(chosen_profile(caller, profile, grants, env, chdir), command, caller))
+    profile, caller = choice.resolve(caller)
+    put(explain(profile, command, caller))

@@ -6,8 +6,8 @@ import os
 
 import click
 
-from sandbox import Caller, Grant, StatusFormat, build_plan, original_environment, replace_process
-from sandbox.cli.app import chosen_profile, complete_file, profile_options
+from sandbox import Caller, StatusFormat, build_plan, original_environment, replace_process
+from sandbox.cli.app import Choice, complete_file, profile_options
 from sandbox.cli.output import put, say
 from sandbox.errors import UsageError
 
@@ -20,10 +20,7 @@ from sandbox.errors import UsageError
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is granted and what is closed, then run.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=complete_file)
 def command(
-    profile: str,
-    grants: tuple[Grant, ...],
-    env: tuple[str, ...],
-    chdir: str | None,
+    choice: Choice,
     status_fd: int | None,
     trace_exec: bool,
     dry_run: bool,
@@ -35,17 +32,18 @@ def command(
     Options end at COMMAND: what follows belongs to it. In its arguments {fd:NAME} becomes the number of a grant, and
     the variable SANDBOX_FD_NAME holds it.
 
-    Exit code: COMMAND's own; 128+N when signal N killed it; 125 a step failed before it ran, 126 it cannot be
-    executed, 127 it is not found.
+    Exit code: COMMAND's own; 128+N when signal N killed it; 124 its time was up; 125 a step failed before it ran, 126
+    it cannot be executed, 127 it is not found.
 
     \b
     sandbox run -- git status
+    sandbox run --write . --limit memory=1G --timeout 5m -- make
     sandbox run --grant log=file:/tmp/log:append,create -- sh -c 'echo hello >&"$SANDBOX_FD_LOG"'
     sandbox run -p sealed --grant in=inherit:0:pipe -- wc -l '/dev/fd/{fd:in}'
     """
     environment = original_environment()
     caller = Caller.of_process(parent_pid=os.getppid(), environ=environment)
-    chosen = chosen_profile(caller, profile, grants, env, chdir)
+    chosen, caller = choice.resolve(caller)
     status = None
     if status_fd is not None:
         if not 0 <= status_fd < 2**31:

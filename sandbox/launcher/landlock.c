@@ -28,8 +28,12 @@ _Static_assert(sizeof(struct path_beneath) == 12, "linux/landlock.h");
 
 enum { RULE_PATH_BENEATH = 1, RULE_NET_PORT = 2 };
 
-/* Execute, write, read, truncate, ioctl: all that the kernel takes for what is not a directory. */
-#define RIGHTS_OF_A_FILE (1u << 0 | 1u << 1 | 1u << 2 | 1u << 14 | 1u << 15)
+enum { FILE_EXECUTE = 1 << 0, FILE_WRITE = 1 << 1, FILE_READ = 1 << 2, FOLDER_LIST = 1 << 3, FILE_TRUNCATE = 1 << 14 };
+enum { FILE_IOCTL = 1 << 15 };
+enum { NO_PATH = EBADFD }; /* pipes, sockets, memfds: Landlock does not look at them */
+
+/* All that the kernel takes for what is not a directory. */
+#define RIGHTS_OF_A_FILE ((unsigned)(FILE_EXECUTE | FILE_WRITE | FILE_READ | FILE_TRUNCATE | FILE_IOCTL))
 
 static int ruleset = -1; /* close-on-exec by the kernel's choice */
 
@@ -46,7 +50,26 @@ void landlock_begin(const struct op *op)
 
 static void add_rule(const struct op *op, long type, const void *rule)
 {
-	must(op, sys4(__NR_landlock_add_rule, ruleset, type, addr(rule), 0));
+	long result = sys4(__NR_landlock_add_rule, ruleset, type, addr(rule), 0);
+
+	if (result == -NO_PATH && op->flags & RULE_DESCRIPTOR)
+		return;
+	must(op, result);
+}
+
+/* What the access mode of a descriptor comes to. */
+static uint64_t rights_of(const struct op *op)
+{
+	long mode = must(op, sys_fcntl((int)op->c, F_GETFL, 0));
+	uint64_t rights = 0;
+
+	if (mode & O_PATH)
+		return 0;
+	if ((mode & O_ACCMODE) != O_WRONLY)
+		rights |= FILE_READ | FOLDER_LIST;
+	if ((mode & O_ACCMODE) != O_RDONLY)
+		rights |= FILE_WRITE | FILE_TRUNCATE;
+	return rights;
 }
 
 void landlock_allow_path(const struct plan *plan, const struct op *op)
@@ -61,6 +84,8 @@ void landlock_allow_path(const struct plan *plan, const struct op *op)
 	must(op, sys2(__NR_fstat, fd, addr(&status)));
 	if (!S_ISDIR(status.st_mode))
 		rule.rights &= RIGHTS_OF_A_FILE;
+	if (op->flags & RULE_DESCRIPTOR)
+		rule.rights &= rights_of(op);
 	if (rule.rights) /* the kernel has no rule that allows nothing (ENOMSG) */
 		add_rule(op, RULE_PATH_BENEATH, &rule);
 	sys_close(fd);

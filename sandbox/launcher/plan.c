@@ -197,7 +197,7 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 	case OP_OOM_SCORE:
 		return op->a > 2000 ? "an oom score is out of range" : NULL;
 	case OP_PATH_RULE:
-		return op->flags & ~RULE_OPTIONAL ? "a path rule is unknown" : NULL;
+		return op->flags > RULE_DESCRIPTOR ? "a path rule is unknown" : NULL;
 	case OP_PORT_RULE:
 		return op->b > 65535 ? "a port is out of range" : NULL;
 	case OP_GATE:

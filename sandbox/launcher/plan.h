@@ -45,7 +45,8 @@ enum mount_kind { MOUNT_BIND = 1, MOUNT_TMPFS = 2, MOUNT_COPY = 3, MOUNT_DEV = 4
 #define MOUNT_PROCESSES 16u   /* PROC: only the folders of processes (subset=pid) */
 #define MOUNT_FLAGS 31u
 
-#define RULE_OPTIONAL 1u /* PATH_RULE: skip what is not there */
+/* PATH_RULE: skip what is not there; what descriptor `c` refers to, with no right that it lacks itself */
+enum { RULE_OPTIONAL = 1, RULE_DESCRIPTOR = 2 };
 
 struct plan_header {
 	char magic[8];

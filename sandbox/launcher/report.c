@@ -124,6 +124,8 @@ static void write_json(const struct event *event)
 		add_number(&line, "code", event->code);
 	if (event->signal)
 		add_number(&line, "signal", event->signal);
+	if (event->type == EVENT_EXITED && event->detail)
+		add_number(&line, "timed_out", 1);
 	if (event->type == EVENT_EXEC) {
 		add_text(&line, "program", event->text);
 		add_text(&line, "from", event->from);

@@ -30,7 +30,7 @@ static struct view {
 	bool own;	  /* the root is ours, and not the host's */
 	uint64_t device;  /* of the root, if it is ours */
 	int devices;	  /* a /dev that is a mount of its own, or -1 */
-	int hidden;	  /* where the hidden ones are made when the root is not ours, or -1 */
+	int hidden;	  /* where the hidden ones are made, or -1 */
 	int hidden_folder, hidden_file;
 	bool filled;
 	uint32_t count;
@@ -423,23 +423,22 @@ static void put_devices(struct entry *entry)
 		sys_close(folder);
 }
 
-/* An empty folder or file of mode 0, made once and cloned for each place. It has no name: the root shows nothing of it. */
+/* An empty folder or file of mode 0, made once and cloned for each place. It keeps its name, since what has none cannot
+ * be mounted; so it lies in a file system of its own, which then goes away. */
 static int hidden_source(const struct entry *entry, bool is_folder)
 {
 	int *kept = is_folder ? &view.hidden_folder : &view.hidden_file;
-	const char *name = ".hidden";
-	int base = view.own ? view.root : view.hidden;
+	const char *name = is_folder ? "folder" : "file";
 
 	if (*kept >= 0)
 		return *kept;
-	if (base < 0) {
-		base = view.hidden = mount_tmpfs(entry->op, 0700, HIDDEN_KIB, MOUNT_PLAIN);
-		mount_move(entry->op, base, AT_FDCWD, "/");
+	if (view.hidden < 0) {
+		view.hidden = mount_tmpfs(entry->op, 0700, HIDDEN_KIB, MOUNT_PLAIN);
+		mount_move(entry->op, view.hidden, AT_FDCWD, "/");
 	}
-	must(entry->op, is_folder ? sys3(__NR_mkdirat, base, addr(name), 0)
-				  : sys4(__NR_mknodat, base, addr(name), S_IFREG, 0));
-	*kept = (int)must(entry->op, open_at(base, name, O_NOFOLLOW, 0));
-	must(entry->op, sys3(__NR_unlinkat, base, addr(name), is_folder ? AT_REMOVEDIR : 0));
+	must(entry->op, is_folder ? sys3(__NR_mkdirat, view.hidden, addr(name), 0)
+				  : sys4(__NR_mknodat, view.hidden, addr(name), S_IFREG, 0));
+	*kept = (int)must(entry->op, open_at(view.hidden, name, O_NOFOLLOW, 0));
 	return *kept;
 }
 

@@ -28,8 +28,8 @@ from sandbox.caller import Caller
 from sandbox.launch import Popen, seal
 from sandbox.plan import OpCode, Plan
 from sandbox.probe import launcher_path
-from sandbox.profile import for_caller
 from sandbox.profile_files import default_search_path, load
+from sandbox.resolve import for_caller
 
 HERE: Final = Path(__file__).resolve().parent
 STATIC: Final = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static")

@@ -15,7 +15,19 @@ SETTINGS = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 FILTERABLE = sorted(NUMBERS.keys() - ENOSYS_ALWAYS.keys())
-WITH_ARGUMENTS = ("fcntl", "ioctl", "dup2", "dup3", "clone", "seccomp", "socket", "socketpair", *seccomp.CREATES)
+WITH_ARGUMENTS = (
+    "fcntl",
+    "ioctl",
+    "dup2",
+    "dup3",
+    "clone",
+    "seccomp",
+    "socket",
+    "socketpair",
+    "prctl",
+    "personality",
+    *seccomp.CREATES,
+)
 
 U32 = st.integers(0, 2**32 - 1)
 ARCHES = st.one_of(st.just(bpf.AUDIT_ARCH_X86_64), st.sampled_from([bpf.AUDIT_ARCH_I386, 0x4000003E, 0xC00000B7]), U32)
@@ -31,6 +43,8 @@ HIGH = st.one_of(st.just(0), st.sampled_from([1, 2, 0x5450, 0x80000000, 0xFFFFFF
 TERMINAL = [value + bias for _, value in seccomp.TERMINAL_COMMANDS.values() for bias in (-1, 0, 1, 0xFF, 0x100)]
 COMMANDS = [0, 1, 2, 3, seccomp.FIONCLEX, 0x5451, seccomp.TIOCSCTTY, *TERMINAL, 8, 9, 0x80000002, 0xFFFFFFFF]
 FLAGS = [*seccomp.CLONE_NEW.values(), 17, 0x80, 0x100, 0x10000]
+FAMILIES = st.one_of(st.sampled_from([0, 1, 1, 2, 2, 9, 10, 10, 11, 16, 17, 38, 40]), U32)
+PERSONALITIES = st.one_of(st.sampled_from([0, 8, 0xFFFFFFFF, 0x40000, 0x400008, 0xFFFFFFF7, 0x7FFFFFFF, 9]), U32)
 RESERVED = st.lists(st.one_of(st.integers(0, 12), st.integers(0, 65535), st.integers(0, 2**31 - 1)), max_size=12)
 
 
@@ -72,8 +86,15 @@ def close_calls(draw: st.DrawFn, policy: FilterPolicy) -> bpf.SeccompData:
             low[0] = sum(draw(st.lists(st.sampled_from(FLAGS), max_size=2, unique=True)))
         case "seccomp":
             low[1] = draw(st.integers(0, 31))
+        case "prctl":
+            low[0] = draw(
+                st.sampled_from([option + bias for option in seccomp.PRCTL_REFUSED.values() for bias in (-1, 0, 1)])
+            )
+        case "personality":
+            low[0] = draw(PERSONALITIES)
         case _:
-            low[0] = draw(st.sampled_from([0, 1, 2, 10]))
+            low[0] = draw(FAMILIES)
+            low[2] = draw(st.sampled_from([0, 6, 255, 256, 257, 261, 262, 263]))
             if name in seccomp.CREATES:
                 place, flag = seccomp.CREATES[name]
                 low[place] = draw(st.sampled_from([0, flag, flag | 1, flag | 2, 0xFFFFFFFF, 0xFFFFFFFF & ~flag]))

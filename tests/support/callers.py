@@ -16,12 +16,15 @@ from sandbox import wire
 from sandbox.build import build
 from sandbox.caller import Caller
 from sandbox.events import Event, event_of
+from sandbox.filesystem import FilesystemPolicy, View
 from sandbox.grants import Grant, parse_grant
 from sandbox.launch import seal
+from sandbox.limits import Limits
 from sandbox.plan import Plan, StatusFormat
 from sandbox.probe import launcher_path
-from sandbox.profile import Profile, for_caller
+from sandbox.profile import NetworkMode, Profile, SharedNamespace, Tty
 from sandbox.profile_files import default_search_path, load
+from sandbox.resolve import Additions, for_caller
 from tests.support.native import memfd_holding
 
 SANDBOX: Final = (sys.executable, "-P", "-m", "sandbox")
@@ -65,19 +68,38 @@ def sandbox(*words: str | Path, **options: Any) -> Ended:  # noqa: ANN401 - run(
     return run([*SANDBOX, "run", *words], **options)
 
 
+def opened(profile: Profile) -> Profile:
+    """Return a profile without its walls: what is tested with it is what descriptors and the filter hold by themselves."""
+    return replace(
+        profile,
+        process=replace(profile.process, tty=Tty.INHERIT),
+        filesystem=FilesystemPolicy(view=View.HOST),
+        network=NetworkMode.HOST,
+        share=tuple(SharedNamespace),
+        limits=Limits(),
+    )
+
+
 def plan_of(
     command: Sequence[str | Path],
     *grants: Grant | str,
     profile: str | Profile = "untrusted",
     status: tuple[int, StatusFormat] | None = None,
     parent: int | None = None,
+    walls: bool = False,
+    additions: Additions | None = None,
     **changes: Any,  # noqa: ANN401 - ProcessPolicy's
 ) -> Plan:
-    """Build the plan of a command as the command line does; `changes` replace fields of profile.process."""
+    """Build the plan of a command as the command line does; `changes` replace fields of profile.process.
+
+    walls: with those of the profile; otherwise of them there is none.
+    """
     caller = Caller.of_process(parent_pid=os.getpid() if parent is None else parent)
     loaded = load(profile, search=default_search_path(os.environ)) if isinstance(profile, str) else profile
     parsed = [parse_grant(grant) if isinstance(grant, str) else grant for grant in grants]
-    loaded = for_caller(loaded, caller, grants=parsed)
+    loaded = for_caller(
+        loaded if walls else opened(loaded), caller, replace(additions or Additions(), grants=tuple(parsed))
+    )
     loaded = replace(loaded, process=replace(loaded.process, **changes))
     return build(loaded, [str(word) for word in command], caller, status=status)
 

@@ -22,34 +22,38 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "probe": "errors kernel",
         "grants": "errors",
         "protocols": "",
-        "caller": "probe",
-        "profile": "errors caller grants protocols syscalls",
-        "profile_text": "errors grants protocols profile",
-        "profile_format": "grants protocols profile",
+        "filesystem": "",
         "plan": "grants protocols",
+        "limits": "errors plan",
+        "landlock": "errors filesystem plan",
+        "caller": "errors cgroups limits probe",
+        "profile": "errors caller filesystem grants landlock limits protocols syscalls",
+        "profile_text": "errors filesystem grants landlock limits protocols profile",
+        "profile_format": "grants limits protocols profile",
+        "resolve": "caller errors filesystem grants limits profile",
         # Tables and pure functions over values.
         "syscall_table": "",
         "syscalls": "errors syscall_table",
         "kernel": "",
         "bpf": "errors",
         "seccomp": "errors syscall_table syscalls bpf",
-        "landlock": "errors filesystem plan",
-        "limits": "errors plan",
+        "mounts": "filesystem plan",
+        "walls": "caller errors filesystem grants landlock limits mounts plan profile",
         "wire": "errors grants plan protocols",
-        "build": "errors caller grants profile plan protocols seccomp syscalls",
+        "build": "errors caller grants profile plan protocols seccomp syscalls walls",
         "events": "errors grants plan wire",
         # Effects.
         "profile_files": "errors profile profile_text",
         "cgroups": "limits",
-        "launch": "errors caller grants probe profile profile_files plan wire build events",
+        "launch": "errors caller filesystem grants probe profile profile_files plan resolve wire build events",
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
-        "explain": "caller grants profile plan syscalls seccomp build",
+        "explain": "caller filesystem grants landlock limits mounts profile plan syscalls seccomp build walls",
         # The edge.
         "sandbox": (
-            "errors caller grants profile profile_files profile_format profile_text plan build events launch observe "
-            "survey"
+            "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan build "
+            "events launch observe resolve survey"
         ),
         "cli": "sandbox errors kernel cli explain probe",
         "__main__": "cli",
@@ -71,7 +75,8 @@ EFFECTS: Final = frozenset(
 WITHOUT_EFFECTS: Final = frozenset(
     {
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
-        "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits",
+        "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
+        "mounts", "landlock", "walls", "resolve",
     }
 )  # fmt: skip
 

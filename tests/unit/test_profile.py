@@ -26,12 +26,12 @@ from sandbox.profile import (
     ScmRights,
     check,
     delegated,
-    for_caller,
 )
 from sandbox.profile_files import default_search_path, load, shipped_folder
 from sandbox.profile_format import format_profile
 from sandbox.profile_text import MAX_RULE_TEXT, ShapeWord, merge, parse, schema
 from sandbox.protocols import PROTOCOLS, Place, Protocol, ProtocolRule, Shape
+from sandbox.resolve import Additions, for_caller
 from sandbox.syscalls import GROUPS, expand
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -482,7 +482,7 @@ def test_for_caller_added_paths_are_literal_and_start_at_the_working_directory()
         parse_grant("c=secret:k"),
         parse_grant("d=secret:env:K"),
     ]
-    result = for_caller(Profile("p"), CALLER, grants=added, chdir="x")
+    result = for_caller(Profile("p"), CALLER, Additions(grants=tuple(added), chdir="x"))
     assert result.process.chdir == "/work dir/x"
     assert result.grants == (
         FileGrant(name="a", file="/work dir/{home}"), FileGrant(name="b", file="/b"),
@@ -493,36 +493,39 @@ def test_for_caller_added_paths_are_literal_and_start_at_the_working_directory()
 def test_for_caller_relative_path_without_a_working_directory_is_refused() -> None:
     caller = dataclasses.replace(CALLER, cwd="")
     with pytest.raises(ProfileError, match="the working directory is gone"):
-        for_caller(Profile("p"), caller, grants=[parse_grant("a=file:log:write")])
+        for_caller(Profile("p"), caller, Additions(grants=(parse_grant("a=file:log:write"),)))
     with pytest.raises(ProfileError, match="the working directory is gone"):
-        for_caller(Profile("p"), caller, chdir="x")
-    assert for_caller(Profile("p"), caller, grants=[parse_grant("a=file:/log:write")]).grants
+        for_caller(Profile("p"), caller, Additions(chdir="x"))
+    assert for_caller(Profile("p"), caller, Additions(grants=(parse_grant("a=file:/log:write"),))).grants
 
 
 def test_for_caller_added_grant_replaces_its_namesake_and_doubled_ones_are_refused() -> None:
     profile = one("[grants.a]\nfile='/a'\nnumber=9\n[grants.b]\nfile='/b'")
     added: list[Grant] = [InheritGrant(name="a", inherit=7)]
-    assert for_caller(profile, CALLER, grants=added).grants == (added[0], FileGrant(name="b", file="/b"))
+    assert for_caller(profile, CALLER, Additions(grants=tuple(added))).grants == (
+        added[0],
+        FileGrant(name="b", file="/b"),
+    )
     with pytest.raises(GrantError, match="grant: a: the name is used twice"):
-        for_caller(profile, CALLER, grants=[*added, FileGrant(name="a", file="/x")])
+        for_caller(profile, CALLER, Additions(grants=(*added, FileGrant(name="a", file="/x"))))
 
 
 def test_for_caller_added_variables_win() -> None:
     profile = one("[environment]\nkeep=['K']\nset={A='1', B='2'}")
-    result = for_caller(profile, CALLER, set_variables={"A": "3"}, keep=["B"])
+    result = for_caller(profile, CALLER, Additions(variables={"A": "3"}, keep=("B",)))
     assert result.environment == Environment(keep=("K", "B"), set=(("A", "3"),))
 
 
 @pytest.mark.parametrize(("variables", "keep"), [({"A=B": ""}, ()), ({"": ""}, ()), ({"A": "\0"}, ()), ({}, ("A*B",))])
 def test_for_caller_bad_variable_is_refused(variables: dict[str, str], keep: tuple[str, ...]) -> None:
     with pytest.raises(ProfileError, match="profile: command line: environment"):
-        for_caller(Profile("p"), CALLER, set_variables=variables, keep=keep)
+        for_caller(Profile("p"), CALLER, Additions(variables=variables, keep=keep))
 
 
 @pytest.mark.parametrize("chdir", ["", "/a\0"])
 def test_for_caller_bad_folder_is_refused(chdir: str) -> None:
     with pytest.raises(ProfileError, match="is no path"):
-        for_caller(Profile("p"), CALLER, chdir=chdir)
+        for_caller(Profile("p"), CALLER, Additions(chdir=chdir))
 
 
 # check

@@ -110,6 +110,21 @@ CASES = [
     ("socket", (), REFUSED),
     ("set_mempolicy_home_node", (), ALLOW),
     ("open_tree_attr", (), REFUSED),
+    ("prctl", (15,), ALLOW),
+    ("prctl", (4, 0), ALLOW),
+    ("prctl", (0x59616D60,), ALLOW),
+    ("prctl", (15, 35), ALLOW),
+    ("prctl", (35 << 32 | 36,), ALLOW),
+    ("prctl", (35,), REFUSED),
+    ("prctl", (35 | GARBAGE, 8), REFUSED),
+    ("prctl", (0x59616D61,), REFUSED),
+    ("prctl", (0x59616D61 | GARBAGE, 2**64 - 1), REFUSED),
+    *(("personality", (value,), ALLOW) for value in (0, 8, 0xFFFFFFFF, GARBAGE, 8 | GARBAGE, 2**64 - 1)),
+    # Executable data, no randomised addresses, a page at 0; of each with what could hide it.
+    *(("personality", (value,), REFUSED) for value in (0x400000, 0x40000, 0x100000, 0x40000 | GARBAGE, 0x400008)),
+    *(("personality", (0xFFFFFFFF & ~(1 << bit),), REFUSED) for bit in range(32)),
+    *(("personality", (1 << bit | GARBAGE,), REFUSED) for bit in range(32) if bit != 3),
+    ("name_to_handle_at", (), REFUSED),
     ("clone3", (), ABSENT),
     ("openat2", (), ABSENT),
     ("openat", (), ALLOW),
@@ -122,6 +137,9 @@ CASES = [
 GATED = FilterPolicy(POLICY.allow, POLICY.reserved, gated=True)
 STRICT = FilterPolicy(expand([*GROUPS]), POLICY.reserved, strict=True)
 WITHOUT_UNIX = FilterPolicy(expand(["@base", "@network"]), unix_sockets=False)
+NETWORK = replace(WITHOUT_UNIX, unix_sockets=True)
+# All that there are (16 is AF_NETLINK, 17 AF_PACKET, 38 AF_ALG, 40 AF_VSOCK, 44 AF_XDP), none, and what is no family.
+OTHER_FAMILIES = [*({*range(64)} - {1, 2, 10}), 16 | GARBAGE, *(1 << bit | 2 for bit in range(4, 32)), 2**32 - 1]
 CLOEXEC = 0o2000000
 # As above, under other policies.
 POLICY_CASES = [
@@ -143,8 +161,11 @@ POLICY_CASES = [
     (WITHOUT_UNIX, "socketpair", (1, 2), REFUSED),
     (WITHOUT_UNIX, "socket", (2, 1), ALLOW),
     (WITHOUT_UNIX, "socket", (1 << 32 | 10, 1), ALLOW),
-    (replace(WITHOUT_UNIX, unix_sockets=True), "socket", (1, 1), ALLOW),
-    (replace(WITHOUT_UNIX, unix_sockets=True), "socketpair", (1, 1), ALLOW),
+    *((NETWORK, "socket", (family, 1), ALLOW) for family in (1, 2, 10, 1 | GARBAGE, 10 | GARBAGE)),
+    *((NETWORK, "socket", (2, 1, protocol), ALLOW) for protocol in (0, 6, 17, 255, 257, 261, 263, 262 << 32)),
+    *((NETWORK, name, (family, 1), REFUSED) for name in ("socket", "socketpair") for family in OTHER_FAMILIES),
+    *((NETWORK, "socket", (2, 1, protocol), REFUSED) for protocol in (256, 262, 262 | GARBAGE)),
+    (NETWORK, "socketpair", (1, 1), ALLOW),
     (STRICT, "fcntl", (5, 0, 9), REFUSED),
     (STRICT, "fcntl", (5, 1030, 9), ALLOW),
     (STRICT, "fcntl", (5, 2, 0), REFUSED),
@@ -192,12 +213,13 @@ def test_filter_call_gets_its_verdict_under_each_policy(
 def test_filter_strict_lets_a_call_create_only_what_closes_at_exec(name: str, flag: tuple[int, int] | None) -> None:
     lax = replace(STRICT, strict=False)
     place, bit = flag or (0, 0)
+    before = ([2] if name in ("socket", "socketpair") else [0] * place)[:place]
     for wanted, value in ((REFUSED, 0), (REFUSED, bit << 32), (REFUSED, GARBAGE), (ALLOW if bit else REFUSED, bit)):
-        data = bpf.SeccompData(NUMBERS[name], X86_64, padded((*[0] * place, value)))
+        data = bpf.SeccompData(NUMBERS[name], X86_64, padded((*before, value)))
         assert simulate(compiled(STRICT), data) == seccomp.decide(STRICT, X86_64, data.nr, data.args) == wanted
         assert simulate(compiled(lax), data) == seccomp.decide(lax, X86_64, data.nr, data.args) == ALLOW
     clear_others = seccomp.LOW32 & ~bit
-    data = bpf.SeccompData(NUMBERS[name], X86_64, padded((*[0] * place, clear_others)))
+    data = bpf.SeccompData(NUMBERS[name], X86_64, padded((*before, clear_others)))
     assert simulate(compiled(STRICT), data) == REFUSED
 
 
@@ -380,6 +402,24 @@ def test_describe_says_what_is_allowed_and_refused() -> None:
     assert "on reserved numbers: others are the exec gate's" in "\n".join(seccomp.describe(GATED))
     assert "every call that creates a descriptor without close-on-exec" in "\n".join(seccomp.describe(STRICT))
     assert "AF_UNIX: no descriptors are sent" in "\n".join(seccomp.describe(WITHOUT_UNIX))
-    assert "AF_UNIX" not in text
+    assert "of AF_UNIX: no" not in text
+    of_network = "\n".join(seccomp.describe(NETWORK))
+    for words in (
+        "any family but AF_UNIX, AF_INET, AF_INET6: ",
+        "socket of IPPROTO_SMC, IPPROTO_MPTCP: ",
+        "PR_SET_MM, ",
+    ):
+        assert words in of_network
+    assert "personality but for" in text
+    assert "personality but for" not in of_network
     assert "creates a descriptor" not in text
     assert "dup2" not in "\n".join(seccomp.describe(replace(POLICY, reserved=())))
+
+
+def test_describe_tells_the_reason_of_every_call_that_is_refused_by_its_nature() -> None:
+    lines = seccomp.describe(POLICY)
+    for group in GROUPS.values():
+        if group.refused_by_default:
+            assert f"EPERM: {group.name}: {group.reason}" in lines
+        for name, reason in group.reasons.items():
+            assert [line for line in lines if name in line and line.endswith(f": {reason}")], name

@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.errors import ProfileError
 from sandbox.syscall_table import NAMES, NUMBERS, SINCE
-from sandbox.syscalls import ENOSYS_ALWAYS, GROUPS, expand
+from sandbox.syscalls import ENOSYS_ALWAYS, GROUPS, expand, reason_for
 
 HEADERS = (Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), Path("/usr/include/asm/unistd_64.h"))
 
@@ -155,6 +155,35 @@ def test_groups_refused_ones_are_included_by_no_other() -> None:
     assert refused >= {"@namespace", "@debug", "@keyring", "@module", "@bpf", "@raw-io", "@privileged", "@obsolete"}
     for group in GROUPS.values():
         assert not refused & set(group.members), group.name
+
+
+# What must not be in reach of an unknown tool, whatever the groups are called.
+OUTSIDE = [
+    "ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp bpf perf_event_open userfaultfd keyctl add_key",
+    "request_key init_module finit_module delete_module mount umount2 fsopen fsconfig fsmount fspick move_mount",
+    "open_tree open_tree_attr mount_setattr unshare setns open_by_handle_at name_to_handle_at clock_settime",
+    "clock_adjtime adjtimex settimeofday reboot kexec_load kexec_file_load swapon swapoff quotactl quotactl_fd acct",
+    "syslog chroot pivot_root iopl ioperm modify_ldt fanotify_init sethostname setdomainname vhangup io_uring_setup",
+    "io_uring_enter io_uring_register clone3 openat2",
+]
+
+
+@pytest.mark.parametrize("name", [name for row in OUTSIDE for name in row.split()])
+def test_what_reaches_outside_is_in_no_ordinary_group_and_has_a_reason(name: str) -> None:
+    ordinary = expand(group.name for group in GROUPS.values() if not group.refused_by_default)
+    assert name in NUMBERS
+    assert name not in ordinary
+    assert reason_for(name)
+
+
+def test_reason_is_the_calls_own_where_it_has_one_and_else_its_groups() -> None:
+    for group in GROUPS.values():
+        assert group.reasons.keys() <= {*group.members}
+        assert not group.reasons or group.refused_by_default
+    assert reason_for("process_vm_readv") == GROUPS["@debug"].reason
+    assert reason_for("kcmp") == GROUPS["@debug"].reasons["kcmp"] != GROUPS["@debug"].reason
+    assert reason_for("clone3") == ENOSYS_ALWAYS["clone3"]
+    assert reason_for("openat") == ""
 
 
 @pytest.mark.parametrize("group", GROUPS)

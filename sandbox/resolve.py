@@ -1,0 +1,186 @@
+"""A profile for one caller: placeholders become paths, and what the command line or Python says is added. Pure."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from sandbox.caller import Caller
+from sandbox.errors import GrantError, ProfileError
+from sandbox.filesystem import FilesystemPolicy, covers, split_optional
+from sandbox.grants import FileGrant, Grant, SecretGrant
+from sandbox.limits import parse
+from sandbox.profile import (
+    PATH_LISTS,
+    NetworkMode,
+    ProcessPolicy,
+    Profile,
+    SharedNamespace,
+    Tty,
+    check_variables,
+    dotted,
+    merge_environment,
+    merge_grants,
+    union,
+)
+
+_PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What the command line or the Python caller adds to a profile. Paths are taken as they stand.
+
+    filesystem: its lists are added to the profile's, view and proc are not looked at. limits: by name, as text or
+    number. None and empty: as the profile says.
+    """
+
+    grants: tuple[Grant, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    chdir: str | None = None
+    filesystem: FilesystemPolicy = field(default_factory=FilesystemPolicy)
+    network: NetworkMode | None = None
+    share: tuple[SharedNamespace, ...] = ()
+    limits: Mapping[str, str | float] = field(default_factory=dict)
+    tty: Tty | None = None
+    user: str | None = None
+    group: str | None = None
+
+
+def for_caller(profile: Profile, caller: Caller, additions: Additions | None = None) -> Profile:
+    """Resolve a profile's placeholders, then add what the command line or the Python caller says.
+
+    Relative paths that are added start at the caller's working directory. A grant replaces its namesake of the profile.
+    `{cwd}` in the view is the folder that the command starts in: the one that `chdir` names, else the caller's.
+    Establishes: every path is absolute.
+    Raises: GrantError if a name is given to two of the added grants; ProfileError if a placeholder has no value, or for
+    a bad variable; UsageError for a bad limit.
+    """
+    added = additions or Additions()
+    names = [grant.name for grant in added.grants]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise GrantError(doubled, "the name is used twice", "give each grant one of its own")
+    check_variables(added.keep, added.variables, "command line")
+    own = tuple(_expand_grant(grant, caller, profile) for grant in profile.grants)
+    added_grants = tuple(_with_path(grant, lambda text: _absolute(text, caller)) for grant in added.grants)
+    process = _process_for(profile, caller, added)
+    started_in = caller if process.chdir is None else replace(caller, cwd=process.chdir)
+    return replace(
+        profile,
+        process=process,
+        environment=merge_environment(profile.environment, added.keep, added.variables),
+        grants=merge_grants(own, added_grants),
+        filesystem=_filesystem_for(profile, started_in, _absolute_lists(added.filesystem, caller)),
+        network=added.network or profile.network,
+        share=union(profile.share, added.share),
+        limits=replace(profile.limits, **_parsed(added.limits)),
+    )
+
+
+def _parsed(limits: Mapping[str, str | float]) -> dict[str, Any]:
+    return {name: parse(name, value) for name, value in limits.items()}
+
+
+def _process_for(profile: Profile, caller: Caller, added: Additions) -> ProcessPolicy:
+    process = profile.process
+    folder = process.chdir
+    if folder is not None:
+        folder = _expand(folder, caller, profile, "process.chdir")
+    return replace(
+        process,
+        chdir=folder if added.chdir is None else _absolute(added.chdir, caller),
+        tty=added.tty or process.tty,
+        user=added.user or process.user,
+        group=added.group or (None if added.user else process.group),
+    )
+
+
+def _absolute_lists(lists: FilesystemPolicy, caller: Caller) -> FilesystemPolicy:
+    def absolute(name: str) -> tuple[str, ...]:
+        return tuple(_marked(text, lambda path: _absolute(path, caller)) for text in getattr(lists, name))
+
+    return FilesystemPolicy(**{name: absolute(name) for name in PATH_LISTS})  # type: ignore[arg-type]
+
+
+def _filesystem_for(profile: Profile, caller: Caller, added: FilesystemPolicy) -> FilesystemPolicy:
+    lists: dict[str, Any] = {
+        name: union(tuple(_expanded_entries(profile, caller, name, added)), getattr(added, name)) for name in PATH_LISTS
+    }
+    return replace(profile.filesystem, **lists)
+
+
+def _marked(text: str, change: Callable[[str], str]) -> str:
+    path, optional = split_optional(text)
+    return "-" * optional + change(path)
+
+
+def _expanded_entries(profile: Profile, caller: Caller, name: str, added: FilesystemPolicy) -> Iterator[str]:
+    """Yield a list of the profile's view; what it says of `{home}` and `{cwd}` where there is none is left out."""
+    for index, text in enumerate(getattr(profile.filesystem, name)):
+        key = f"filesystem.{name}[{index}]"
+        path = split_optional(text)[0]
+        if path == "{home}" and caller.home == "/":
+            continue  # a user without a home folder
+        if path == "{cwd}" and (caller.cwd == "/" or _says_more(added, caller)):
+            continue
+        if path == "{cwd}":
+            _refuse_home(profile, caller, key)
+        yield _marked(text, lambda path, key=key: _expand(path, caller, profile, key))  # type: ignore[misc]
+
+
+def _says_more(added: FilesystemPolicy, caller: Caller) -> bool:
+    """Tell whether the caller has said what is to be seen of the working directory itself, which is a home folder."""
+    return bool(caller.cwd) and _shows_home(caller) and covers(added, caller.cwd)
+
+
+def _shows_home(caller: Caller) -> bool:
+    return caller.home == caller.cwd or caller.home.startswith(caller.cwd.rstrip("/") + "/")
+
+
+def _refuse_home(profile: Profile, caller: Caller, key: str) -> None:
+    """A whole home folder is not what a profile means by the working directory."""
+    if caller.cwd and _shows_home(caller):
+        raise ProfileError(
+            profile.source_path or profile.name, key,
+            f"the working directory is {caller.cwd}, which would show all of your home folder",
+            "change into a project's folder, or add --chdir DIR, or show what is needed: --read DIR --chdir DIR",
+        )  # fmt: skip
+
+
+def _expand_grant(grant: Grant, caller: Caller, profile: Profile) -> Grant:
+    key = dotted("grants", grant.name)
+    return _with_path(grant, lambda text: _expand(text, caller, profile, key))
+
+
+def _with_path(grant: Grant, change: Callable[[str], str]) -> Grant:
+    if isinstance(grant, FileGrant):
+        return replace(grant, file=change(grant.file))
+    if isinstance(grant, SecretGrant) and grant.variable is None:
+        return replace(grant, secret=change(grant.secret))
+    return grant
+
+
+def _absolute(text: str, caller: Caller) -> str:
+    if not text or "\0" in text:
+        raise ProfileError("command line", "", f"{text!r} is no path", "give the path of a file or folder")
+    if not caller.cwd and not text.startswith("/"):
+        raise ProfileError("command line", "", f"{text!r}: the working directory is gone", "give an absolute path")
+    return os.path.join(caller.cwd, text)
+
+
+def _expand(text: str, caller: Caller, profile: Profile, key: str) -> str:
+    values = caller.placeholders()
+
+    def value(match: re.Match[str]) -> str:
+        found = values.get(match[1])
+        if not found or not found.startswith("/"):
+            reason = f"{match[0]} stands for {found!r} here, which is no absolute path"
+            raise ProfileError(profile.source_path or profile.name, key, reason, "set the caller's variable for it")
+        return found
+
+    return _PLACEHOLDER.sub(value, text)

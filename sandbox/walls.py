@@ -1,0 +1,141 @@
+"""What a profile says of the world outside descriptors -> ops: namespaces, view, Landlock, limits, terminal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sandbox import landlock, limits
+from sandbox import plan as ops
+from sandbox.caller import Caller
+from sandbox.errors import InternalError, LaunchError, UsageError
+from sandbox.filesystem import View, covers
+from sandbox.grants import FileGrant, Grant, InheritGrant, number_of
+from sandbox.landlock import Ruleset, Scope
+from sandbox.mounts import view_ops
+from sandbox.plan import MountKind, Namespace, Op, OpCode, Terminal
+from sandbox.profile import NetworkMode, Profile, Scheduling, SharedNamespace, Tty
+
+_POLICIES: Final = {Scheduling.OTHER: 0, Scheduling.BATCH: 3, Scheduling.IDLE: 5}  # sched(7)
+
+
+def own_namespaces(profile: Profile) -> tuple[Namespace, ...]:
+    """Return the namespaces that the sandbox has of its own."""
+    shared = {Namespace[name.name] for name in profile.share}
+    if profile.network is NetworkMode.HOST:
+        shared.add(Namespace.NETWORK)
+    return tuple(namespace for namespace in Namespace if namespace not in shared)
+
+
+def wall_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
+    """Yield the ops of namespaces, identity, view, limits, scheduling and terminal; Landlock's are landlock_ops().
+
+    Raises: UsageError for what this caller cannot have; UnsupportedError for a limit that nothing can hold.
+    """
+    own = own_namespaces(profile)
+    uid = _identity(profile, caller)[0]
+    yield ops.terminal(terminal_of(profile, caller))
+    yield from (ops.namespace(namespace) for namespace in own)
+    yield from _identity_ops(profile, caller)
+    if Namespace.UTS in own:
+        yield ops.hostname(profile.process.hostname)
+    if profile.network is NetworkMode.LOOPBACK:
+        yield ops.loopback()
+    if Namespace.MOUNT in own:
+        yield from _view_ops(profile)
+    yield from limits.ops(profile.limits, caller.delegated, uid=uid, user_namespace=Namespace.USER in own)
+    yield from _scheduling_ops(profile, caller)
+
+
+def _identity(profile: Profile, caller: Caller) -> tuple[int, int]:
+    """Return who the command runs as."""
+    if profile.process.user is None and profile.process.group is None:
+        return caller.uid, caller.gid
+    if caller.identity is None:
+        raise InternalError("caller", "the profile names a user, and nobody has looked it up")
+    return caller.identity
+
+
+def _identity_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
+    wanted = _identity(profile, caller)
+    if caller.uid == 0 and (wanted != (0, 0) or profile.process.user is not None):
+        yield ops.identity(*wanted)
+    elif wanted != (caller.uid, caller.gid):
+        raise UsageError(
+            "process.user", f"user {wanted[0]}, group {wanted[1]} is not the caller", "only root can become another"
+        )
+    if caller.uid and SharedNamespace.USER in profile.share and len(own_namespaces(profile)):
+        raise UsageError(
+            "namespaces.share", "without a user namespace of its own, only root gets the others", "leave user out of it"
+        )
+
+
+def _view_ops(profile: Profile) -> Iterator[Op]:
+    shared_processes = SharedNamespace.PID in profile.share
+    for op in view_ops(profile.filesystem, terminals=True):
+        # The host's /proc stays where its processes are shared; the kernel mounts no other for us.
+        if not (shared_processes and op.code is OpCode.MOUNT and op.a == MountKind.PROC):
+            yield op
+
+
+def _scheduling_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
+    process = profile.process
+    if process.nice is not None or process.scheduling is not None:
+        policy = caller.scheduling if process.scheduling is None else _POLICIES[process.scheduling]
+        yield ops.scheduling(policy, caller.nice if process.nice is None else process.nice)
+    if process.cpus is not None:
+        yield ops.affinity(process.cpus)
+    if process.oom_score_adj is not None:
+        yield ops.oom_score(process.oom_score_adj)
+
+
+def terminal_of(profile: Profile, caller: Caller) -> Terminal:
+    """Return what the command has for a terminal: `auto` is private where the caller's streams are one, else none."""
+    tty = profile.process.tty
+    if tty is Tty.AUTO:
+        tty = Tty.PRIVATE if caller.interactive else Tty.NONE
+    return {Tty.NONE: Terminal.NONE, Tty.PRIVATE: Terminal.PRIVATE, Tty.INHERIT: Terminal.INHERIT}[tty]
+
+
+def wanted_ruleset(profile: Profile) -> Ruleset:
+    """Return what Landlock is to enforce under the namespaces, on the newest kernel."""
+    ports = () if profile.network is NetworkMode.NONE else None
+    scopes = landlock.ALL_SCOPES
+    if SharedNamespace.PID in profile.share:
+        scopes &= ~Scope.SIGNAL
+    return landlock.ruleset(profile.filesystem, bind=ports, connect=ports, scopes=scopes)
+
+
+def landlock_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) -> Iterator[Op]:
+    """Yield the ops of the ruleset, as far as the kernel has what it governs.
+
+    Raises: UnsupportedError if it has not, and the profile does not say that it can do without.
+    """
+    kept, _ = landlock.fit(wanted_ruleset(profile), caller.landlock_abi, profile.landlock)
+    for op in landlock.ops(kept):
+        if op.code is OpCode.RESTRICT and kept.files:
+            # /dev/fd/N opens anew what the command has, with no right that its descriptor lacks.
+            yield from (ops.descriptor_rule(fd, int(landlock.REOPENED & kept.files)) for fd in _reopened(grants))
+        yield op
+
+
+def _reopened(grants: Sequence[Grant]) -> Iterator[int]:
+    yield from range(3)
+    yield from (number_of(grant) for grant in grants if isinstance(grant, FileGrant | InheritGrant))
+
+
+def working_directory(profile: Profile, caller: Caller) -> str | None:
+    """Return the folder to change into; None: that of the caller, which is there already.
+
+    Raises: UsageError, LaunchError if it does not lie in the view.
+    """
+    folder = profile.process.chdir
+    if profile.filesystem.view is View.HOST:
+        return folder
+    folder = folder or caller.cwd
+    if not folder:
+        raise UsageError("chdir", "the working directory is gone", "name one: --chdir /")
+    if not covers(profile.filesystem, folder):
+        hint = f"show it: --read {folder}; or start elsewhere: --chdir /"
+        raise LaunchError("chdir", folder, 0, "it is not in the view", hint)
+    return folder
