@@ -111,8 +111,8 @@ def entries(policy: FilesystemPolicy) -> tuple[Entry, ...]:
 
 
 def _with_inherited(entry: Entry, every: Iterable[Entry]) -> Entry:
-    """Add the rights of the bind entries that it lies in: Landlock adds up in the same way."""
-    if entry.kind is not Kind.BIND:
+    """Add the rights of the bind entries that it lies in: Landlock adds up in the same way. What is new has its own."""
+    if entry.kind not in (Kind.BIND, Kind.COPY):
         return entry
     rights = entry.rights
     for other in every:
@@ -122,11 +122,18 @@ def _with_inherited(entry: Entry, every: Iterable[Entry]) -> Entry:
 
 
 def covers(policy: FilesystemPolicy, path: str) -> bool:
-    """Tell whether a path lies in the view: at or below an entry that is not hidden, or is a folder on the way to one."""
+    """Tell whether a path lies in the view: at or below an entry and no hidden one, or on the way to an entry.
+
+    Of what every view has, that is /dev and /proc as well.
+    """
     target = normal(path)
-    nearest = [entry for entry in entries(policy) if _at_or_below(target, entry.path)]
-    on_the_way = target == "/" or any(_at_or_below(entry.path, target) for entry in entries(policy))
-    return policy.view is View.HOST or (nearest[-1].kind is not Kind.HIDE if nearest else on_the_way)
+    found = entries(policy)
+    above = [entry for entry in found if _at_or_below(target, entry.path)]
+    if above:
+        return all(entry.kind is not Kind.HIDE for entry in above)
+    given = target == "/" or _at_or_below(target, "/dev") or _at_or_below(target, "/proc")
+    on_the_way = any(_at_or_below(entry.path, target) for entry in found if entry.kind is not Kind.HIDE)
+    return policy.view is View.HOST or given or on_the_way
 
 
 def _at_or_below(path: str, folder: str) -> bool:

@@ -112,7 +112,8 @@ class Popen:
     command: the program and its arguments; `{fd:NAME}` in an argument becomes the grant's number.
     profile: a name, a path or a Profile. grants: Grant values or their command-line form; an `inherit` grant names a
     descriptor of this process, which stays open and its owner's. env: variables to set besides those that the profile
-    keeps. cwd: the child's working directory. walls: as in Walls. stdin, stdout, stderr, text, encoding, errors, bufsize as in subprocess.
+    keeps. cwd: the child's working directory. walls: as in Walls. stdin, stdout, stderr, text, encoding, errors,
+    bufsize as in subprocess.
 
     Raises: CommandNotFoundError (a FileNotFoundError), CommandNotExecutableError (a PermissionError), LaunchError when
     another step failed, ProfileError, GrantError, PlanError, UsageError. Nothing runs after an error.

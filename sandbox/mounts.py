@@ -11,6 +11,7 @@ from sandbox.plan import MountFlag, MountKind, Op
 
 # Folders that every user of a host may write to have the sticky bit there; programs check for it.
 _SHARED: Final = frozenset({"/tmp", "/var/tmp", "/dev/shm", "/run/lock"})  # noqa: S108 - names in the view
+_OURS: Final = frozenset({"/proc", "/dev"})  # the host's show its processes; its devices are not for all
 _KINDS: Final = {
     Kind.BIND: MountKind.BIND, Kind.TMPFS: MountKind.TMPFS, Kind.COPY: MountKind.COPY, Kind.HIDE: MountKind.HIDE,
 }  # fmt: skip
@@ -20,12 +21,16 @@ def view_ops(policy: FilesystemPolicy, *, terminals: bool) -> Iterator[Op]:
     """Yield the ops of a view, in the order of their codes. Needs mount and PID namespaces of the sandbox's own.
 
     terminals: with /dev/pts, /dev/ptmx and /dev/tty. A view of the host gets /proc, and what hides or replaces paths;
-    which of the others can be reached is Landlock's to hold.
+    which of the others can be reached is Landlock's to hold. A bind of /proc or /dev means ours.
     """
     private = policy.view is View.PRIVATE
     if private:
         yield plan.root()
-    mounts = [_mount(entry) for entry in entries(policy) if private or entry.kind is not Kind.BIND]
+    mounts = [
+        _mount(entry)
+        for entry in entries(policy)
+        if entry.kind is not Kind.BIND or (private and entry.path not in _OURS)
+    ]
     processes = MountFlag.PROCESSES if policy.proc is Proc.PROCESSES else MountFlag(0)
     given = [plan.mount(MountKind.PROC, "/proc", processes)]
     if private:

@@ -300,7 +300,7 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.HOSTNAME: lambda op: repr(_text(op.data)),
     OpCode.LOOPBACK: lambda _: "lo is up",
     OpCode.ROOT: lambda _: "an empty root",
-    OpCode.MOUNT: lambda op: _mount_words(op),
+    OpCode.MOUNT: _mount_words,
     OpCode.ENTER: lambda _: "make it the root, read-only; the host's tree is gone",
     OpCode.CAPABILITIES: lambda _: "none, now and at any exec",
     OpCode.RESET: lambda _: "own session keyring; default personality and timer slack; no real-time priority",
@@ -387,7 +387,7 @@ def terminal(mode: Terminal) -> Op:
 
 
 def cgroup(parent: str) -> Op:
-    """Put the sandbox into a new cgroup below `parent`, a folder of a cgroup v2 file system that the user may change."""
+    """Put the sandbox into a new cgroup below `parent`, a folder of version 2 that the user may change."""
     hint = "have one delegated (systemd-run --user --scope -p Delegate=yes), or leave the limit to rlimits"
     return Op(OpCode.CGROUP, data=os.fsencode(parent), label=parent, hint=hint)
 
@@ -424,7 +424,7 @@ def root() -> Op:
     return Op(OpCode.ROOT, label="root", hint="the host must let a user namespace mount a tmpfs")
 
 
-def mount(kind: MountKind, path: str, flags: MountFlag = MountFlag(0), *, mode: int = 0, size: int = 0) -> Op:
+def mount(kind: MountKind, path: str, flags: MountFlag | int = 0, *, mode: int = 0, size: int = 0) -> Op:
     """Put something into the view at `path`; parents come before what lies in them. size: of a tmpfs, in KiB.
 
     mode: of a tmpfs' root.

@@ -64,7 +64,7 @@ class Tty(enum.StrEnum):
 
 
 class Scheduling(enum.StrEnum):
-    """How the kernel shares processors out to the child. sched(7)"""
+    """How the kernel shares processors out to the child, sched(7)."""
 
     OTHER = "other"
     BATCH = "batch"

@@ -11,7 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -249,11 +249,11 @@ class Draft:
     grants: tuple[Grant, ...]
     descriptors: DescriptorsTable
     protocols: tuple[Protocol, ...]
-    filesystem: FilesystemTable = FilesystemTable()
-    network: NetworkTable = NetworkTable()
-    namespaces: NamespacesTable = NamespacesTable()
-    landlock: LandlockTable = LandlockTable()
-    limits: Limits = Limits()
+    filesystem: FilesystemTable = field(default_factory=FilesystemTable)
+    network: NetworkTable = field(default_factory=NetworkTable)
+    namespaces: NamespacesTable = field(default_factory=NamespacesTable)
+    landlock: LandlockTable = field(default_factory=LandlockTable)
+    limits: Limits = field(default_factory=Limits)
 
 
 def parse(text: str, path: str) -> Draft:

@@ -70,12 +70,15 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
     added_grants = tuple(_with_path(grant, lambda text: _absolute(text, caller)) for grant in added.grants)
     process = _process_for(profile, caller, added)
     started_in = caller if process.chdir is None else replace(caller, cwd=process.chdir)
+    files = _absolute_lists(added.filesystem, caller)
+    # A home folder that was named to start in is the one of the view; one that we happen to be in may be a mistake.
+    at_home = process.chdir is not None or covers(files, caller.cwd or "/")
     return replace(
         profile,
         process=process,
         environment=merge_environment(profile.environment, added.keep, added.variables),
         grants=merge_grants(own, added_grants),
-        filesystem=_filesystem_for(profile, started_in, _absolute_lists(added.filesystem, caller)),
+        filesystem=_filesystem_for(profile, started_in, files, at_home=at_home),
         network=added.network or profile.network,
         share=union(profile.share, added.share),
         limits=replace(profile.limits, **_parsed(added.limits)),
@@ -107,9 +110,12 @@ def _absolute_lists(lists: FilesystemPolicy, caller: Caller) -> FilesystemPolicy
     return FilesystemPolicy(**{name: absolute(name) for name in PATH_LISTS})  # type: ignore[arg-type]
 
 
-def _filesystem_for(profile: Profile, caller: Caller, added: FilesystemPolicy) -> FilesystemPolicy:
+def _filesystem_for(
+    profile: Profile, caller: Caller, added: FilesystemPolicy, *, at_home: bool
+) -> FilesystemPolicy:  # fmt: skip
     lists: dict[str, Any] = {
-        name: union(tuple(_expanded_entries(profile, caller, name, added)), getattr(added, name)) for name in PATH_LISTS
+        name: union(tuple(_expanded_entries(profile, caller, name, at_home=at_home)), getattr(added, name))
+        for name in PATH_LISTS
     }
     return replace(profile.filesystem, **lists)
 
@@ -119,36 +125,32 @@ def _marked(text: str, change: Callable[[str], str]) -> str:
     return "-" * optional + change(path)
 
 
-def _expanded_entries(profile: Profile, caller: Caller, name: str, added: FilesystemPolicy) -> Iterator[str]:
+def _expanded_entries(profile: Profile, caller: Caller, name: str, *, at_home: bool) -> Iterator[str]:
     """Yield a list of the profile's view; what it says of `{home}` and `{cwd}` where there is none is left out."""
     for index, text in enumerate(getattr(profile.filesystem, name)):
         key = f"filesystem.{name}[{index}]"
         path = split_optional(text)[0]
         if path == "{home}" and caller.home == "/":
             continue  # a user without a home folder
-        if path == "{cwd}" and (caller.cwd == "/" or _says_more(added, caller)):
+        if path == "{cwd}" and (caller.cwd == "/" or (_shows_home(caller) and at_home)):
             continue
         if path == "{cwd}":
             _refuse_home(profile, caller, key)
         yield _marked(text, lambda path, key=key: _expand(path, caller, profile, key))  # type: ignore[misc]
 
 
-def _says_more(added: FilesystemPolicy, caller: Caller) -> bool:
-    """Tell whether the caller has said what is to be seen of the working directory itself, which is a home folder."""
-    return bool(caller.cwd) and _shows_home(caller) and covers(added, caller.cwd)
-
-
 def _shows_home(caller: Caller) -> bool:
-    return caller.home == caller.cwd or caller.home.startswith(caller.cwd.rstrip("/") + "/")
+    folder = caller.cwd.rstrip("/")
+    return bool(folder) and f"{caller.home}/".startswith(f"{folder}/")
 
 
 def _refuse_home(profile: Profile, caller: Caller, key: str) -> None:
     """A whole home folder is not what a profile means by the working directory."""
-    if caller.cwd and _shows_home(caller):
+    if _shows_home(caller):
         raise ProfileError(
             profile.source_path or profile.name, key,
             f"the working directory is {caller.cwd}, which would show all of your home folder",
-            "change into a project's folder, or add --chdir DIR, or show what is needed: --read DIR --chdir DIR",
+            "change into a project's folder, or name one: --chdir DIR; or show what is needed: --read DIR",
         )  # fmt: skip
 
 

@@ -100,6 +100,14 @@ TIOCSCTTY is not among them: the kernel gives a terminal that has a session away
 argument is 1, which is refused as well), and programs that open pseudo-terminals of their own need it. Neither is
 TIOCSPGRP: it works on the controlling terminal of the own session only.
 """
+SET_ID_BITS: Final = (0o4000, 0o2000)  # S_ISUID, S_ISGID; linux/stat.h
+MODES: Final = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "creat": 1, "mknod": 1, "mknodat": 2}
+"""Calls that give a file its mode -> the argument that holds it. A file that is made in a writable folder is the user's
+own: with a set-uid bit, whoever runs it afterwards is the user. (mkdir(2) leaves these bits out.)
+"""
+OPENS: Final = {"open": 1, "openat": 2}
+"""Calls that make a file where their flags say so -> the argument that holds them; the mode is the next one."""
+O_MAKES: Final = (0o100, 0o20000000)  # O_CREAT, __O_TMPFILE; asm-generic/fcntl.h
 SECCOMP_FILTER_FLAG_NEW_LISTENER: Final = 1 << 3  # linux/seccomp.h
 
 # linux/sched.h. CLONE_NEWTIME (0x80) is missing on purpose: clone(2) takes its low eight bits as the signal to send at
@@ -180,6 +188,11 @@ def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> b
     match name:
         case _ if policy.strict and _leaves_open(name, low):
             return True
+        case _ if name in MODES:
+            return any(low[MODES[name]] & bit for bit in SET_ID_BITS)
+        case _ if name in OPENS:
+            flags, mode = low[OPENS[name]], low[OPENS[name] + 1]
+            return any(flags & makes for makes in O_MAKES) and any(mode & bit for bit in SET_ID_BITS)
         case "fcntl":
             return low[1] == F_SETFD and not low[2] & FD_CLOEXEC and _stays_marked(policy, low[0])
         case "ioctl":
@@ -268,6 +281,7 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
         yield Rule("ioctl", (Condition(1, mask, command),))
     yield Rule("ioctl", (Condition(1, LOW32, TIOCSCTTY), Condition(2, LOW32, 1)))
     yield from _socket_rules(policy)
+    yield from _set_id_rules()
     for option in PRCTL_REFUSED.values():
         yield Rule("prctl", (Condition(0, LOW32, option),))
     yield from _personality_rules()
@@ -294,6 +308,15 @@ def _socket_rules(policy: FilterPolicy) -> Iterator[Rule]:
             yield Rule(name, (Condition(0, mask, value),))
         for protocol in HIDDEN_TCP.values():
             yield Rule(name, (Condition(2, LOW32, protocol),))
+
+
+def _set_id_rules() -> Iterator[Rule]:
+    for bit in SET_ID_BITS:
+        for name, arg in MODES.items():
+            yield Rule(name, (Condition(arg, bit, bit),))
+        for name, arg in OPENS.items():
+            for makes in O_MAKES:
+                yield Rule(name, (Condition(arg, makes, makes), Condition(arg + 1, bit, bit)))
 
 
 def _personality_rules() -> Iterator[Rule]:
@@ -383,7 +406,6 @@ def _compile_argument_rules(library: Any, policy: FilterPolicy) -> bytes:  # noq
 
 def _compile_allow_list(library: Any, policy: FilterPolicy) -> bytes:  # noqa: ANN401
     program = _new_filter(library, library.ERRNO(errno.ENOSYS))
-    program.set_attr(library.Attr.CTL_OPTIMIZE, 2)  # a binary tree: about 15 steps instead of up to 380
     for name in NUMBERS:
         if name not in ENOSYS_ALWAYS:
             action = library.ALLOW if name in policy.allow else library.ERRNO(errno.EPERM)
@@ -394,6 +416,7 @@ def _compile_allow_list(library: Any, policy: FilterPolicy) -> bytes:  # noqa: A
 def _new_filter(library: Any, default: int) -> Any:  # noqa: ANN401
     program = library.SyscallFilter(default)
     program.set_attr(library.Attr.ACT_BADARCH, library.ERRNO(errno.EPERM))
+    program.set_attr(library.Attr.CTL_OPTIMIZE, 2)  # a binary tree: about 15 steps instead of up to 380
     return program
 
 
@@ -447,6 +470,9 @@ def _describe(policy: FilterPolicy) -> Iterator[str]:
         families = ", ".join(FAMILIES)
         yield f"EPERM: socket, socketpair of any family but {families}: the kernel's own, raw and other machines'"
         yield f"EPERM: socket of {', '.join(HIDDEN_TCP)}: TCP by another name, which no rule on ports sees"
+    if policy.allow & (MODES.keys() | OPENS.keys()):
+        made = ", ".join((*MODES, *OPENS))
+        yield f"EPERM: set-uid and set-gid bits in the modes of {made}: no file is left behind that lends its owner"
     if "prctl" in policy.allow:
         yield f"EPERM: prctl of {', '.join(PRCTL_REFUSED)}: programs stay what they seem, and untraced"
     if "personality" in policy.allow:

@@ -233,50 +233,50 @@ _DATA_CHECKS: Final[dict[Data, Callable[[bytes, bytes, int, int], str]]] = {
 }  # fmt: skip
 
 
+# What makes an op's fields wrong, and the words for it; plan.c, check_fields(), says the same.
+_FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
+    OpCode.PROTOCOL: (
+        lambda op: op.flags > 1 or op.a not in tuple(Place) or op.b not in tuple(Shape), "a protocol rule is unknown"
+    ),
+    OpCode.TIMEOUT: (lambda op: not op.a, "a time limit is out of range"),
+    OpCode.TERMINAL: (lambda op: op.a not in tuple(Terminal), "a terminal's mode is unknown"),
+    OpCode.NAMESPACE: (lambda op: op.a not in tuple(Namespace), "a namespace is unknown"),
+    OpCode.MOUNT: (
+        lambda op: (
+            op.flags & ~_MOUNT_FLAGS or op.a not in tuple(MountKind) or op.b > 0o7777 or not op.data.startswith(b"/")
+        ),
+        "a mount is unknown",
+    ),
+    OpCode.RLIMIT: (lambda op: op.a not in RLIMIT_NAMES, "a limit is unknown"),
+    OpCode.SCHEDULING: (lambda op: op.a > 5 or op.b > 39, "a scheduling policy is unknown"),
+    OpCode.OOM_SCORE: (lambda op: op.a > 2000, "an oom score is out of range"),
+    OpCode.PATH_RULE: (lambda op: op.flags > 2, "a path rule is unknown"),
+    OpCode.PORT_RULE: (lambda op: op.b > 65535, "a port is out of range"),
+    OpCode.GATE: (lambda op: op.a > 1, "a gate's mode is unknown"),
+    OpCode.STATUS: (lambda op: op.b not in tuple(StatusFormat) or op.c > 1, "the status format is unknown"),
+    OpCode.INHERIT: (lambda op: op.flags > 4 or op.b > 2**31 - 1, "an inherited descriptor is out of range"),
+    OpCode.FILE: (
+        lambda op: op.b & ~_OPEN_FLAGS or op.b & os.O_ACCMODE == os.O_ACCMODE or op.c > 0o777, "open flags are unknown"
+    ),
+    OpCode.PLACE: (
+        lambda op: op.flags > 1 or op.a >= MAX_SLOTS or not FIRST_NUMBER <= op.b <= LAST_NUMBER,
+        "a number is out of range",
+    ),
+    OpCode.UMASK: (lambda op: op.a > 0o777, "the umask is out of range"),
+    OpCode.ENV_SET: (lambda op: op.data.find(b"=") <= 0, "a variable has no name"),
+}  # fmt: skip
+_FLAGGED: Final = frozenset({OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT, OpCode.PATH_RULE})
+
+
 def _check_fields(op: Op) -> None:
     if op.code in OBTAINING and op.a >= MAX_SLOTS:
         raise _refuse("a slot is out of range")
-    if op.flags and op.code not in (
-        OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT, OpCode.PATH_RULE
-    ):  # fmt: skip
+    if op.flags and op.code not in _FLAGGED:
         raise _refuse("an op carries flags that it does not take")
-    match op.code:
-        case OpCode.PROTOCOL if op.flags > 1 or op.a not in tuple(Place) or op.b not in tuple(Shape):
-            raise _refuse("a protocol rule is unknown")
-        case OpCode.TIMEOUT if not op.a:
-            raise _refuse("a time limit is out of range")
-        case OpCode.TERMINAL if op.a not in tuple(Terminal):
-            raise _refuse("a terminal's mode is unknown")
-        case OpCode.NAMESPACE if op.a not in tuple(Namespace):
-            raise _refuse("a namespace is unknown")
-        case OpCode.MOUNT if (
-            op.flags & ~_MOUNT_FLAGS or op.a not in tuple(MountKind) or op.b > 0o7777 or not op.data.startswith(b"/")
-        ):
-            raise _refuse("a mount is unknown")
-        case OpCode.RLIMIT if op.a not in RLIMIT_NAMES:
-            raise _refuse("a limit is unknown")
-        case OpCode.SCHEDULING if op.a > 5 or op.b > 39:
-            raise _refuse("a scheduling policy is unknown")
-        case OpCode.OOM_SCORE if op.a > 2000:
-            raise _refuse("an oom score is out of range")
-        case OpCode.PATH_RULE if op.flags > 2:
-            raise _refuse("a path rule is unknown")
-        case OpCode.PORT_RULE if op.b > 65535:
-            raise _refuse("a port is out of range")
-        case OpCode.GATE if op.a > 1:
-            raise _refuse("a gate's mode is unknown")
-        case OpCode.STATUS if op.b not in tuple(StatusFormat) or op.c > 1:
-            raise _refuse("the status format is unknown")
-        case OpCode.INHERIT if op.flags > 4 or op.b > 2**31 - 1:
-            raise _refuse("an inherited descriptor is out of range")
-        case OpCode.FILE if op.b & ~_OPEN_FLAGS or op.b & os.O_ACCMODE == os.O_ACCMODE or op.c > 0o777:
-            raise _refuse("open flags are unknown")
-        case OpCode.PLACE if op.flags > 1 or op.a >= MAX_SLOTS or not FIRST_NUMBER <= op.b <= LAST_NUMBER:
-            raise _refuse("a number is out of range")
-        case OpCode.UMASK if op.a > 0o777:
-            raise _refuse("the umask is out of range")
-        case OpCode.ENV_SET if op.data.find(b"=") <= 0:
-            raise _refuse("a variable has no name")
+    if op.code in _FIELDS:
+        is_wrong, reason = _FIELDS[op.code]
+        if is_wrong(op):
+            raise _refuse(reason)
 
 
 def _check_counts(ops: tuple[Op, ...]) -> None:

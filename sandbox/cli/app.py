@@ -186,7 +186,7 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="A namespace that is the host's.",
         ),
         click.option(
-            "--tty", type=_word(Tty), callback=_members(Tty), help="The command's terminal: none, one of its own, yours."
+            "--tty", type=_word(Tty), callback=_members(Tty), help="The terminal: none, one of its own, yours."
         ),
         click.option("--timeout", metavar="TIME", help="End everything after 30s, 5m, ... with exit code 124."),
         click.option(
@@ -194,7 +194,7 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="memory, processes, cpu, cpu_time, open_files, file_size, core_size or timeout; as in memory=512M.",
         ),
         click.option(
-            "--net", type=_word(NetworkMode), callback=_members(NetworkMode), help="The network: none, a loopback, yours."
+            "--net", type=_word(NetworkMode), callback=_members(NetworkMode), help="None, a loopback, or yours."
         ),
         _path_option("hide", "Show nothing there."),
         _path_option("private", "Show it; changes are gone at the end."),

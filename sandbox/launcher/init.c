@@ -56,11 +56,15 @@ static void run_op(const struct plan *plan, const struct op *op, const struct st
 
 /* A child that dies within its execve leaves the same traces as one that ends soon after it, but for this: setpgid(2)
  * refuses a child that has executed (EACCES, or EPERM if it has begun a session since) and lets pass, changing nothing
- * here, one that has not. Pre: the child is not reaped. */
+ * here, one that has not. A group outside our PID namespace is 0 for us, which setpgid() would take for the child's own
+ * number; no process has the greatest number, and that is found out last. Pre: the child is not reaped. */
 static bool has_executed(long pid)
 {
-	long result = sys2(__NR_setpgid, pid, sys1(__NR_getpgid, pid));
+	long group = sys1(__NR_getpgid, pid);
+	long result = sys2(__NR_setpgid, pid, group ? group : INT32_MAX);
 
+	if (result == -EPERM && !group)
+		return sys1(__NR_getsid, pid) != sys1(__NR_getsid, 0);
 	return result == -EACCES || result == -EPERM;
 }
 

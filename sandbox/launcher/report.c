@@ -3,6 +3,7 @@
 
 #include "fd.h"
 #include "sys.h"
+#include "terminal.h"
 #include "text.h"
 
 #include <linux/time.h>
@@ -179,7 +180,7 @@ static void print_exec(const struct event *event)
 		line_text(&line, ": ");
 		line_errno(&line, event->error);
 	}
-	line_text(&line, "\n");
+	line_text(&line, terminal_is_raw() ? "\r\n" : "\n");
 	sys_write_all(2, line.text, line.length);
 }
 

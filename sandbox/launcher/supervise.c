@@ -175,6 +175,11 @@ static bool is_for_child(const struct watched *watched, const struct signalfd_si
 	return info->ssi_pid != (uint32_t)sys0(__NR_getpid);
 }
 
+static bool asks_for_an_end(uint32_t signal)
+{
+	return signal == SIGNAL_HANG_UP || signal == SIGNAL_INTERRUPT || signal == SIGNAL_QUIT || signal == SIGNAL_TERMINATE;
+}
+
 static void forward(struct watched *watched)
 {
 	struct signalfd_siginfo info;
@@ -188,6 +193,8 @@ static void forward(struct watched *watched)
 		}
 		if (info.ssi_signo == SIGNAL_WINDOW || info.ssi_signo == SIGNAL_CONTINUE)
 			terminal_refresh();
+		if (asks_for_an_end(info.ssi_signo))
+			terminal_hurry();
 		if (is_for_child(watched, &info))
 			signal_child(watched, info.ssi_signo, group);
 	}
@@ -196,6 +203,7 @@ static void forward(struct watched *watched)
 /* The init first: PID 1 takes its namespace along. */
 static void kill_all(struct watched *watched)
 {
+	terminal_hurry();
 	sys2(__NR_kill, watched->init, SIGNAL_KILL);
 	if (watched->child_fd >= 0)
 		sys4(__NR_pidfd_send_signal, watched->child_fd, SIGNAL_KILL, 0, 0);

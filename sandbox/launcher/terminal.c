@@ -10,7 +10,6 @@
 #include <linux/time.h>
 
 enum { QUEUE_SIZE = 8192 };
-enum { SIGNAL_HANG_UP = 1, SIGNAL_INTERRUPT = 2, SIGNAL_QUIT = 3, SIGNAL_TERMINATE = 15 };
 enum { SIGNAL_TERMINAL_STOP = 20 };
 enum { BLOCK = 0, UNBLOCK = 1 }; /* SIG_BLOCK, SIG_UNBLOCK */
 /* Far more than the kernel keeps between the two ends (pty.c: 8 KiB, n_tty.c: 4): what comes after it when the child
@@ -445,6 +444,11 @@ bool terminal_stop(int signal)
 		return false;
 	terminal_refresh();
 	return signal == SIGNAL_TERMINAL_STOP;
+}
+
+bool terminal_is_raw(void)
+{
+	return terminal.raw;
 }
 
 void terminal_hurry(void)

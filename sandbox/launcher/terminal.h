@@ -39,6 +39,9 @@ void terminal_refresh(void); /* SIGWINCH or SIGCONT came: the size, and the keyb
  * nobody could have continued us, so we did not stop; the child is to be continued, as if it had not been stopped. */
 bool terminal_stop(int signal);
 
+/* The caller's terminal passes everything on as it is: a new line needs a carriage return as well. */
+bool terminal_is_raw(void);
+
 /* Somebody wants an end of it (a signal, the timeout): what is left is shown only if the terminal takes it. */
 void terminal_hurry(void);
 

@@ -153,17 +153,35 @@ static void resolve_folders(struct entry *entry)
 	}
 }
 
+/* Nobody would see what covers the host's root: we stand below it already. */
+static bool may_be_root(const struct plan *plan, const struct entry *entry)
+{
+	return entry->path[1] != '\0' || (plan_find(plan, OP_ROOT) && entry->kind != MOUNT_HIDE);
+}
+
+/* Whether the entry is about what is at its path; a tmpfs is only if it is to be left out where nothing is. */
+static bool has_source(const struct entry *entry)
+{
+	switch (entry->kind) {
+	case MOUNT_BIND:
+	case MOUNT_COPY:
+	case MOUNT_HIDE: return true;
+	case MOUNT_TMPFS: return entry->flags & MOUNT_OPTIONAL;
+	default: return false;
+	}
+}
+
 static void add_entry(const struct plan *plan, const struct op *op)
 {
 	struct entry *entry = &view.entries[view.count];
 	struct stat status;
 
 	*entry = (struct entry){.op = op, .path = op_text(plan, op), .source = -1, .kind = op->a, .flags = op->flags};
-	if (!is_normal(entry->path))
+	if (!is_normal(entry->path) || !may_be_root(plan, entry))
 		fail_entry(entry, EINVAL);
 	if (entry->kind == MOUNT_TMPFS)
 		resolve_folders(entry);
-	if (entry->kind == MOUNT_BIND || entry->kind == MOUNT_COPY || entry->kind == MOUNT_HIDE) {
+	if (has_source(entry)) {
 		entry->source = open_source(entry);
 		if (entry->flags & MOUNT_OPTIONAL &&
 		    (entry->source == -ENOENT || entry->source == -ENOTDIR || entry->source == -EACCES))
@@ -185,20 +203,36 @@ static void merge(struct entry *first, struct entry *second)
 	goes->kind = 0;
 }
 
-/* In the order of the real paths: what a symlink leads to may lie in a folder that comes later in the plan, and a mount
- * there would cover this one. The plan is nearly sorted, so insertion is quick. */
-static void sort_entries(void)
+static bool by_path(const struct entry *left, const struct entry *right)
 {
-	struct entry *last = NULL;
+	return comes_before(left->path, right->path);
+}
 
+static bool by_declared(const struct entry *left, const struct entry *right)
+{
+	return comes_before(declared(left), declared(right));
+}
+
+/* The plan is nearly sorted, so insertion is quick. Equal ones keep their order. */
+static void sort(bool (*before)(const struct entry *left, const struct entry *right))
+{
 	for (uint32_t i = 1; i < view.count; i++) {
 		struct entry moved = view.entries[i];
 		uint32_t at = i;
 
-		for (; at > 0 && comes_before(moved.path, view.entries[at - 1].path); at--)
+		for (; at > 0 && before(&moved, &view.entries[at - 1]); at--)
 			view.entries[at] = view.entries[at - 1];
 		view.entries[at] = moved;
 	}
+}
+
+/* In the order of the real paths: what a symlink leads to may lie in a folder that comes later in the plan, and a mount
+ * there would cover this one. */
+static void sort_entries(void)
+{
+	struct entry *last = NULL;
+
+	sort(by_path);
 	for (uint32_t i = 0; i < view.count; i++) {
 		struct entry *entry = &view.entries[i];
 
@@ -216,8 +250,8 @@ static bool is_ours(const struct entry *entry, int folder)
 {
 	struct stat status;
 
-	if (folder == view.root)
-		return view.own;
+	if (folder == view.root && view.own)
+		return true;
 	must(entry->op, sys2(__NR_fstat, folder, addr(&status)));
 	if (view.own && status.st_dev == view.device)
 		return true;
@@ -494,6 +528,15 @@ static void put_link(const struct entry *entry)
 	release(folder);
 }
 
+/* A folder that is a link comes before what lies in it: else it would be made for that, and be no link. */
+static void put_links(void)
+{
+	sort(by_declared);
+	for (uint32_t i = 0; i < view.count; i++)
+		if (view.entries[i].op->a != MOUNT_HIDE && !text_equal(view.entries[i].path, declared(&view.entries[i])))
+			put_link(&view.entries[i]);
+}
+
 /* ---- the ops ---- */
 
 /* Without a mount namespace of our own all this would happen to the host. */
@@ -542,6 +585,17 @@ static void finish(const struct op *op)
 	}
 }
 
+/* In the host's tree: the working directory is what its path leads to now, and not what lies below a mount of ours. */
+static void leave_covered(const struct op *op)
+{
+	static char path[PATH_SIZE];
+	long size = sys2(__NR_getcwd, addr(path), sizeof path);
+
+	sys_close(view.root);
+	if (size < 0 || path[0] != '/' || sys1(__NR_chdir, addr(path)) < 0)
+		must(op, sys1(__NR_chdir, addr("/")));
+}
+
 void view_begin(const struct op *op)
 {
 	prepare(op);
@@ -565,12 +619,10 @@ void view_mount(const struct plan *plan, const struct op *op)
 		make_root(root);
 	for (uint32_t i = 0; i < view.count; i++)
 		put(&view.entries[i]);
-	for (uint32_t i = 0; i < view.count; i++)
-		if (view.entries[i].op->a != MOUNT_HIDE && !text_equal(view.entries[i].path, declared(&view.entries[i])))
-			put_link(&view.entries[i]);
+	put_links();
 	finish(op);
 	if (!root)
-		sys_close(view.root);
+		leave_covered(op);
 }
 
 /* The old root comes to lie over the new one, and is taken away. pivot_root(2), NOTES. */

@@ -125,7 +125,7 @@ def test_run_command_that_cannot_be_executed_is_a_permission_error() -> None:
 
 
 def test_run_bad_folder_profile_and_grant_are_named() -> None:
-    with pytest.raises(sandbox.LaunchError, match="chdir: /nowhere: No such file"):
+    with pytest.raises(sandbox.LaunchError, match="view: /nowhere: No such file"):
         sandbox.run(["true"], cwd="/nowhere")
     with pytest.raises(sandbox.ProfileError, match="did you mean 'untrusted'"):
         sandbox.run(["true"], profile="untrustd")

@@ -44,6 +44,7 @@ TERMINAL = [value + bias for _, value in seccomp.TERMINAL_COMMANDS.values() for 
 COMMANDS = [0, 1, 2, 3, seccomp.FIONCLEX, 0x5451, seccomp.TIOCSCTTY, *TERMINAL, 8, 9, 0x80000002, 0xFFFFFFFF]
 FLAGS = [*seccomp.CLONE_NEW.values(), 17, 0x80, 0x100, 0x10000]
 FAMILIES = st.one_of(st.sampled_from([0, 1, 1, 2, 2, 9, 10, 10, 11, 16, 17, 38, 40]), U32)
+MODES = st.one_of(st.sampled_from([0, 0o644, 0o1777, 0o2755, 0o4755, 0o6777, 0o104000]), U32)
 PERSONALITIES = st.one_of(st.sampled_from([0, 8, 0xFFFFFFFF, 0x40000, 0x400008, 0xFFFFFFF7, 0x7FFFFFFF, 9]), U32)
 RESERVED = st.lists(st.one_of(st.integers(0, 12), st.integers(0, 65535), st.integers(0, 2**31 - 1)), max_size=12)
 
@@ -92,6 +93,11 @@ def close_calls(draw: st.DrawFn, policy: FilterPolicy) -> bpf.SeccompData:
             )
         case "personality":
             low[0] = draw(PERSONALITIES)
+        case _ if name in seccomp.MODES:
+            low[seccomp.MODES[name]] = draw(MODES)
+        case _ if name in seccomp.OPENS:
+            place = seccomp.OPENS[name]
+            low[place : place + 2] = draw(st.sampled_from([0, 1, 0o100, 0o20200000, 0o2000000, 0o2000100])), draw(MODES)
         case _:
             low[0] = draw(FAMILIES)
             low[2] = draw(st.sampled_from([0, 6, 255, 256, 257, 261, 262, 263]))

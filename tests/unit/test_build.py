@@ -13,6 +13,7 @@ from sandbox import bpf, seccomp, wire
 from sandbox.build import DEFAULT_PATH, build, child_path, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, PlanError, ProfileError, UsageError
+from sandbox.filesystem import FilesystemPolicy
 from sandbox.grants import (
     SAFE_TYPES,
     STDIO_TYPES,
@@ -24,6 +25,7 @@ from sandbox.grants import (
     SecretGrant,
     number_grants,
 )
+from sandbox.limits import Delegated, Limits
 from sandbox.plan import (
     MANDATORY,
     MAX_ARGS,
@@ -41,15 +43,24 @@ from sandbox.profile import (
     Environment,
     ExecPolicy,
     FilterSection,
+    NetworkMode,
     ProcessPolicy,
     Profile,
     ScmRights,
+    Tty,
 )
 from sandbox.protocols import PROTOCOLS, Place, Protocol, ProtocolRule, Shape
 from sandbox.syscall_table import NUMBERS
+from tests.support.callers import opened
 
 CALLER: Final = Caller(
-    environ={"PATH": "/caller/bin:/caller/sbin"}, cwd="/c", home="/h", runtime_dir="/r", tmp="/t", parent_pid=4711
+    environ={"PATH": "/caller/bin:/caller/sbin"},
+    cwd="/c",
+    home="/h",
+    runtime_dir="/r",
+    tmp="/t",
+    parent_pid=4711,
+    landlock_abi=7,
 )
 GRANTS: Final[tuple[Grant, ...]] = (
     InheritGrant(name="late", inherit=90, number=20),
@@ -68,14 +79,16 @@ def profile_of(
     descriptors: DescriptorPolicy | None = None,
     protocols: tuple[Protocol, ...] = (),
 ) -> Profile:
-    return Profile(
-        "p",
-        process=process or ProcessPolicy(),
-        environment=Environment(keep, variables),
-        filter=FilterSection(("@base", "@file-io")),
-        grants=grants,
-        descriptors=descriptors or DescriptorPolicy(),
-        protocols=protocols,
+    return opened(
+        Profile(
+            "p",
+            process=process or ProcessPolicy(),
+            environment=Environment(keep, variables),
+            filter=FilterSection(("@base", "@file-io")),
+            grants=grants,
+            descriptors=descriptors or DescriptorPolicy(),
+            protocols=protocols,
+        )
     )
 
 
@@ -94,13 +107,24 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
     codes = [op.code for op in plan_of(*GRANTS).ops]
     assert codes == sorted(codes)
     assert set(codes) >= MANDATORY
+    process = ProcessPolicy(
+        chdir="/", die_with_parent=True, user="u", nice=3, cpus="0", oom_score_adj=1, tty=Tty.PRIVATE
+    )  # fmt: skip
+    walled = dataclasses.replace(
+        profile_of(*GRANTS, descriptors=EVERY_PROTOCOL),
+        process=process,
+        filesystem=FilesystemPolicy(read=("/etc",)),
+        network=NetworkMode.LOOPBACK,
+        share=(),
+        limits=Limits(processes=5, timeout=1000, open_files=99),
+    )
+    caller = dataclasses.replace(CALLER, uid=0, gid=0, identity=(5, 6), delegated=Delegated("/cg", frozenset({"pids"})))
     everything = build(
-        profile_of(*GRANTS, descriptors=EVERY_PROTOCOL, process=ProcessPolicy(chdir="/", die_with_parent=True)),
-        ["tool"], CALLER, status=(8, StatusFormat.JSON), exec_events=True, trace=True,
+        walled, ["tool"], caller, status=(8, StatusFormat.JSON), exec_events=True, trace=True
     )  # fmt: skip
     codes = [op.code for op in everything.ops]
     assert codes == sorted(codes)
-    assert set(OpCode) - set(codes) == {OpCode.EXEC_ONCE}
+    assert set(OpCode) - set(codes) == {OpCode.EXEC_ONCE, OpCode.PORT_RULE}
     assert wire.decode(wire.encode(everything)) == everything
 
 

@@ -15,15 +15,22 @@ from msgspec import Struct
 from sandbox import profile_text as model
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError
+from sandbox.filesystem import FilesystemPolicy, Proc, View
 from sandbox.grants import KINDS, Access, FdType, FileGrant, Grant, InheritGrant, SecretGrant, parse_grant
+from sandbox.landlock import LandlockPolicy
+from sandbox.limits import Limits
 from sandbox.profile import (
     DescriptorPolicy,
     Environment,
     ExecPolicy,
     FilterSection,
+    NetworkMode,
     ProcessPolicy,
     Profile,
+    Scheduling,
     ScmRights,
+    SharedNamespace,
+    Tty,
     check,
     delegated,
 )
@@ -48,6 +55,43 @@ umask = "027"
 chdir = "{home}/x"
 die_with_parent = true
 exec = "once"
+tty = "private"
+hostname = "box.example"
+user = "nobody"
+group = "65534"
+nice = 5
+scheduling = "batch"
+cpus = "0-3,8"
+oom_score_adj = 500
+
+[filesystem]
+view = "private"
+proc = "processes"
+read = ["/etc", "-/srv"]
+write = ["{cwd}"]
+execute = ["/usr"]
+tmpfs = ["{tmp}"]
+private = ["/var/lib/x"]
+hide = ["-/etc/shadow"]
+
+[network]
+mode = "loopback"
+
+[namespaces]
+share = ["ipc"]
+
+[limits]
+memory = "512M"
+processes = 64
+cpu = 0.5
+cpu_time = "30s"
+open_files = 256
+file_size = "1G"
+core_size = 0
+timeout = "5m"
+
+[landlock]
+optional = ["ioctl_dev", "signal"]
 
 [environment]
 keep = ["PATH", "LC_*"]
@@ -113,7 +157,34 @@ def test_parse_complete_text_gives_every_value() -> None:
         name="x",
         source_path="x.toml",
         description="everything at once",
-        process=ProcessPolicy(umask=0o27, chdir="{home}/x", die_with_parent=True, exec=ExecPolicy.ONCE),
+        process=ProcessPolicy(
+            umask=0o27,
+            chdir="{home}/x",
+            die_with_parent=True,
+            exec=ExecPolicy.ONCE,
+            tty=Tty.PRIVATE,
+            hostname="box.example",
+            user="nobody",
+            group="65534",
+            nice=5,
+            scheduling=Scheduling.BATCH,
+            cpus="0-3,8",
+            oom_score_adj=500,
+        ),
+        filesystem=FilesystemPolicy(
+            View.PRIVATE,
+            read=("/etc", "-/srv"),
+            write=("{cwd}",),
+            execute=("/usr",),
+            tmpfs=("{tmp}",),
+            private=("/var/lib/x",),
+            hide=("-/etc/shadow",),
+            proc=Proc.PROCESSES,
+        ),
+        network=NetworkMode.LOOPBACK,
+        share=(SharedNamespace.IPC,),
+        limits=Limits(512 << 20, 64, 0.5, 30, 256, 1 << 30, 0, 300_000),
+        landlock=LandlockPolicy(("ioctl_dev", "signal")),
         environment=Environment(keep=("PATH", "LC_*"), set=(("NAME", "value"), ("EMPTY", ""))),
         filter=FilterSection(("@base", "openat")),
         grants=(
@@ -157,7 +228,10 @@ def test_parse_empty_text_grants_nothing() -> None:
 
 def parts_of(profile: Profile) -> tuple[Any, ...]:
     (protocol,) = profile.protocols
-    sections = (profile.process, profile.environment, profile.filter, profile.descriptors)
+    sections = (
+        profile.process, profile.environment, profile.filter, profile.descriptors,
+        profile.filesystem, profile.limits, profile.landlock,
+    )  # fmt: skip
     return (profile, *sections, protocol, *protocol.rules)
 
 
@@ -332,6 +406,31 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
                   rule(f"argument='{'x' * 60}', shape='all'")),
     "rule-long-bytes": (rule(f"argument='{'é' * 31}', shape='all'"), "protocols.own.rules[0]", "60 bytes", "shorten",
                         rule(f"argument='{'é' * 30}', shape='all'")),
+    "tty-word": ("[process]\ntty='own'", "process.tty", "invalid enum value 'own'", "private", "[process]\ntty='none'"),
+    "hostname": ("[process]\nhostname='a b'", "process.hostname", "not a host name", "letters",
+                 "[process]\nhostname='a-b'"),
+    "cpus": ("[process]\ncpus='1-'", "process.cpus", "not a list of processors", "0-3,8", "[process]\ncpus='1-2'"),
+    "nice": ("[process]\nnice=20", "process.nice", "<= 19", "", "[process]\nnice=19"),
+    "oom": ("[process]\noom_score_adj=-1001", "process.oom_score_adj", ">= -1000", "",
+            "[process]\noom_score_adj=-1000"),
+    "view-word": ("[filesystem]\nview='own'", "filesystem.view", "invalid enum value", "host, private",
+                  "[filesystem]\nview='host'"),
+    "view-relative": ("[filesystem]\nread=['etc']", "filesystem.read[0]", "'etc' is not absolute", "start with /",
+                      "[filesystem]\nread=['-/etc']"),
+    "view-mark": ("[filesystem]\nwrite=['--/etc']", "filesystem.write[0]", "is not absolute", "start with /",
+                  "[filesystem]\nwrite=['-{home}/x']"),
+    "view-placeholder": ("[filesystem]\ntmpfs=['{hom}']", "filesystem.tmpfs[0]", "unknown placeholder", "'home'",
+                         "[filesystem]\ntmpfs=['{home}']"),
+    "view-number": ("[filesystem]\nhide=[1]", "filesystem.hide[0]", "expected `str`", "", "[filesystem]\nhide=['/a']"),
+    "network-word": ("[network]\nmode='lo'", "network.mode", "invalid enum value 'lo'", "loopback",
+                     "[network]\nmode='loopback'"),
+    "share-word": ("[namespaces]\nshare=['net']", "namespaces.share[0]", "invalid enum value", "",
+                   "[namespaces]\nshare=['ipc']"),
+    "limit-name": ("[limits]\nmem='1G'", "limits.mem", "unknown key", "'memory'", "[limits]\nmemory='1G'"),
+    "limit-text": ("[limits]\nmemory='much'", "limits.memory", "is not a size", "512M", "[limits]\nmemory='1G'"),
+    "limit-range": ("[limits]\nopen_files=3", "limits.open_files", "out of range", "from 16",
+                    "[limits]\nopen_files=16"),
+    "limit-type": ("[limits]\nmemory=[]", "limits.memory", "expected `", "", "[limits]\nmemory=4096"),
     "rule-nul": ('[protocols.own]\nrules=[{argument="\\u0000", shape="all"}]', "protocols.own.rules[0]", "NUL", "",
                  rule("argument='0', shape='all'")),
 }  # fmt: skip
@@ -371,12 +470,13 @@ def test_grant_tables_have_the_fields_of_the_grants() -> None:
 def test_section_tables_have_the_fields_of_the_values() -> None:
     values = {
         "process": ProcessPolicy, "environment": Environment, "filter": FilterSection, "descriptors": DescriptorPolicy,
+        "filesystem": FilesystemPolicy, "limits": Limits, "landlock": LandlockPolicy,
     }  # fmt: skip
-    assert values.keys() == model._SECTIONS.keys()
+    assert values.keys() | {"network", "namespaces"} == model._SECTIONS.keys()
     for name, value in values.items():
-        assert [field.name for field in dataclasses.fields(value)] == list(model._fields(model._SECTIONS[name]))
+        assert {field.name for field in dataclasses.fields(value)} == set(model._fields(model._SECTIONS[name]))
     fields = {field.name for field in dataclasses.fields(Profile)} - {"name", "source_path"}
-    assert fields | {"extends"} == set(model._TOP_KEYS)
+    assert fields - {"share"} | {"extends", "namespaces"} == set(model._TOP_KEYS)
 
 
 # Merging
@@ -642,7 +742,7 @@ def test_shipped_profile_says_what_it_grants_and_what_not(path: Path) -> None:
     assert header.startswith(f"# {path.stem}: ")
     assert "Grants:" in header
     assert "Not granted:" in header
-    assert "Not protected yet:" in header
+    assert "Not protected:" in header
 
 
 # Schema
@@ -667,7 +767,7 @@ BEYOND_SCHEMA: Final = {
     "syntax", "syntax-line", "double-key", "deep-nesting", "long-number", "create-read",
     "rule-no-place", "rule-two-places", "rule-program-number", "rule-fixed-bare", "rule-numbers-bare",
     "rule-variable-program", "rule-after-argument", "rule-anywhere-bare", "rule-anywhere-next", "rule-program-path",
-    "rule-long", "rule-long-bytes", "rule-nul",
+    "rule-long", "rule-long-bytes", "rule-nul", "limit-text", "limit-range",
 }  # fmt: skip
 
 
@@ -716,6 +816,8 @@ def test_reference_names_every_key_and_word() -> None:
     keys = {*model._TOP_KEYS, *(name for table in tables for name in model._fields(table))}
     words = {*keys, *(str(access) for access in Access), *(str(kind) for kind in FdType), *map(str, ExecPolicy)}
     words |= {*map(str, ScmRights), *map(str, ShapeWord), *PROTOCOLS}
+    for kind in (Tty, Scheduling, NetworkMode, SharedNamespace, View, Proc):
+        words |= {str(word) for word in kind}
     assert {word for word in words if f"`{word}`" not in text} == set()
     assert {group for group in GROUPS if f"`{group}`" not in text} == set()
     assert len(BLOCKS) >= 8

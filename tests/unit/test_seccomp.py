@@ -125,6 +125,43 @@ CASES = [
     *(("personality", (0xFFFFFFFF & ~(1 << bit),), REFUSED) for bit in range(32)),
     *(("personality", (1 << bit | GARBAGE,), REFUSED) for bit in range(32) if bit != 3),
     ("name_to_handle_at", (), REFUSED),
+    # A mode in each place: set-uid, set-gid, both, hidden behind other bits; beside one with neither.
+    *(
+        (name, (*[0] * place, mode), verdict)
+        for name, place in {
+            "chmod": 1,
+            "fchmod": 1,
+            "fchmodat": 2,
+            "fchmodat2": 2,
+            "creat": 1,
+            "mknod": 1,
+            "mknodat": 2,
+        }.items()
+        for mode, verdict in {
+            0o4755: REFUSED,
+            0o2755: REFUSED,
+            0o6000: REFUSED,
+            0o104000 | GARBAGE: REFUSED,
+            2**64 - 1: REFUSED,
+            0o755: ALLOW,
+            0o1777: ALLOW,
+            0o100644: ALLOW,
+            0o6000 << 32: ALLOW,
+        }.items()
+    ),
+    *(
+        (name, (*[0] * place, flags, mode), verdict)
+        for name, place in {"open": 1, "openat": 2}.items()
+        for flags, mode, verdict in [
+            (0o100, 0o4755, REFUSED),
+            (0o101 | GARBAGE, 0o2000 | GARBAGE, REFUSED),
+            (0o20200002, 0o4000, REFUSED),
+            (0o100, 0o1777, ALLOW),
+            (0o2, 0o6777, ALLOW),
+            (0o100 << 32, 0o6777, ALLOW),
+            (0o20200002, 0o6000 << 32, ALLOW),
+        ]
+    ),
     ("clone3", (), ABSENT),
     ("openat2", (), ABSENT),
     ("openat", (), ALLOW),
@@ -410,6 +447,7 @@ def test_describe_says_what_is_allowed_and_refused() -> None:
         "PR_SET_MM, ",
     ):
         assert words in of_network
+    assert "set-uid and set-gid bits in the modes of chmod, " in text
     assert "personality but for" in text
     assert "personality but for" not in of_network
     assert "creates a descriptor" not in text

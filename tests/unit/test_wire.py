@@ -381,7 +381,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a scheduling policy is unknown", changed(OpCode.SCHEDULING, plans.A, 6)),
     ("a scheduling policy is unknown", changed(OpCode.SCHEDULING, plans.B, 40)),
     ("an oom score is out of range", changed(OpCode.OOM_SCORE, plans.A, 2001)),
-    ("a path rule is unknown", changed(OpCode.PATH_RULE, plans.FLAGS, 2)),
+    ("a path rule is unknown", changed(OpCode.PATH_RULE, plans.FLAGS, 3)),
     ("a port is out of range", changed(OpCode.PORT_RULE, plans.B, 65536)),
     ("a gate's mode is unknown", changed(OpCode.GATE, plans.A, 2)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 0)),

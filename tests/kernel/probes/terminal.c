@@ -1,4 +1,4 @@
-/* terminal: what a program can do to the terminal on its standard input; prints `name result errno` lines. */
+/* terminal.c: what a program can do to the terminal on its standard input; prints `name result errno` lines. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

@@ -1,0 +1,133 @@
+"""A declared view -> ops of the launcher, and the words that describe it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+
+from sandbox import plan, wire
+from sandbox.filesystem import FilesystemPolicy, Kind, Proc, Rights, View, entries
+from sandbox.mounts import describe, view_ops
+from sandbox.plan import MountFlag, MountKind, Namespace, Op, OpCode
+from tests.support.plans import plan_for
+from tests.unit.test_filesystem import POLICIES
+
+W, X, OPTIONAL = MountFlag.WRITE, MountFlag.EXECUTE, MountFlag.OPTIONAL
+NONE = MountFlag(0)
+DEV = plan.mount(MountKind.DEV, "/dev")
+SHM = plan.mount(MountKind.TMPFS, "/dev/shm", W, mode=0o1777)
+PROC = plan.mount(MountKind.PROC, "/proc")
+
+
+def mounts(policy: FilesystemPolicy, *, terminals: bool = False) -> list[Op]:
+    """Return the MOUNT ops of a view."""
+    return [op for op in view_ops(policy, terminals=terminals) if op.code is OpCode.MOUNT]
+
+
+def test_view_of_nothing_has_devices_and_processes() -> None:
+    assert list(view_ops(FilesystemPolicy(), terminals=False)) == [plan.root(), DEV, SHM, PROC, plan.enter()]
+
+
+def test_view_with_terminals_and_only_processes() -> None:
+    assert mounts(FilesystemPolicy(proc=Proc.PROCESSES), terminals=True) == [
+        plan.mount(MountKind.DEV, "/dev", MountFlag.TERMINALS),
+        SHM,
+        plan.mount(MountKind.PROC, "/proc", MountFlag.PROCESSES),
+    ]
+
+
+def test_view_entries_become_mounts_in_the_order_of_their_paths() -> None:
+    policy = FilesystemPolicy(
+        read=("/usr", "-/opt"), write=("/w",), execute=("/usr/bin",), tmpfs=("/tmp", "/t"), private=("/zz",),
+        hide=("/usr/secret",),
+    )  # fmt: skip
+    assert mounts(policy) == [
+        DEV,
+        SHM,
+        plan.mount(MountKind.BIND, "/opt", OPTIONAL),
+        PROC,
+        plan.mount(MountKind.TMPFS, "/t", W, mode=0o755),
+        plan.mount(MountKind.TMPFS, "/tmp", W, mode=0o1777),
+        plan.mount(MountKind.BIND, "/usr"),
+        plan.mount(MountKind.BIND, "/usr/bin", X),
+        plan.mount(MountKind.HIDE, "/usr/secret"),
+        plan.mount(MountKind.BIND, "/w", W),
+        plan.mount(MountKind.COPY, "/zz", W),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/tmp", "/var/tmp", "/dev/shm", "/run/lock"])
+def test_view_shared_folder_has_the_sticky_bit(path: str) -> None:
+    (op,) = [op for op in mounts(FilesystemPolicy(tmpfs=(path, "/own"))) if op.label == path]
+    assert op.b == 0o1777
+    (own,) = [op for op in mounts(FilesystemPolicy(tmpfs=(path, "/own"))) if op.label == "/own"]
+    assert own.b == 0o755
+
+
+def test_view_what_is_declared_of_devices_replaces_what_is_given() -> None:
+    assert mounts(FilesystemPolicy(write=("/dev/shm", "/dev/kvm"))) == [
+        DEV, plan.mount(MountKind.BIND, "/dev/kvm", W), plan.mount(MountKind.BIND, "/dev/shm", W), PROC,
+    ]  # fmt: skip
+    assert mounts(FilesystemPolicy(hide=("/proc",), tmpfs=("/dev",))) == [
+        plan.mount(MountKind.TMPFS, "/dev", W, mode=0o755), SHM, plan.mount(MountKind.HIDE, "/proc"),
+    ]  # fmt: skip
+
+
+def test_view_bind_of_proc_or_dev_is_never_the_hosts() -> None:
+    assert mounts(FilesystemPolicy(write=("/proc", "/dev"))) == [DEV, SHM, PROC]
+    root = plan.mount(MountKind.BIND, "/")
+    assert mounts(FilesystemPolicy(read=("/",))) == [root, DEV, SHM, PROC]
+
+
+def test_view_of_the_host_has_no_root_and_no_binds() -> None:
+    policy = FilesystemPolicy(View.HOST, read=("/usr",), write=("/w",), tmpfs=("/t",), private=("/c",), hide=("/h",))
+    assert list(view_ops(policy, terminals=True)) == [
+        plan.mount(MountKind.COPY, "/c", W),
+        plan.mount(MountKind.HIDE, "/h"),
+        PROC,
+        plan.mount(MountKind.TMPFS, "/t", W, mode=0o755),
+    ]
+
+
+@given(POLICIES)
+def test_view_property_ops_are_a_plan_and_say_what_the_entries_do(policy: FilesystemPolicy) -> None:
+    ops = list(view_ops(policy, terminals=False))
+    whole = plan_for(["prog"], walls=[plan.namespace(Namespace.MOUNT), *ops])
+    assert wire.decode(wire.encode(whole)) == whole
+    paths = [op.data for op in ops if op.code is OpCode.MOUNT]
+    assert len(paths) == len(set(paths))
+    assert paths == sorted(paths, key=lambda path: path.split(b"/"))
+    flags = {op.label: MountFlag(op.flags) for op in ops}
+    for entry in entries(policy):
+        if entry.kind is Kind.BIND and policy.view is View.HOST:
+            assert entry.path not in flags
+        else:
+            assert (W in flags[entry.path]) == (Rights.WRITE in entry.rights)
+            assert (X in flags[entry.path]) == (Rights.EXECUTE in entry.rights)
+            assert (OPTIONAL in flags[entry.path]) == entry.optional
+
+
+def test_describe_says_each_path_and_what_is_special() -> None:
+    policy = FilesystemPolicy(
+        read=("/r", "-/o"), write=("/w",), execute=("/x",), tmpfs=("/t",), private=("/c",), hide=("/h", "-/i")
+    )
+    *lines, devices, rest = describe(policy)
+    assert lines == [
+        "/c: read, write, changes are gone at the end",
+        "/h: hidden",
+        "/i: hidden, where it is there",
+        "/o: read, where it is there",
+        "/r: read",
+        "/t: read, write, empty at first, gone at the end",
+        "/w: read, write",
+        "/x: read, execute",
+    ]
+    assert devices.startswith("/dev: null, ")
+    assert rest == "nothing else is there: no other path of the host can be named"
+
+
+def test_describe_of_the_host_promises_nothing_about_other_paths() -> None:
+    assert list(describe(FilesystemPolicy(View.HOST, hide=("/h",)))) == [
+        "/h: hidden",
+        "the host's tree; /proc: the sandbox's processes",
+    ]

@@ -1,0 +1,202 @@
+"""The ops of namespaces, identity, view, Landlock and terminal that a profile comes to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from sandbox import walls
+from sandbox.caller import Caller
+from sandbox.errors import LaunchError, ProfileError, SandboxError, UnsupportedError, UsageError
+from sandbox.filesystem import FilesystemPolicy, View
+from sandbox.grants import FileGrant, Grant, SecretGrant, number_grants
+from sandbox.landlock import LandlockPolicy, Scope
+from sandbox.limits import Limits
+from sandbox.plan import Namespace, Op, OpCode, Terminal
+from sandbox.profile import (
+    FilterSection,
+    NetworkMode,
+    ProcessPolicy,
+    Profile,
+    Scheduling,
+    SharedNamespace,
+    Tty,
+    check,
+)
+
+CALLER: Final = Caller(
+    environ={}, cwd="/src", home="/h", runtime_dir="/r", tmp="/t", parent_pid=1, landlock_abi=7, nice=4
+)
+ROOT: Final = replace(CALLER, uid=0, gid=0)
+PROFILE: Final = Profile("p", filesystem=FilesystemPolicy(read=("/src",)), filter=FilterSection(("@base",)))
+HOST: Final = replace(PROFILE, filesystem=FilesystemPolicy(View.HOST))
+
+
+def ops_of(profile: Profile, caller: Caller = CALLER) -> list[Op]:
+    return list(walls.wall_ops(profile, caller))
+
+
+def only(profile: Profile, code: OpCode, caller: Caller = CALLER) -> list[Op]:
+    return [op for op in ops_of(profile, caller) if op.code is code]
+
+
+def sharing(*names: SharedNamespace, profile: Profile = PROFILE) -> Profile:
+    return replace(profile, share=names)
+
+
+def process(profile: Profile = PROFILE, **changes: object) -> Profile:
+    return replace(profile, process=replace(profile.process, **changes))  # type: ignore[arg-type]
+
+
+def test_every_namespace_is_the_sandboxs_own_unless_shared() -> None:
+    assert {op.a for op in only(PROFILE, OpCode.NAMESPACE)} == set(Namespace)
+    for name in SharedNamespace:
+        shared = {op.a for op in only(sharing(name, profile=HOST), OpCode.NAMESPACE, ROOT)}
+        assert set(Namespace) - shared == {Namespace[name.name]}
+    host = replace(PROFILE, network=NetworkMode.HOST)
+    assert set(Namespace) - {op.a for op in only(host, OpCode.NAMESPACE)} == {Namespace.NETWORK}
+
+
+def test_loopback_is_up_only_where_it_is_wanted() -> None:
+    for mode in NetworkMode:
+        ops = only(replace(PROFILE, network=mode), OpCode.LOOPBACK)
+        assert len(ops) == (mode is NetworkMode.LOOPBACK)
+
+
+def test_host_name_is_set_in_a_namespace_of_its_own_only() -> None:
+    assert [op.data for op in only(process(hostname="box"), OpCode.HOSTNAME)] == [b"box"]
+    assert only(sharing(SharedNamespace.UTS), OpCode.HOSTNAME) == []
+
+
+def test_view_of_shared_mounts_is_not_made_and_proc_of_shared_processes_is_not_mounted() -> None:
+    assert only(PROFILE, OpCode.ROOT)
+    assert b"/proc" in [op.data for op in only(PROFILE, OpCode.MOUNT)]
+    shared = sharing(SharedNamespace.PID, profile=HOST)
+    assert b"/proc" not in [op.data for op in only(shared, OpCode.MOUNT)]
+    both = sharing(SharedNamespace.PID, SharedNamespace.MOUNT, profile=HOST)
+    assert only(both, OpCode.MOUNT) == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "reason"),
+    [
+        (sharing(SharedNamespace.MOUNT, SharedNamespace.PID), "mount namespace of its own"),
+        (
+            replace(
+                sharing(SharedNamespace.MOUNT, SharedNamespace.PID, profile=HOST),
+                filesystem=FilesystemPolicy(View.HOST, hide=("/a",)),
+            ),
+            "mount namespace of its own",
+        ),
+        (sharing(SharedNamespace.PID), "one PID namespace"),
+        (sharing(SharedNamespace.MOUNT, profile=HOST), "one PID namespace"),
+    ],
+)
+def test_view_that_its_namespaces_cannot_hold_is_refused(profile: Profile, reason: str) -> None:
+    profile = replace(profile, filter=FilterSection(("@base",)))
+    with pytest.raises(ProfileError, match=reason) as caught:
+        check(profile)
+    assert caught.value.key == "namespaces.share"
+    check(replace(profile, share=()))
+    both = sharing(SharedNamespace.MOUNT, SharedNamespace.PID, profile=HOST)
+    check(replace(both, filter=FilterSection(("@base",))))
+
+
+def test_limit_of_open_files_below_a_grants_number_is_refused() -> None:
+    grant = FileGrant(name="a", file="/a", number=20)
+    profile = replace(PROFILE, grants=(grant,), limits=Limits(open_files=20))
+    with pytest.raises(ProfileError, match="a grant has number 20"):
+        check(profile)
+    check(replace(profile, limits=Limits(open_files=21)))
+
+
+def test_ordinary_user_without_a_user_namespace_is_told_so() -> None:
+    with pytest.raises(UsageError, match="only root gets the others"):
+        ops_of(sharing(SharedNamespace.USER))
+    assert Namespace.USER not in {op.a for op in only(sharing(SharedNamespace.USER), OpCode.NAMESPACE, ROOT)}
+    everything = replace(sharing(*SharedNamespace, profile=HOST), network=NetworkMode.HOST)
+    assert only(everything, OpCode.NAMESPACE) == []
+
+
+def test_only_root_becomes_another_user() -> None:
+    other = process(user="x")
+    (op,) = only(other, OpCode.IDENTITY, replace(ROOT, identity=(5, 6)))
+    assert (op.a, op.b) == (5, 6)
+    with pytest.raises(UsageError, match="only root can become another"):
+        ops_of(other, replace(CALLER, identity=(5, 6)))
+    assert only(other, OpCode.IDENTITY, replace(CALLER, identity=(CALLER.uid, CALLER.gid))) == []
+    assert only(PROFILE, OpCode.IDENTITY, ROOT) == []
+    with pytest.raises(SandboxError, match="nobody has looked it up"):
+        ops_of(other, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("tty", "interactive", "mode"),
+    [
+        (Tty.AUTO, True, Terminal.PRIVATE),
+        (Tty.AUTO, False, Terminal.NONE),
+        (Tty.NONE, True, Terminal.NONE),
+        (Tty.PRIVATE, False, Terminal.PRIVATE),
+        (Tty.INHERIT, True, Terminal.INHERIT),
+    ],
+)
+def test_terminal_is_private_by_itself_only_for_a_person(tty: Tty, interactive: bool, mode: Terminal) -> None:
+    (op,) = only(process(tty=tty), OpCode.TERMINAL, replace(CALLER, interactive=interactive))
+    assert op.a == mode
+
+
+def test_scheduling_keeps_of_the_callers_what_is_not_said() -> None:
+    def said(**changes: object) -> list[tuple[int, int]]:
+        return [(op.a, op.b - 20) for op in only(process(**changes), OpCode.SCHEDULING)]
+
+    assert said() == []
+    assert said(nice=7) == [(0, 7)]
+    assert said(scheduling=Scheduling.IDLE) == [(5, 4)]
+    assert [op.data for op in only(process(cpus="0-1"), OpCode.AFFINITY)] == [b"0-1"]
+    assert [op.a for op in only(process(oom_score_adj=-5), OpCode.OOM_SCORE)] == [995]
+
+
+def landlock(profile: Profile, *grants: Grant, abi: int = 7) -> list[Op]:
+    return list(walls.landlock_ops(profile, number_grants(grants), replace(CALLER, landlock_abi=abi)))
+
+
+def test_landlock_holds_ports_without_a_network_and_signals_with_processes_of_its_own() -> None:
+    assert walls.wanted_ruleset(PROFILE).net
+    assert not walls.wanted_ruleset(replace(PROFILE, network=NetworkMode.LOOPBACK)).net
+    assert walls.wanted_ruleset(PROFILE).scopes & Scope.SIGNAL
+    assert not walls.wanted_ruleset(sharing(SharedNamespace.PID, profile=HOST)).scopes & Scope.SIGNAL
+
+
+def test_landlock_lets_descriptors_be_opened_anew_before_it_is_enforced() -> None:
+    file, secret = FileGrant(name="a", file="/a", number=9), SecretGrant(name="s", secret="/s")
+    ops = landlock(PROFILE, file, secret)
+    assert [op.c for op in ops if op.flags == 2] == [0, 1, 2, 9]
+    assert ops[-1].code is OpCode.RESTRICT
+    assert not any(op.flags == 2 for op in landlock(HOST, file)), "files are not governed there"
+
+
+def test_landlock_that_the_kernel_lacks_is_an_error_unless_optional() -> None:
+    with pytest.raises(UnsupportedError, match="landlock"):
+        landlock(PROFILE, abi=0)
+    with pytest.raises(UnsupportedError, match="ioctl_dev"):
+        landlock(PROFILE, abi=4)
+    assert landlock(replace(PROFILE, landlock=LandlockPolicy(("landlock",))), abi=0) == []
+    assert landlock(replace(PROFILE, landlock=LandlockPolicy(("landlock",))), abi=4)
+
+
+def test_working_directory_lies_in_the_view() -> None:
+    assert walls.working_directory(PROFILE, CALLER) == "/src"
+    assert walls.working_directory(process(chdir="/"), CALLER) == "/"
+    with pytest.raises(LaunchError, match="chdir: /elsewhere: it is not in the view; show it: --read /elsewhere"):
+        walls.working_directory(PROFILE, replace(CALLER, cwd="/elsewhere"))
+    with pytest.raises(UsageError, match="the working directory is gone"):
+        walls.working_directory(PROFILE, replace(CALLER, cwd=""))
+    assert walls.working_directory(HOST, CALLER) is None
+    assert walls.working_directory(process(HOST, chdir="/x"), CALLER) == "/x"
+
+
+def test_values_of_the_process_policy_are_the_callers_by_default() -> None:
+    policy = ProcessPolicy()
+    assert (policy.nice, policy.scheduling, policy.cpus, policy.oom_score_adj, policy.user) == (None,) * 5
