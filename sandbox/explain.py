@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sandbox import seccomp, syscalls
+from sandbox import landlock, limits, mounts, seccomp, syscalls, walls
 from sandbox.build import build, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
 from sandbox.grants import (
@@ -22,8 +22,8 @@ from sandbox.grants import (
     number_of,
     variable_for,
 )
-from sandbox.plan import OpCode, Plan
-from sandbox.profile import ExecPolicy, Profile, ScmRights, check, delegated
+from sandbox.plan import Namespace, OpCode, Plan, Terminal
+from sandbox.profile import ExecPolicy, NetworkMode, Profile, ScmRights, SharedNamespace, Tty, check, delegated
 
 # A caller may hold tens of thousands of descriptors; so many closed ones are named.
 MAX_CLOSED_LISTED: Final = 32
@@ -36,10 +36,10 @@ def explain(profile: Profile, command: Sequence[str], caller: Caller) -> Iterato
     """
     check(profile)
     plan = build(profile, command, caller) if command else None
-    return _explanation(profile, plan)
+    return _explanation(profile, plan, caller)
 
 
-def _explanation(profile: Profile, plan: Plan | None) -> Iterator[str]:
+def _explanation(profile: Profile, plan: Plan | None, caller: Caller) -> Iterator[str]:
     grants = number_grants(profile.grants)
     yield f"profile {profile.name} ({profile.source_path}): {profile.description}"
     sections = {
@@ -47,8 +47,13 @@ def _explanation(profile: Profile, plan: Plan | None) -> Iterator[str]:
         "At later execs": _later_execs(profile, grants),
         "Environment": _environment(profile, grants),
         "Process": _process(profile),
+        "Terminal": iter([_TERMINALS[walls.terminal_of(profile, caller)]]),
+        "Files": iter(mounts.describe(profile.filesystem)),
+        "Namespaces": _namespaces(profile),
+        "Landlock": _landlock(profile, caller),
+        "Limits": _limits(profile, caller),
         "Filter": iter(seccomp.describe(filter_policy(profile, grants))),
-        "Not protected by this version": not_protected(profile),
+        "Not protected": not_protected(profile),
         "Plan": iter(plan.describe() if plan else ()),
     }
     for title, lines in sections.items():
@@ -58,13 +63,14 @@ def _explanation(profile: Profile, plan: Plan | None) -> Iterator[str]:
 
 def _descriptors(profile: Profile, grants: Sequence[Grant]) -> Iterator[str]:
     policy = profile.descriptors
+    governed = landlock.governs_files(profile.filesystem)
     yield "0, 1, 2  the caller's standard streams, /dev/null where it has none"
     if policy.reserve_stdio:
         yield "         reserved: nothing else can be put onto them (reserve_stdio)"
     for grant in grants:
         access = f", {grant.access}" if isinstance(grant, FileGrant) else ""
         yield f"{number_of(grant):<8} {grant_label(grant)}{access}; told by {variable_for(grant.name)}"
-        yield from (f"           {line}" for line in residue(grant))
+        yield from (f"           {line}" for line in residue(grant, governed=governed))
     yield "every other descriptor of the caller is closed"
     if policy.strict:
         yield "strict: no call creates a descriptor without close-on-exec"
@@ -106,59 +112,92 @@ def _process(profile: Profile) -> Iterator[str]:
         yield "ends with the process that starts it"
 
 
+_TERMINALS: Final = {
+    Terminal.NONE: "none: a session of its own; /dev/tty cannot be opened; what 0, 1 and 2 are stays",
+    Terminal.PRIVATE: "a pseudo-terminal of its own, which the supervisor relays to the caller's",
+    Terminal.INHERIT: "the caller's terminal and session",
+}
+
+
+def _namespaces(profile: Profile) -> Iterator[str]:
+    own = walls.own_namespaces(profile)
+    yield "its own: " + (", ".join(str(namespace.name).lower() for namespace in own) or "none")
+    yield "the host's: " + (", ".join(str(name.name).lower() for name in Namespace if name not in own) or "none")
+    yield {
+        NetworkMode.NONE: "network: none, not even a loopback",
+        NetworkMode.LOOPBACK: "network: a loopback of its own, and nothing else",
+        NetworkMode.HOST: "network: the host's",
+    }[profile.network]
+
+
+def _landlock(profile: Profile, caller: Caller) -> Iterator[str]:
+    """Yield what Landlock holds on this kernel.
+
+    Raises: UnsupportedError if it lacks what the profile cannot do without.
+    """
+    kept, lost = landlock.fit(walls.wanted_ruleset(profile), caller.landlock_abi, profile.landlock)
+    yield from landlock.describe(kept, lost)
+
+
+def _limits(profile: Profile, caller: Caller) -> Iterator[str]:
+    held = limits.describe(profile.limits, caller.delegated)
+    yield from (f"{limit.name}: {limit.value}, by {limit.how}" for limit in held)
+    unset = [name for name in limits.NAMES if getattr(profile.limits, name) is None]
+    yield "the caller's own only: " + (", ".join(unset) or "none")
+
+
 def not_protected(profile: Profile) -> Iterator[str]:
-    """Yield what the profile leaves open, because this version has no means against it or because it allows it."""
+    """Yield what the profile leaves open, because there is no means against it or because it allows it."""
     allowed = syscalls.expand(profile.filter.allow)
-    if allowed & {"open", "openat", "creat"}:
+    if allowed & {"open", "openat", "creat"} and not landlock.governs_files(profile.filesystem):
         yield "files: every path that the user may open can be opened"
-    if "connect" in allowed:
+    if "connect" in allowed and profile.network is NetworkMode.HOST:
         yield "network: every address that the host reaches can be reached"
-    if allowed & {"kill", "tkill", "tgkill"}:
+    if allowed & {"kill", "tkill", "tgkill"} and SharedNamespace.PID in profile.share:
         yield "processes: the user's other processes can be signalled"
+    if profile.process.tty is Tty.INHERIT:
+        yield "terminal: settings and input are the caller's; what is written there may hold escape sequences"
     if profile.process.exec is ExecPolicy.ALLOW and not profile.descriptors.strict:
         yield "threads: one that opens a descriptor while another executes can let it go along (strict closes that)"
-    yield "resources: nothing limits memory, processors, processes or time"
+    if not {"memory", "processes", "timeout"} <= {held.name for held in limits.describe(profile.limits)}:
+        yield "resources: what Limits does not name is limited by the caller's own limits only"
+    yield "the kernel: whoever finds a hole in it is out"
 
 
-def residue(grant: Grant) -> tuple[str, ...]:
-    """Return what a program can do with a numbered grant beyond what its name says; tests show each line to be true."""
+def residue(grant: Grant, *, governed: bool) -> tuple[str, ...]:
+    """Return what a program can do with a numbered grant beyond what its name says; tests show each line to be true.
+
+    governed: Landlock holds files, so that a descriptor can be opened anew with the access that it has itself.
+    """
     number = number_of(grant)
-    reopen = f"/proc/self/fd/{number} opens the file anew, with any access that its mode gives the user"
-    metadata = "its mode, times and extended attributes can be changed, if the user owns it"
+    link = f"/proc/self/fd/{number}"
+    reopen = f"still: {link} opens the file anew, with any access that its mode gives the user"
+    held = f"cannot: open the file anew by {link} with more access, unless the view has it"
+    metadata = "still: its mode, times and extended attributes can be changed, if the user owns it"
+    rest = (held if governed else reopen, metadata)
     match grant:
         case FileGrant(access=Access.READ):
-            return (
-                "can: read, seek, map, lock",
-                f"cannot: write through {number} itself",
-                f"still: {reopen}",
-                f"still: {metadata}",
-            )
+            return ("can: read, seek, map, lock", f"cannot: write through {number} itself", *rest)
         case FileGrant(access=Access.APPEND):
             return (
                 "can: append, truncate",
                 f"still: O_APPEND can be taken off {number}; then any byte can be overwritten",
-                f"still: {reopen}",
-                f"still: {metadata}",
+                *rest,
             )
         case FileGrant(access=Access.WRITE):
-            return (
-                "can: write, truncate, seek, lock",
-                f"cannot: read through {number} itself",
-                f"still: {reopen}",
-                f"still: {metadata}",
-            )
+            return ("can: write, truncate, seek, lock", f"cannot: read through {number} itself", *rest)
         case FileGrant():
-            return ("can: read, write, truncate, seek, map, lock", f"still: {reopen}", f"still: {metadata}")
+            return ("can: read, write, truncate, seek, map, lock", reopen if not governed else held, metadata)
         case SecretGrant():
             return ("can: read, map", "cannot: write, grow, shrink, unseal")
         case InheritGrant():
-            return tuple(_inherited_residue(grant))
+            return tuple(_inherited_residue(grant, governed=governed))
 
 
-def _inherited_residue(grant: InheritGrant) -> Iterator[str]:
+def _inherited_residue(grant: InheritGrant, *, governed: bool) -> Iterator[str]:
     number = number_of(grant)
     yield "can: what the caller's descriptor can; offset, flags and locks are shared with the caller"
-    if grant.type in (None, FdType.FILE):
+    if grant.type in (None, FdType.FILE) and not governed:
         yield f"still: a file: /proc/self/fd/{number} opens it anew, with any access that its mode gives the user"
     if grant.type in (None, FdType.PIPE):
         yield f"still: a pipe: /proc/self/fd/{number} opens the other end as well"

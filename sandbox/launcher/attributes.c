@@ -61,12 +61,15 @@ static void drop_priority(const struct op *op)
 
 void attributes_reset(const struct op *op)
 {
+	long merged;
+
 	leave_keyring(op);
 	must(op, sys1(__NR_personality, 0));
 	/* 0 would be what the caller had at the fork, not the system's default. */
 	must(op, sys5(__NR_prctl, PR_SET_TIMERSLACK, DEFAULT_TIMER_SLACK, 0, 0, 0));
-	/* Whether a page could be merged tells what another process holds. */
-	if (sys5(__NR_prctl, PR_GET_MEMORY_MERGE, 0, 0, 0, 0) > 0)
+	/* Whether a page could be merged tells what another process holds. Older kernels merge none (EINVAL). */
+	merged = sys5(__NR_prctl, PR_GET_MEMORY_MERGE, 0, 0, 0, 0);
+	if (merged != -EINVAL && must(op, merged) > 0)
 		must(op, sys5(__NR_prctl, PR_SET_MEMORY_MERGE, 0, 0, 0, 0));
 	drop_priority(op);
 }

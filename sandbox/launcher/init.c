@@ -142,7 +142,7 @@ _Noreturn void init_run(const struct plan *plan, const struct start *start)
 {
 	const struct op *terminal = plan_find(plan, OP_TERMINAL);
 	int pidfd = -1, master;
-	long child;
+	long child, failed;
 
 	reporter.page = start->page;
 	sys_close(start->far_end);
@@ -160,7 +160,9 @@ _Noreturn void init_run(const struct plan *plan, const struct start *start)
 		}
 	}
 	/* Without a PID namespace, orphans of the sandbox come to us and not to the host's init. */
-	sys5(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	failed = sys5(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	if (failed < 0)
+		fail_step(STEP_START, (int)-failed, 0);
 	child = fork_child(plan, start, &pidfd);
 	if (!start->page->failed && await_exec(child))
 		tell_start(start->socket, pidfd);

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from sandbox import wire
+from sandbox.filesystem import FilesystemPolicy
 from sandbox.plan import Plan
 from sandbox.probe import launcher_path
+from sandbox.profile import NetworkMode, Tty
+from sandbox.resolve import Additions
 from sandbox.syscall_table import NUMBERS
 from tests.support.callers import Ended, launch, plan_of
 from tests.support.probes import Probes
@@ -28,12 +31,21 @@ GRANT = 9  # a descriptor of the caller's that the plan inherits
 HARMLESS = {
     # The kernel frees the number whatever it returns (close(2)); what stays open the sweep closes, and VERIFY sees.
     ("launcher", "close"),
+    ("init", "close"),
     ("child", "close"),
-    # Neither can fail. A wrong process ID would make every comparison of a propagating grant fail, and close it.
+    # None of these can fail. A wrong process ID would make every comparison of a propagating grant fail, and close it.
     ("launcher", "getpid"),
+    ("launcher", "geteuid"),
+    ("launcher", "getegid"),
+    ("child", "getpid"),
+    ("init", "umask"),
     ("child", "umask"),
+    # 0, 1 and 2 are then no terminals to relay; the child's own is there all the same.
+    ("launcher", "ioctl"),
+    # A symlink above a new file system stays unresolved, and mounting there refuses any (RESOLVE_NO_SYMLINKS).
+    ("init", "openat2"),
     # A memfd is then taken for a file; both are safe types.
-    ("child", "fcntl F_GET_SEALS"),
+    ("launcher", "fcntl F_GET_SEALS"),
 }
 
 
@@ -73,13 +85,15 @@ def inject(
         setup=lambda: os.dup2(os.open("/etc/passwd", os.O_RDONLY), GRANT),
     )
     text = report.read_text()
-    rows = re.findall(r"^(launcher|child) (\d+) (-?\d+) (-?\d+)$", text, re.MULTILINE)
+    rows = re.findall(r"^(launcher|init|child) (\d+) (-?\d+) (-?\d+)$", text, re.MULTILINE)
     calls = tuple(Call(role, int(at), NAMES.get(int(nr), nr), int(second)) for role, at, nr, second in rows)
     return Injected(ended, calls, "executed" in text.splitlines())
 
 
-@pytest.fixture
-def plan(probes: Probes, marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+@pytest.fixture(params=["descriptors", "walls"])
+def plan(
+    probes: Probes, marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> bytes:
     """Return a plan that holds ops of every kind, and whose command would show itself."""
     (tmp_path / "secret").write_text("x" * 20_000)
     (tmp_path / "data").write_text("data")
@@ -88,16 +102,30 @@ def plan(probes: Probes, marker: Path, tmp_path: Path, monkeypatch: pytest.Monke
         f"i=inherit:{GRANT}", f"f=file:{tmp_path}/data", f"n=file:{tmp_path}/new:write,create",
         f"s=secret:{tmp_path}/secret", "e@40=secret:env:TOKEN",
     ]  # fmt: skip
-    return wire.encode(plan_of([probes["mark"], marker], *grants, chdir=str(tmp_path)))
+    additions = Additions(
+        filesystem=FilesystemPolicy(execute=(str(probes.folder),), write=(str(tmp_path),)),
+        network=NetworkMode.LOOPBACK,
+        limits={"open_files": 100, "timeout": "1h"},
+    )
+    walls = request.param == "walls"
+    attributes = {"nice": 1, "cpus": "0", "tty": Tty.PRIVATE} if walls else {}
+    command = [probes["mark"], marker]
+    return wire.encode(
+        plan_of(
+            command, *grants, walls=walls, additions=additions if walls else None, chdir=str(tmp_path), **attributes
+        )
+    )
 
 
 def up_to_fork(calls: Sequence[Call]) -> list[Call]:
-    """Return the launcher's calls up to its fork and all of the child's, without the two execs."""
-    fork = next(call.index for call in calls if call.name == "clone3")
+    """Return the calls of launcher and init up to their forks and all of the child's, without the two execs."""
+    forks = {
+        role: next(c.index for c in calls if c.role == role and c.name == "clone3") for role in ("launcher", "init")
+    }
     return [
         call
         for call in calls
-        if (call.role == "launcher" and call.index <= fork) or (call.role == "child" and call.name != "execve")
+        if (call.index <= forks[call.role] if call.role in forks else call.name != "execve")
     ]  # fmt: skip
 
 
@@ -112,7 +140,9 @@ def test_fault_none_the_command_runs(probes: Probes, plan: bytes, marker: Path, 
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("error", FAULTS)
+@pytest.mark.parametrize(
+    ("plan", "error"), [*(("descriptors", error) for error in FAULTS), ("walls", FAULTS[0])], indirect=["plan"]
+)
 def test_fault_at_each_call_nothing_is_executed(
     probes: Probes, plan: bytes, marker: Path, tmp_path: Path, error: int
 ) -> None:
@@ -140,7 +170,7 @@ def test_fault_message_names_the_step(probes: Probes, plan: bytes, marker: Path,
     steps = {
         "close_range": {"sweep"}, "dup3": {"place"}, "getdents64": {"verify"}, "seccomp": {"gate", "filter"},
         "clone3": {"fork"}, "socketpair": {"start"}, "sendmsg": {"gate"}, "memfd_create": {"secret"},
-        "chdir": {"chdir"},
+        "chdir": {"chdir", "view"},
     }  # fmt: skip
     report = tmp_path / "report"
     calls = [call for call in up_to_fork(inject(probes, plan, report).calls) if call.name == name]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import pyseccomp
 import pytest
 
 from sandbox import plan as ops
@@ -96,11 +97,13 @@ def test_ten_thousand_execs_in_eight_shells_lose_none_and_leave_nothing() -> Non
         assert status_of(bash.pid, "VmRSS") <= before + 8
 
 
+STORMS: Final = ("chain 2000", "rain 4 500 chain", "rain 4 500 again", "rain 2 20 slow", "preempt 500")
+
+
 @pytest.mark.parametrize("namespaces", [(), ALONE], ids=["flat", "alone"])
-@pytest.mark.parametrize("words", [["chain", "2000"], ["rain", "4", "500", "chain"], ["rain", "4", "500", "again"],
-                                   ["preempt", "500"]], ids="-".join)  # fmt: skip
-def test_signals_lose_no_exec(probes: Probes, words: list[str], namespaces: Sequence[Namespace]) -> None:
-    assert launch(gated([probes["storm"], *words], namespaces)) == Ended(0, "", "")
+@pytest.mark.parametrize("words", STORMS)
+def test_signals_lose_no_exec(probes: Probes, words: str, namespaces: Sequence[Namespace]) -> None:
+    assert launch(gated([probes["storm"], *words.split()], namespaces)) == Ended(0, "", "")
 
 
 def test_storm_probe_sees_what_comes_along(probes: Probes) -> None:
@@ -192,6 +195,35 @@ def test_supervisor_without_descriptors_refuses_and_recovers(probes: Probes) -> 
             outcomes.append(bash.ask(look))
     assert set(outcomes) == {"126", "0"}
     assert (outcomes[0], outcomes[-1]) == ("126", "0")
+
+
+ID_VALID, ADDFD = 0x40082102, 0x40182103  # SECCOMP_IOCTL_NOTIF_*, linux/seccomp.h
+CALLS: Final = {
+    "pidfd_open": None, "pidfd_getfd": None, "ioctl ID_VALID": None, "ioctl ADDFD": None,
+    # Then nothing is known of what the exec names, or whether its file is there.
+    "process_vm_readv": STREAMS, "openat2": STREAMS | {7},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_exec_is_refused_where_the_supervisor_fails(probes: Probes, call: str) -> None:
+    """The filter of this test stands in for what may keep the supervisor from its work."""
+    command = [BASH, "-c", 'exec 7</etc/passwd 8<&7; exec "$@"', BASH, probes["fds"], "100", "/dev/fd/7"]
+    name, _, request = call.partition(" ")
+
+    def forbid() -> None:
+        rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+        about = [pyseccomp.Arg(1, pyseccomp.EQ, globals()[request])] if request else []
+        rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name, *about)
+        rules.load()
+
+    expected = CALLS[call]
+    assert set(table(launch(gated(command)).out).numbers) == STREAMS | {7}
+    ended = launch(gated(command), setup=forbid)
+    if expected is None:
+        assert (ended.code, ended.out) == (126, "")
+    else:
+        assert set(table(ended.out).numbers) == expected, ended
 
 
 # The process that executes in trouble

@@ -1,6 +1,6 @@
 /* inject.c: runs the launcher under ptrace(2) and makes one of its system calls fail, or kills a process there.
  *
- * Usage: inject REPORT ROLE INDEX ACTION PROGRAM ...   ROLE is launcher or child; INDEX counts from 0, -1 is none;
+ * Usage: inject REPORT ROLE INDEX ACTION PROGRAM ...   ROLE is launcher, init or child; INDEX counts from 0, -1 is none;
  * ACTION is an errno (the call is not made), or `kill`: SIGKILL in place of the call.
  *
  * The count runs over all calls of one process, so that the child's first is told from the launcher's first. REPORT
@@ -22,7 +22,10 @@ struct traced {
 	bool refused, seen;
 };
 
-static struct traced traced[2] = {{.role = "launcher"}, {.role = "child"}};
+enum { LAUNCHER, INIT, CHILD, ROLES };
+
+/* Each is started by the one before it. */
+static struct traced traced[ROLES] = {{.role = "launcher"}, {.role = "init"}, {.role = "child"}};
 static const char *wanted_role, *action;
 static int wanted_index;
 static bool executed;
@@ -78,11 +81,11 @@ static void step(struct traced *process, int status)
 		unsigned long pid;
 
 		ptrace(PTRACE_GETEVENTMSG, process->pid, 0, &pid);
-		if (process == &traced[0])
-			traced[1].pid = (pid_t)pid;
+		if (process < &traced[CHILD] && !process[1].pid)
+			process[1].pid = (pid_t)pid;
 		signal = 0;
 	} else if (event == PTRACE_EVENT_EXEC) {
-		if (process == &traced[1] && !executed) {
+		if (process == &traced[CHILD] && !executed) {
 			executed = true;
 			fprintf(report, "executed\n");
 			fflush(report);
@@ -92,17 +95,19 @@ static void step(struct traced *process, int status)
 		process->seen = true; /* the first stop: SIGSTOP of a new tracee */
 		signal = 0;
 	}
-	ptrace(executed && process == &traced[1] ? PTRACE_CONT : PTRACE_SYSCALL, process->pid, 0, (long)signal);
+	ptrace(executed && process == &traced[CHILD] ? PTRACE_CONT : PTRACE_SYSCALL, process->pid, 0, (long)signal);
 }
 
 static struct traced *find(pid_t pid)
 {
-	if (pid == traced[0].pid)
-		return &traced[0];
-	/* A new child may stop before its parent's fork event is told. */
-	if (!traced[1].pid)
-		traced[1].pid = pid;
-	return pid == traced[1].pid ? &traced[1] : NULL;
+	for (struct traced *process = traced; process < traced + ROLES; process++) {
+		/* A new child may stop before its parent's fork event is told. */
+		if (!process->pid)
+			process->pid = pid;
+		if (process->pid == pid)
+			return process;
+	}
+	return NULL;
 }
 
 int main(int argc, char **argv)
@@ -124,8 +129,8 @@ int main(int argc, char **argv)
 		execv(argv[5], argv + 5);
 		_exit(92);
 	}
-	traced[0].pid = pid;
-	traced[0].seen = true;
+	traced[LAUNCHER].pid = pid;
+	traced[LAUNCHER].seen = true;
 	waitpid(pid, &status, 0);
 	ptrace(PTRACE_SETOPTIONS, pid, 0, options);
 	ptrace(PTRACE_CONT, pid, 0, 0); /* up to the launcher's own exec */
@@ -137,7 +142,7 @@ int main(int argc, char **argv)
 				step(process, status);
 			else
 				ptrace(PTRACE_CONT, pid, 0, 0);
-		} else if (pid == traced[0].pid) {
+		} else if (pid == traced[LAUNCHER].pid) {
 			result = WIFEXITED(status) ? WEXITSTATUS(status) : 200 + WTERMSIG(status);
 		}
 	}

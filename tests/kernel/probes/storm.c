@@ -2,9 +2,10 @@
  *
  *   storm chain LEFT              executes itself LEFT times; SIGURG's handler restarts calls
  *   storm again LEFT              as chain; the handler does not, and an exec that was interrupted is repeated
+ *   storm slow LEFT               as chain; so much is to be closed that no exec is answered between two signals
  *   storm preempt LEFT            as chain, from a program of several threads whose own thread sends the signals, as
  *                                 Go's runtime does; each step starts a child, too
- *   storm rain CHAINS LEFT MODE   several of the first or second kind at once, each of which gets SIGURG all the time
+ *   storm rain CHAINS LEFT MODE   several of the first three kinds at once, each of which gets SIGURG all the time
  *
  * SIGURG, since what it does by default is nothing. Exits 0; with 2 when a descriptor came along, 100 + errno when an
  * exec failed. */
@@ -18,7 +19,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum { MOST = 64, PAUSE_NS = 20000 };
+enum { MOST = 64, PAUSE_NS = 20000, MANY = 400 };
 
 static char *own_path;
 
@@ -29,10 +30,11 @@ static void be_ready(const char *mode)
 	struct sigaction action = {.sa_handler = ignore, .sa_flags = strcmp(mode, "again") ? SA_RESTART : 0};
 
 	sigaction(SIGURG, &action, NULL);
-	for (int fd = 3; fd < 16; fd++)
+	for (int fd = 3; fd < MANY; fd++)
 		if (fcntl(fd, F_GETFD) >= 0)
 			_exit(2);
-	open("/dev/null", O_RDONLY);
+	for (int i = strcmp(mode, "slow") ? 1 : MANY; i > 0; i--)
+		open("/dev/null", O_RDONLY);
 }
 
 static void pause_shortly(void)
