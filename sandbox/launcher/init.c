@@ -45,7 +45,7 @@ static void run_op(const struct plan *plan, const struct op *op, const struct st
 		die_with_launcher(start);
 		return;
 	case OP_HOSTNAME: namespace_hostname(plan, op); return;
-	case OP_LOOPBACK: namespace_loopback(op); return;
+	case OP_LOOPBACK: namespace_loopback(plan, op); return;
 	case OP_ROOT: view_begin(op); return;
 	case OP_MOUNT: view_mount(plan, op); return;
 	case OP_ENTER: view_enter(op); return;

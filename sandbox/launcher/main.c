@@ -230,6 +230,16 @@ static void become_opaque(void)
 		fail_step(STEP_START, (int)-failed, 0);
 }
 
+/* Root's other groups are no concern of the sandbox, which in a user namespace of its own cannot leave them any more. An
+ * ordinary user cannot leave any (user_namespaces(7)). IDENTITY leaves them itself. */
+static void leave_groups(const struct plan *plan, const struct start *start)
+{
+	long failed = start->uid || plan_find(plan, OP_IDENTITY) ? 0 : sys2(__NR_setgroups, 0, 0);
+
+	if (failed < 0 && failed != -EPERM) /* root of a user namespace that has no right to */
+		fail_step(STEP_START, (int)-failed, 0);
+}
+
 static _Noreturn void launch(struct plan *plan, unsigned filled, char **environment)
 {
 	static struct watched watched;
@@ -257,6 +267,7 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++)
 		obtain(plan, op, environment);
 	attributes_oom_score(plan);
+	leave_groups(plan, &start);
 	become_opaque();
 	watched.child_fd = -1;
 	watched.terminal = terminal ? terminal->a : 0;

@@ -113,13 +113,21 @@ void namespace_identity(const struct op *op, const struct start *start)
 	}
 }
 
+/* Root could change the host itself. */
+static void require_own(const struct plan *plan, const struct op *op, uint64_t namespace)
+{
+	if (!(namespace_flags(plan) & namespace))
+		fail(op_index(op), EPERM, 0);
+}
+
 void namespace_hostname(const struct plan *plan, const struct op *op)
 {
+	require_own(plan, op, CLONE_NEWUTS);
 	must(op, sys2(__NR_sethostname, addr(op_text(plan, op)), op->data_size));
 	must(op, sys2(__NR_setdomainname, addr("(none)"), 6));
 }
 
-void namespace_loopback(const struct op *op)
+void namespace_loopback(const struct plan *plan, const struct op *op)
 {
 	struct {
 		char name[16];
@@ -127,8 +135,10 @@ void namespace_loopback(const struct op *op)
 		char rest[22];
 	} request = {.name = "lo"}; /* struct ifreq, netdevice(7) */
 	enum { GET_FLAGS = 0x8913, SET_FLAGS = 0x8914, UP = 1 };
-	int fd = (int)must(op, sys3(__NR_socket, 2 /* AF_INET */, 2 /* SOCK_DGRAM */ | O_CLOEXEC, 0));
+	int fd;
 
+	require_own(plan, op, CLONE_NEWNET);
+	fd = (int)must(op, sys3(__NR_socket, 2 /* AF_INET */, 2 /* SOCK_DGRAM */ | O_CLOEXEC, 0));
 	must(op, sys3(__NR_ioctl, fd, GET_FLAGS, addr(&request)));
 	request.flags |= UP;
 	must(op, sys3(__NR_ioctl, fd, SET_FLAGS, addr(&request)));

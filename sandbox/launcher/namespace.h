@@ -17,7 +17,7 @@ void namespace_map(const struct op *op, int pid);
 void namespace_map_own(const struct op *op, const struct start *start); /* user: the caller's IDs, and none else */
 void namespace_identity(const struct op *op, const struct start *start);
 void namespace_hostname(const struct plan *plan, const struct op *op);
-void namespace_loopback(const struct op *op);
+void namespace_loopback(const struct plan *plan, const struct op *op);
 void namespace_drop_capabilities(const struct op *op);
 
 #endif

@@ -18,7 +18,7 @@ import sandbox
 from sandbox import Access, FdType, FileGrant, InheritGrant, SecretGrant
 from sandbox.grants import Grant
 from sandbox.profile import ExecPolicy
-from tests.support.callers import Ended, launch, plan_of
+from tests.support.callers import Ended, launch, plan_of, shown
 from tests.support.callers import sandbox as command_line
 from tests.support.probes import Probes, table, verdicts
 
@@ -27,7 +27,7 @@ SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 def run(*command: str, grants: list[Grant | str]) -> subprocess.CompletedProcess[str]:
     return sandbox.run(
-        list(command), grants=grants, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        list(command), grants=grants, capture_output=True, text=True, stdin=subprocess.DEVNULL, **shown(*command)
     )  # fmt: skip
 
 
@@ -225,20 +225,22 @@ def test_secret_can_be_read_and_nothing_else_be_done_with_it(probes: Probes, tmp
 
 
 def test_secret_cannot_be_read_from_the_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The supervisor was started with the variable; it overwrites it, and an ordinary user cannot look at all."""
+    """The supervisor was started with the variable; it overwrites it, and nobody in the sandbox can look at all."""
     monkeypatch.setenv("TOKEN", "hunter2")
     monkeypatch.setenv("OTHER", "plain")
-    script = "tr '\\0' '\\n' </proc/$PPID/environ; echo $?"
-    done = run("sh", "-c", script, grants=["s=secret:env:TOKEN"])
-    assert "hunter2" not in done.stdout
-    if os.geteuid():
-        assert "Permission denied" in done.stderr
-        assert "OTHER=" not in done.stdout
-    else:
-        assert "OTHER=plain" in done.stdout
-        assert "TOKEN=xxxxxxx" in done.stdout
-    done = run("sh", "-c", "tr '\\0' '\\n' </proc/$$/environ", grants=["s=secret:env:TOKEN"])
-    assert "hunter2" not in done.stdout
+    script = "for pid in $PPID $$; do tr '\\0' '\\n' </proc/$pid/environ; done"
+    for walls in (False, True):
+        ended = launch(plan_of(["sh", "-c", script], "s=secret:env:TOKEN", "n@4=file:/etc/passwd", walls=walls))
+        assert "hunter2" not in ended.out
+        assert "OTHER=" not in ended.out
+        assert "SANDBOX_FD_S=3" in ended.out, "its own environment can be read"
+        assert "Permission denied" in ended.err
+    if os.geteuid() == 0:  # who may look from outside
+        with sandbox.Popen(["sleep", "30"], grants=["s=secret:env:TOKEN"]) as process:
+            seen = Path(f"/proc/{process.pid}/environ").read_text()
+            process.kill()
+        assert "OTHER=plain" in seen
+        assert "TOKEN=xxxxxxx" in seen
 
 
 def test_secret_of_exactly_the_largest_size_is_given(tmp_path: Path) -> None:

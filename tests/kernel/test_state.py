@@ -17,7 +17,7 @@ import pytest
 import sandbox
 from sandbox.profile import Environment, Profile
 from sandbox.profile_files import default_search_path, load
-from tests.support.callers import SANDBOX, Ended, launch, plan_of, run
+from tests.support.callers import Ended, SANDBOX, launch, plan_of, run, shown
 from tests.support.callers import sandbox as command_line
 from tests.support.probes import Probes, public_folder
 
@@ -246,4 +246,4 @@ def test_command_found_by_the_childs_path_and_exit_codes_of_exec(tmp_path: Path)
         assert (ended.code, ended.out, ended.err.count("\n")) == (code, "", 1)
         assert ended.err.startswith(f"sandbox: {words}"), ended
         with pytest.raises(FileNotFoundError if code == 127 else PermissionError):
-            sandbox.run([command], stdin=subprocess.DEVNULL)
+            sandbox.run([command], stdin=subprocess.DEVNULL, **shown(command))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +20,7 @@ import sandbox
 from sandbox import Exited, Started, wire
 from sandbox.plan import StatusFormat
 from sandbox.probe import launcher_path
-from tests.support.callers import SANDBOX, Ended, json_lines, launch, plan_of, records, run, started
+from tests.support.callers import SANDBOX, Ended, json_lines, launch, plan_of, records, run, shown, started
 from tests.support.callers import sandbox as command_line
 from tests.support.probes import Probes
 
@@ -88,7 +88,7 @@ def test_death_by_signal_is_reported_in_each_way(probes: Probes, number: int) ->
     os.close(reader)
     assert ended == Ended(128 + number, "", "")
     assert (event["event"], event["signal"], "code" in event) == ("exited", number, False)
-    with sandbox.Popen([probes["end"]], stdin=subprocess.PIPE, text=True) as process:
+    with sandbox.Popen([probes["end"]], stdin=subprocess.PIPE, text=True, **shown(probes["end"])) as process:
         process.communicate(f"kill {number}", 20)
         assert process.returncode == -number
     end = process.events[-1]
@@ -154,6 +154,10 @@ def test_kill_of_launcher_at_any_moment_leaves_nothing_behind(part: int) -> None
         os.close(reader)
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_die_with_parent_sandbox_ends_with_the_starting_process(probes: Probes) -> None:
     script = (
         "import os, subprocess, sys\n"
@@ -163,12 +167,15 @@ def test_die_with_parent_sandbox_ends_with_the_starting_process(probes: Probes) 
     )
     for die, expected in (("true", True), ("false", False)):
         profile = Path(probes.folder) / f"die-{die}.toml"
-        profile.write_text(f'extends = ["untrusted"]\n[process]\ndie_with_parent = {die}\n')
+        profile.write_text(
+            f'extends = ["untrusted"]\n[process]\ndie_with_parent = {die}\n'
+            '[filesystem]\nview = "host"\ntmpfs = []\n[namespaces]\nshare = ["pid"]\n'  # $$ means something to us
+        )
         parent = subprocess.Popen(
             [sys.executable, "-P", "-c", script, profile], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )  # fmt: skip
         child = int(lines_of(parent.stdout).readline())
-        launcher = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+        launcher = parent_of(parent_of(child))
         parent.kill()
         parent.wait()
         assert wait_until_gone(child, launcher, seconds=20 if expected else 0.3) is expected
@@ -235,6 +242,11 @@ def test_grandchildren_reparented_do_not_disturb() -> None:
     assert launch(plan_of(["sh", "-c", "(sleep 0.05 &) ; exit 9"])).code == 9
 
 
+def bare(links: Iterable[str]) -> list[str]:
+    """Return links with sockets' numbers taken off, sorted."""
+    return sorted("socket:[]" if link.startswith("socket:[") else link for link in links)
+
+
 @pytest.mark.parametrize("told", [False, True])
 def test_supervisor_holds_no_descriptor_but_its_own(tmp_path: Path, told: bool) -> None:
     if os.geteuid():
@@ -253,9 +265,10 @@ def test_supervisor_holds_no_descriptor_but_its_own(tmp_path: Path, told: bool) 
         folder = Path(f"/proc/{process.pid}/fd")
         expected = ["/dev/null", "/dev/null", os.readlink(f"/proc/self/fd/{lines_of(process.stderr).fileno()}")]
         expected += ["anon_inode:[signalfd]", "anon_inode:seccomp notify"]
+        expected += ["anon_inode:[pidfd]", "socket:[]"]  # the child, and what its init says
         expected += [os.readlink(f"/proc/self/fd/{writer}")] if told else []
         deadline = time.monotonic() + 10
-        while (links := sorted(links_in(folder))) != sorted(expected) and time.monotonic() < deadline:
+        while (links := bare(links_in(folder))) != sorted(expected) and time.monotonic() < deadline:
             time.sleep(0.005)
         assert links == sorted(expected)
     for fd in (held, reader, writer):
@@ -294,7 +307,8 @@ def test_launcher_replaces_the_command_line_process() -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert int(lines_of(process.stdout).readline()) == process.pid
+    assert lines_of(process.stdout).readline() == "1\n"
+    assert Path(f"/proc/{process.pid}/comm").read_text() == "sandbox-launch\n"
     if os.geteuid() == 0:
         assert os.readlink(f"/proc/{process.pid}/exe") == str(launcher_path())
     out, _ = process.communicate("\n", 20)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import sandbox
-from tests.support.callers import Ended, launch, plan_of, run
+from tests.support.callers import Ended, launch, plan_of, run, shown
 from tests.support.callers import sandbox as command_line
 from tests.support.probes import Probes, table
 
@@ -152,7 +152,13 @@ def test_sweep_thread_opens_inheritable_descriptors_no_child_sees_one(probes: Pr
     thread.start()
     try:
         for _ in range(25):
-            done = sandbox.run([probes["fds"], "4096"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+            done = sandbox.run(
+                [probes["fds"], "4096"],
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                **shown(probes["fds"]),
+            )
             assert set(table(done.stdout).numbers) == {0, 1, 2}
     finally:
         stop.set()
@@ -165,7 +171,9 @@ def test_sweep_api_caller_with_leaky_descriptors_child_has_streams_only(probes: 
     try:
         for fd in held:
             os.set_inheritable(fd, True)
-        done = sandbox.run([probes["fds"]], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = sandbox.run(
+            [probes["fds"]], capture_output=True, text=True, stdin=subprocess.DEVNULL, **shown(probes["fds"])
+        )
         assert set(table(done.stdout).numbers) == {0, 1, 2}
     finally:
         for fd in held:

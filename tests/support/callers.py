@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
@@ -18,7 +20,7 @@ from sandbox.caller import Caller
 from sandbox.events import Event, event_of
 from sandbox.filesystem import FilesystemPolicy, View
 from sandbox.grants import Grant, parse_grant
-from sandbox.launch import seal
+from sandbox.launch import Walls, seal
 from sandbox.limits import Limits
 from sandbox.plan import Plan, StatusFormat
 from sandbox.probe import launcher_path
@@ -30,6 +32,7 @@ from tests.support.native import memfd_holding
 SANDBOX: Final = (sys.executable, "-P", "-m", "sandbox")
 PLAN_FD: Final = 250  # a number that no test uses otherwise
 TIMEOUT: Final = 60
+_OWN_FOLDER: Final = re.compile(re.escape(tempfile.gettempdir()) + r"/(?:sandbox-test-|pytest-)[\w-]+")
 Stream: TypeAlias = int | IO[Any] | None
 
 
@@ -63,9 +66,20 @@ def run(
     return Ended(done.returncode, done.stdout or "", done.stderr or "")
 
 
+def folders_in(words: Iterable[str | Path]) -> list[str]:
+    """Return the tests' own folders that words name: probes and temporary files, which no view shows by itself."""
+    return sorted(set(_OWN_FOLDER.findall(" ".join(map(str, words)))))
+
+
+def shown(*words: str | Path) -> Walls:
+    """Return what lets a program of Popen's use the tests' own folders that words name."""
+    return {"execute": folders_in(words), "write": folders_in(words)}
+
+
 def sandbox(*words: str | Path, **options: Any) -> Ended:  # noqa: ANN401 - run()'s
-    """Run the command line `sandbox run WORD ...`."""
-    return run([*SANDBOX, "run", *words], **options)
+    """Run the command line `sandbox run WORD ...`; the tests' own folders that words name are in the view."""
+    own = [option for folder in folders_in(words) for option in ("--execute", folder, "--write", folder)]
+    return run([*SANDBOX, "run", *own, *words], **options)
 
 
 def opened(profile: Profile) -> Profile:

@@ -42,17 +42,17 @@ static void forks(void)
 
 static void some_forks(void)
 {
-	for (int i = 0; i < SOME_FORKS; i++) {
-		pid_t pid = fork();
+	pid_t pids[SOME_FORKS];
 
-		if (pid == 0)
+	for (int i = 0; i < SOME_FORKS; i++) {
+		pids[i] = fork();
+		if (pids[i] == 0)
 			stay();
-		verdict("fork", pid < 0 ? -1 : 0);
+		verdict("fork", pids[i] < 0 ? -1 : 0);
 	}
-	signal(SIGTERM, SIG_IGN);
-	kill(0, SIGTERM);
-	while (wait(NULL) > 0)
-		;
+	for (int i = 0; i < SOME_FORKS; i++)
+		if (pids[i] > 0)
+			kill(pids[i], SIGKILL);
 }
 
 static void memory(size_t most)
