@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,8 +109,8 @@ def plan(
         limits={"open_files": 100, "timeout": "1h"},
     )
     walls = request.param == "walls"
-    attributes = {"nice": 1, "cpus": "0", "tty": Tty.PRIVATE} if walls else {}
-    command = [probes["mark"], marker]
+    attributes: dict[str, Any] = {"nice": 1, "cpus": "0", "tty": Tty.PRIVATE} if walls else {}
+    command = [probes["mark"], str(marker)]
     return wire.encode(
         plan_of(
             command, *grants, walls=walls, additions=additions if walls else None, chdir=str(tmp_path), **attributes

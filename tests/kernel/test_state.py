@@ -17,7 +17,7 @@ import pytest
 import sandbox
 from sandbox.profile import Environment, Profile
 from sandbox.profile_files import default_search_path, load
-from tests.support.callers import Ended, SANDBOX, launch, plan_of, run, shown
+from tests.support.callers import SANDBOX, Ended, launch, plan_of, run, shown
 from tests.support.callers import sandbox as command_line
 from tests.support.probes import Probes, public_folder
 

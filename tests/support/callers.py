@@ -83,7 +83,7 @@ def sandbox(*words: str | Path, **options: Any) -> Ended:  # noqa: ANN401 - run(
 
 
 def opened(profile: Profile) -> Profile:
-    """Return a profile without its walls: what is tested with it is what descriptors and the filter hold by themselves."""
+    """Return a profile without its walls: then descriptors and the filter hold by themselves."""
     return replace(
         profile,
         process=replace(profile.process, tty=Tty.INHERIT),

@@ -46,8 +46,9 @@ def plan_for(
     if not {op.code for op in confinement} & {OpCode.EXEC_ONCE, OpCode.GATE}:
         confinement = [*confinement, ops.gate()]
     all_ops = [
-        *launcher, ops.stdio(stdio), *grants, *walls, ops.capabilities(), ops.sweep(), ops.verify(), ops.signals(), ops.umask(umask),
-        *attributes, ops.reset(), ops.no_new_privs(), *confinement, *(ops.filter_program(program) for program in filters),
+        *launcher, ops.stdio(stdio), *grants, *walls, ops.capabilities(), ops.sweep(), ops.verify(), ops.signals(),
+        ops.umask(umask), *attributes, ops.reset(), ops.no_new_privs(), *confinement,
+        *(ops.filter_program(program) for program in filters),
         *(ops.command(path, path) for path in candidates or [command[0]]), ops.execute(command, command[0]),
     ]  # fmt: skip
     return Plan(tuple(sorted(all_ops, key=lambda op: op.code)), quiet)
@@ -110,7 +111,7 @@ def full_plan() -> Plan:
             ops.restrict(),
             ops.exec_once(),
             ops.gate(observe=True),
-        ],  # fmt: skip
+        ],
         candidates=["/bin/prog", "/usr/bin/prog"],
         filters=[ALLOW_ALL, ALLOW_ALL * 3],
         stdio=sorted(STDIO_TYPES),

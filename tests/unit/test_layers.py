@@ -52,8 +52,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "explain": "caller filesystem grants landlock limits mounts profile plan syscalls seccomp build walls",
         # The edge.
         "sandbox": (
-            "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan build "
-            "events launch observe resolve survey"
+            "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan "
+            "build events launch observe resolve survey"
         ),
         "cli": "sandbox errors kernel cli explain probe",
         "__main__": "cli",

@@ -187,11 +187,13 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         'root            an empty root',
     ),
     (
-        ops.mount(MountKind.BIND, "/a b", MountFlag.EXECUTE | MountFlag.OPTIONAL), (OpCode.MOUNT, 1, 0, 0, 6, b'/a b'), "view",
+        ops.mount(MountKind.BIND, "/a b", MountFlag.EXECUTE | MountFlag.OPTIONAL),
+        (OpCode.MOUNT, 1, 0, 0, 6, b"/a b"), "view",
         "mount           bind r-x '/a b', if it is there",
     ),
     (
-        ops.mount(MountKind.TMPFS, "/tmp", MountFlag.WRITE, mode=0o1777, size=64), (OpCode.MOUNT, 2, 1023, 64, 1, b'/tmp'), "view",
+        ops.mount(MountKind.TMPFS, "/tmp", MountFlag.WRITE, mode=0o1777, size=64),
+        (OpCode.MOUNT, 2, 1023, 64, 1, b"/tmp"), "view",
         "mount           tmpfs rw- '/tmp'",
     ),
     (
@@ -275,7 +277,8 @@ def test_plan_codes_are_in_the_order_of_the_enum() -> None:
 
 def test_plan_mandatory_ops_are_these() -> None:
     assert {code.name for code in MANDATORY} == {
-        "STDIO", "CAPABILITIES", "SWEEP", "VERIFY", "SIGNALS", "UMASK", "RESET", "NO_NEW_PRIVS", "FILTER", "COMMAND", "EXEC",
+        "STDIO", "CAPABILITIES", "SWEEP", "VERIFY", "SIGNALS", "UMASK", "RESET", "NO_NEW_PRIVS", "FILTER", "COMMAND",
+        "EXEC",
     }  # fmt: skip
 
 

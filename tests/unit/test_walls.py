@@ -149,7 +149,7 @@ def test_terminal_is_private_by_itself_only_for_a_person(tty: Tty, interactive: 
 
 def test_scheduling_keeps_of_the_callers_what_is_not_said() -> None:
     def said(**changes: object) -> list[tuple[int, int]]:
-        return [(op.a, op.b - 20) for op in only(process(**changes), OpCode.SCHEDULING)]
+        return [(op.a, op.b - 20) for op in only(process(PROFILE, **changes), OpCode.SCHEDULING)]
 
     assert said() == []
     assert said(nice=7) == [(0, 7)]
