@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from sandbox.plan import OpCode
-from tests.support.callers import Ended, launch, plan_of, sandbox
+from tests.support.callers import PYTHON, Ended, launch, plan_of, sandbox
 from tests.support.native import build_launcher
 from tests.support.plans import CODE, taken_apart
 from tests.support.probes import Probes, table, verdicts
@@ -56,7 +55,7 @@ LEAKERS = {
     "dash": [SH, "-c", 'exec 7</etc/passwd; "$0"; :'],
     "perl": ["perl", "-e", '$^F = 20; open(F, "<", "/etc/passwd"); system($ARGV[0])'],
     "python": [
-        sys.executable,
+        PYTHON,
         "-c",
         "import os, sys; os.set_inheritable(os.open('/etc/passwd', 0), True); os.execv(sys.argv[1], sys.argv[1:])",
     ],
@@ -123,7 +122,7 @@ def test_received_descriptor_works_and_closes_at_exec(probes: Probes) -> None:
         "os.set_inheritable(fds[0], True)\n"
         "os.execv(sys.argv[1], sys.argv[1:])\n"
     )
-    ended = sandbox("--", sys.executable, "-c", program, probes["fds"])
+    ended = sandbox("--", PYTHON, "-c", program, probes["fds"])
     assert set(table(ended.out).numbers) == {0, 1, 2}, ended.err
 
 
@@ -147,7 +146,7 @@ def test_bad_format_fails_as_without_a_gate(tmp_path: Path) -> None:
     broken.write_bytes(b"\x7fELF nonsense")
     broken.chmod(0o755)
     program = f"import os\ntry: os.execv({str(broken)!r}, ['x'])\nexcept OSError as e: print(e.errno)"
-    assert sandbox("--", sys.executable, "-c", program) == Ended(0, "8\n", "")
+    assert sandbox("--", PYTHON, "-c", program) == Ended(0, "8\n", "")
 
 
 @pytest.mark.parametrize("place", ["argument", "variable"])
@@ -160,7 +159,7 @@ def test_hostile_arguments_neither_stall_nor_pass(probes: Probes, place: str) ->
         f"variables = {{'SANDBOX_PASS_FDS': 'x' * 100000 + '7'}} if {place == 'variable'} else {{}}\n"
         "os.execve(sys.argv[1], arguments, variables)\n"
     )
-    ended = sandbox("--", sys.executable, "-c", program, probes["fds"])
+    ended = sandbox("--", PYTHON, "-c", program, probes["fds"])
     assert set(table(ended.out).numbers) == {0, 1, 2}, ended.err
 
 
@@ -173,7 +172,7 @@ def test_repeated_long_arguments_cost_bounded_time(probes: Probes) -> None:
         "except OSError as error: print(error.errno, flush=True)\n"
         "os.execv(sys.argv[1], sys.argv[1:])\n"
     )
-    ended = sandbox("--", sys.executable, "-c", program, probes["fds"])
+    ended = sandbox("--", PYTHON, "-c", program, probes["fds"])
     assert ended.out.startswith("7\n")  # E2BIG
     assert set(table(ended.out).numbers) == {0, 1, 2}
 

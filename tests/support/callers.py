@@ -31,6 +31,7 @@ from tests.support.native import memfd_holding
 
 SANDBOX: Final = (sys.executable, "-P", "-m", "sandbox")
 PLAN_FD: Final = 250  # a number that no test uses otherwise
+PYTHON: Final = "/usr/bin/python3"  # the system's: an environment of ours lies in no view
 TIMEOUT: Final = 60
 _OWN_FOLDER: Final = re.compile(re.escape(tempfile.gettempdir()) + r"/(?:sandbox-test-|pytest-)[\w-]+")
 Stream: TypeAlias = int | IO[Any] | None
