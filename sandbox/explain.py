@@ -11,6 +11,7 @@ from typing import Final
 from sandbox import landlock, limits, mounts, seccomp, syscalls, walls
 from sandbox.build import build, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
+from sandbox.filesystem import View
 from sandbox.grants import (
     Access,
     FdType,
@@ -63,7 +64,7 @@ def _explanation(profile: Profile, plan: Plan | None, caller: Caller) -> Iterato
 
 def _descriptors(profile: Profile, grants: Sequence[Grant]) -> Iterator[str]:
     policy = profile.descriptors
-    governed = landlock.governs_files(profile.filesystem)
+    governed = walls.governs_files(profile)
     yield "0, 1, 2  the caller's standard streams, /dev/null where it has none"
     if policy.reserve_stdio:
         yield "         reserved: nothing else can be put onto them (reserve_stdio)"
@@ -149,7 +150,8 @@ def _limits(profile: Profile, caller: Caller) -> Iterator[str]:
 def not_protected(profile: Profile) -> Iterator[str]:
     """Yield what the profile leaves open, because there is no means against it or because it allows it."""
     allowed = syscalls.expand(profile.filter.allow)
-    if allowed & {"open", "openat", "creat"} and not landlock.governs_files(profile.filesystem):
+    open_to_host = profile.filesystem.view is View.HOST and not walls.governs_files(profile)
+    if allowed & {"open", "openat", "creat"} and open_to_host:
         yield "files: every path that the user may open can be opened"
     if "connect" in allowed and profile.network is NetworkMode.HOST:
         yield "network: every address that the host reaches can be reached"

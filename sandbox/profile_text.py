@@ -181,6 +181,7 @@ class LimitsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class LandlockTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[landlock]`."""
 
+    files: Annotated[bool, _meta("it governs files, beside the view")] | UnsetType = UNSET
     optional: Annotated[tuple[str, ...], _meta("rights that the kernel may lack")] = ()
 
 
@@ -461,7 +462,7 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
             network=profile.network if draft.network.mode is UNSET else draft.network.mode,
             share=union(profile.share, draft.namespaces.share),
             limits=_merge_limits(profile.limits, draft.limits),
-            landlock=LandlockPolicy(union(profile.landlock.optional, draft.landlock.optional)),
+            landlock=_merge_landlock(profile.landlock, draft.landlock),
         )
     return profile
 
@@ -469,6 +470,10 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
 def _merge_filesystem(first: FilesystemPolicy, table: FilesystemTable) -> FilesystemPolicy:
     lists = {name: union(getattr(first, name), getattr(table, name)) for name in PATH_LISTS}
     return replace(first, **(_said(table) | lists))
+
+
+def _merge_landlock(first: LandlockPolicy, table: LandlockTable) -> LandlockPolicy:
+    return replace(first, **(_said(table) | {"optional": union(first.optional, table.optional)}))
 
 
 def _merge_limits(first: Limits, second: Limits) -> Limits:

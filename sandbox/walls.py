@@ -9,7 +9,7 @@ from sandbox import landlock, limits
 from sandbox import plan as ops
 from sandbox.caller import Caller
 from sandbox.errors import InternalError, LaunchError, UsageError
-from sandbox.filesystem import View, covers
+from sandbox.filesystem import Proc, View, covers
 from sandbox.grants import FileGrant, Grant, InheritGrant, number_of
 from sandbox.landlock import Ruleset, Scope
 from sandbox.mounts import view_ops
@@ -42,7 +42,7 @@ def wall_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
     if profile.network is NetworkMode.LOOPBACK:
         yield ops.loopback()
     if Namespace.MOUNT in own:
-        yield from _view_ops(profile)
+        yield from _view_ops(profile, uid)
     yield from limits.ops(profile.limits, caller.delegated, uid=uid, user_namespace=Namespace.USER in own)
     yield from _scheduling_ops(profile, caller)
 
@@ -70,7 +70,12 @@ def _identity_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
         )
 
 
-def _view_ops(profile: Profile) -> Iterator[Op]:
+def _view_ops(profile: Profile, uid: int) -> Iterator[Op]:
+    if profile.filesystem.proc is Proc.WRITABLE and uid == 0:
+        raise UsageError(
+            "filesystem.proc", "writable, it lets root change the host's settings in /proc/sys",
+            "name another user: --user NAME",
+        )  # fmt: skip
     shared_processes = SharedNamespace.PID in profile.share
     for op in view_ops(profile.filesystem, terminals=True):
         # The host's /proc stays where its processes are shared; the kernel mounts no other for us.
@@ -103,7 +108,12 @@ def wanted_ruleset(profile: Profile) -> Ruleset:
     scopes = landlock.ALL_SCOPES
     if SharedNamespace.PID in profile.share:
         scopes &= ~Scope.SIGNAL
-    return landlock.ruleset(profile.filesystem, bind=ports, connect=ports, scopes=scopes)
+    return landlock.ruleset(profile.filesystem, bind=ports, connect=ports, scopes=scopes, files=profile.landlock.files)
+
+
+def governs_files(profile: Profile) -> bool:
+    """Tell whether Landlock governs files."""
+    return profile.landlock.files and landlock.governs_files(profile.filesystem)
 
 
 def landlock_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) -> Iterator[Op]:

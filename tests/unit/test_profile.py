@@ -91,6 +91,7 @@ core_size = 0
 timeout = "5m"
 
 [landlock]
+files = false
 optional = ["ioctl_dev", "signal"]
 
 [environment]
@@ -184,7 +185,7 @@ def test_parse_complete_text_gives_every_value() -> None:
         network=NetworkMode.LOOPBACK,
         share=(SharedNamespace.IPC,),
         limits=Limits(512 << 20, 64, 0.5, 30, 256, 1 << 30, 0, 300_000),
-        landlock=LandlockPolicy(("ioctl_dev", "signal")),
+        landlock=LandlockPolicy(("ioctl_dev", "signal"), files=False),
         environment=Environment(keep=("PATH", "LC_*"), set=(("NAME", "value"), ("EMPTY", ""))),
         filter=FilterSection(("@base", "openat")),
         grants=(
