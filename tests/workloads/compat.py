@@ -28,10 +28,11 @@ def page(every: list[Job], results: Mapping[str, Mapping[str, Done]]) -> Iterato
     yield "# Compatibility"
     yield ""
     total = len(every)
-    yield f"Written by `make compat`, as an ordinary user, on Linux {platform.release()}. {total} real jobs by real"
-    yield "programs, with checked output (`tests/workloads/jobs`), in two ways:"
+    yield f"Written by `make compat`, as an ordinary user, on Linux {platform.release()}. {total} real jobs by"
+    yield "real programs, with checked output (`tests/workloads/jobs`), in two ways:"
     yield ""
-    whole, each = (f"{sum(done.right for done in results[way].values())} of {total}" for way in WAYS)
+    counts = [sum(done.right for done in results[way].values()) for way in WAYS]
+    whole, each = (f"{count} of {total}" for count in counts)
     yield f"- whole: {whole} are done under `untrusted`, the whole job in one sandbox, its folder writable, with a"
     yield "  loopback of its own;"
     yield f"- each: {each} with every program of the job in a sandbox of its own, with the exec gate and the filter"
