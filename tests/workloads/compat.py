@@ -33,8 +33,8 @@ def page(every: list[Job], results: Mapping[str, Mapping[str, Done]]) -> Iterato
     yield ""
     counts = [sum(done.right for done in results[way].values()) for way in WAYS]
     whole, each = (f"{count} of {total}" for count in counts)
-    yield f"- whole: {whole} are done under `untrusted`, the whole job in one sandbox, its folder writable, with a"
-    yield "  loopback of its own;"
+    yield f"- whole: {whole} are done under `untrusted`, the whole job in one sandbox, its folder writable,"
+    yield "  with a loopback of its own;"
     yield f"- each: {each} with every program of the job in a sandbox of its own, with the exec gate and the filter"
     yield "  of `untrusted` and without its walls: they work together on files, ports and processes."
     yield ""
