@@ -621,5 +621,5 @@ def command(path: str, name: str) -> Op:
 def execute(arguments: Collection[str], name: str) -> Op:
     """Fail: none of the candidates could be executed; carries the arguments for all of them."""
     data = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
-    hint = "check the name, or the PATH that the profile keeps"
+    hint = "check the name and PATH, or show it: --execute PATH"
     return Op(OpCode.EXEC, a=len(arguments), data=data, label=name, hint=hint)
