@@ -231,10 +231,11 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(cls=LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sandbox-launcher", prog_name="sandbox")
 def app() -> None:
-    r"""Run programs so that authority reaches them only by declared descriptors.
+    r"""Run programs so that authority reaches them only by what is declared, or by descriptors that are sent.
 
     \b
-    sandbox run -- sh -c 'ls -l /proc/self/fd'
+    sandbox run -- sh -c 'ls -l / ~ /proc/self/fd'
+    sandbox run --write build --net host --timeout 5m -- make
     sandbox run --grant log=file:/tmp/log:append,create -- sh -c 'echo hello >&"$SANDBOX_FD_LOG"'
     sandbox explain -p sealed
     """
