@@ -33,11 +33,12 @@ MAX_CLOSED_LISTED: Final = 32
 def explain(profile: Profile, command: Sequence[str], caller: Caller) -> Iterator[str]:
     """Yield the lines of an explanation; with a command also its plan.
 
-    Raises: what check and build raise, before the first line.
+    Raises: what check and build raise, and UnsupportedError for a Landlock that the profile cannot do without; before
+    the first line.
     """
     check(profile)
     plan = build(profile, command, caller) if command else None
-    return _explanation(profile, plan, caller)
+    return iter(list(_explanation(profile, plan, caller)))
 
 
 def _explanation(profile: Profile, plan: Plan | None, caller: Caller) -> Iterator[str]:
@@ -47,7 +48,7 @@ def _explanation(profile: Profile, plan: Plan | None, caller: Caller) -> Iterato
         "Descriptors of the child": _descriptors(profile, grants),
         "At later execs": _later_execs(profile, grants),
         "Environment": _environment(profile, grants),
-        "Process": _process(profile),
+        "Process": _process(profile, caller),
         "Terminal": iter([_TERMINALS[walls.terminal_of(profile, caller)]]),
         "Files": iter(mounts.describe(profile.filesystem)),
         "Namespaces": _namespaces(profile),
@@ -102,13 +103,24 @@ def _environment(profile: Profile, grants: Sequence[Grant]) -> Iterator[str]:
     yield "every other variable is removed"
 
 
-def _process(profile: Profile) -> Iterator[str]:
+def _process(profile: Profile, caller: Caller) -> Iterator[str]:
     process = profile.process
+    if process.user is not None or process.group is not None:
+        user, group = walls.identity_of(profile, caller)
+        yield f"runs as user {user}, group {group}, with no other group"
     yield f"umask {process.umask:03o}; working directory: {process.chdir or 'that of the caller'}"
     yield "no new privileges: set-uid files and file capabilities give nothing"
     yield "signals: default dispositions, nothing blocked"
     if process.exec is ExecPolicy.ONCE:
         yield "exec: the command itself, and no program after it"
+    for name, value in (
+        ("niceness", process.nice),
+        ("scheduling", process.scheduling),
+        ("processors", process.cpus),
+        ("oom_score_adj", process.oom_score_adj),
+    ):
+        if value is not None:
+            yield f"{name}: {value}"
     if process.die_with_parent:
         yield "ends with the process that starts it"
 
@@ -124,6 +136,8 @@ def _namespaces(profile: Profile) -> Iterator[str]:
     own = walls.own_namespaces(profile)
     yield "its own: " + (", ".join(str(namespace.name).lower() for namespace in own) or "none")
     yield "the host's: " + (", ".join(str(name.name).lower() for name in Namespace if name not in own) or "none")
+    if Namespace.UTS in own:
+        yield f"host name: {profile.process.hostname}"
     yield {
         NetworkMode.NONE: "network: none, not even a loopback",
         NetworkMode.LOOPBACK: "network: a loopback of its own, and nothing else",
@@ -141,8 +155,13 @@ def _landlock(profile: Profile, caller: Caller) -> Iterator[str]:
 
 
 def _limits(profile: Profile, caller: Caller) -> Iterator[str]:
-    held = limits.describe(profile.limits, caller.delegated)
-    yield from (f"{limit.name}: {limit.value}, by {limit.how}" for limit in held)
+    uid, own_users = walls.identity_of(profile, caller)[0], Namespace.USER in walls.own_namespaces(profile)
+    for limit in limits.describe(profile.limits, caller.delegated):
+        error = limits.lacks_mechanism(
+            profile.limits, limit.name, caller.delegated, uid, user_namespace=own_users
+        )  # fmt: skip
+        how = f"by {limit.how}" if error is None else f"refused here: needs {error.need}"
+        yield f"{limit.name}: {limit.value}, {how}"
     unset = [name for name in limits.NAMES if getattr(profile.limits, name) is None]
     yield "the caller's own only: " + (", ".join(unset) or "none")
 

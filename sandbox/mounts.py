@@ -74,7 +74,7 @@ def describe(policy: FilesystemPolicy) -> Iterator[str]:
         start = ", ".join(rights) if entry.kind is not Kind.HIDE else ""
         yield f"{entry.path}: {start}{words}" + (", where it is there" if entry.optional else "")
     if policy.view is View.PRIVATE:
-        yield "/dev: null, zero, full, random, urandom, shm, links to the descriptors; /proc: the sandbox's processes"
+        yield "/dev: null, zero, full, random, urandom, shm, its own terminals; /proc: the sandbox's processes"
         yield "nothing else is there: no other path of the host can be named"
     else:
         yield "the host's tree; /proc: the sandbox's processes"

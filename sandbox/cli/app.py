@@ -100,6 +100,13 @@ def parse_limits(
     return tuple((name, value) for name, _, value in (text.partition("=") for text in texts))
 
 
+def parse_user(ctx: click.Context, _param: click.Parameter, text: str | None) -> str | None:
+    """Refuse a value of `--user` that leaves a name out where it begins to say one."""
+    if text is not None and not ctx.resilient_parsing and ("" in (text, text.rpartition(":")[2])):
+        raise UsageError(f"--user {text}", "a name is missing", "as in --user nobody or --user nobody:nogroup")
+    return text
+
+
 def parse_grants(ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[Grant, ...]:
     """Parse the values of `--grant`; errors are GrantError and name the grant."""
     return () if ctx.resilient_parsing else tuple(parse_grant(text) for text in texts)
@@ -180,7 +187,7 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     command: Callable[..., Any] = gathered
     for option in (
-        click.option("--user", metavar="NAME[:GROUP]", help="Root only: whom the command runs as."),
+        click.option("--user", callback=parse_user, metavar="NAME[:GROUP]", help="Root only: who runs the command."),
         click.option(
             "--share", multiple=True, type=_word(SharedNamespace), callback=_members(SharedNamespace),
             help="A namespace that is the host's.",
@@ -224,10 +231,11 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(cls=LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sandbox-launcher", prog_name="sandbox")
 def app() -> None:
-    r"""Run programs so that authority reaches them only by declared descriptors.
+    r"""Run programs so that authority reaches them only by what is declared, or by descriptors that are sent.
 
     \b
-    sandbox run -- sh -c 'ls -l /proc/self/fd'
+    sandbox run -- sh -c 'ls -l / ~ /proc/self/fd'
+    sandbox run --write build --net host --timeout 5m -- make
     sandbox run --grant log=file:/tmp/log:append,create -- sh -c 'echo hello >&"$SANDBOX_FD_LOG"'
     sandbox explain -p sealed
     """

@@ -58,6 +58,17 @@ def test_for_caller_home_folder_that_is_named_is_left_to_what_names_it() -> None
     assert (shown.filesystem.read, shown.filesystem.write) == (("/etc",), ("/home/u/src",))
 
 
+@pytest.mark.parametrize("name", ["read", "write", "execute", "private"])
+def test_for_caller_path_that_is_added_wins_over_an_empty_folder_of_the_profile(name: str) -> None:
+    profile = replace(HERE, filesystem=FilesystemPolicy(tmpfs=("{home}", "/tmp"), hide=("/etc/key",)))
+    for path in ("/home/u", "/home/u/.", "-/home/u/"):
+        added = FilesystemPolicy(**{name: (path, "/etc/key")})  # type: ignore[arg-type]
+        files = for_caller(profile, CALLER, Additions(filesystem=added)).filesystem
+        assert (files.tmpfs, files.hide) == (("/tmp",), ("/etc/key",))
+    below = FilesystemPolicy(**{name: ("/home/u/src",)})  # type: ignore[arg-type]
+    assert for_caller(profile, CALLER, Additions(filesystem=below)).filesystem.tmpfs == ("/home/u", "/tmp")
+
+
 def test_for_caller_root_folder_is_not_shown_by_being_the_working_directory() -> None:
     assert for_caller(HERE, replace(CALLER, cwd="/")).filesystem.read == ("/etc",)
 
@@ -67,7 +78,7 @@ def test_for_caller_user_without_a_home_has_no_folder_for_it() -> None:
 
 
 def test_for_caller_gone_working_directory_is_refused_where_it_is_to_be_shown() -> None:
-    with pytest.raises(ProfileError, match="no absolute path"):
+    with pytest.raises(ProfileError, match="the working directory is gone"):
         for_caller(HERE, replace(CALLER, cwd=""))
     assert for_caller(Profile("p"), replace(CALLER, cwd="")).filesystem == FilesystemPolicy()
 
