@@ -230,16 +230,6 @@ static void become_opaque(void)
 		fail_step(STEP_START, (int)-failed, 0);
 }
 
-/* Root's other groups are no concern of the sandbox, which in a user namespace of its own cannot leave them any more. An
- * ordinary user cannot leave any (user_namespaces(7)). IDENTITY leaves them itself. */
-static void leave_groups(const struct plan *plan, const struct start *start)
-{
-	long failed = start->uid || plan_find(plan, OP_IDENTITY) ? 0 : sys2(__NR_setgroups, 0, 0);
-
-	if (failed < 0 && failed != -EPERM) /* root of a user namespace that has no right to */
-		fail_step(STEP_START, (int)-failed, 0);
-}
-
 static _Noreturn void launch(struct plan *plan, unsigned filled, char **environment)
 {
 	static struct watched watched;
@@ -255,6 +245,7 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	fd_drop_undeclared(plan);
 	park_status(plan);
 	reporter.ending = clean_up;
+	reporter.is_raw = terminal_is_raw;
 	watched.parent_fd = watch_parent(plan);
 	watched.signal_fd = take_signals();
 	start.socket = near_end(plan, ends);
@@ -267,7 +258,8 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++)
 		obtain(plan, op, environment);
 	attributes_oom_score(plan);
-	leave_groups(plan, &start);
+	if (start.uid == 0 && !plan_find(plan, OP_IDENTITY)) /* which leaves them itself */
+		namespace_leave_groups();
 	become_opaque();
 	watched.child_fd = -1;
 	watched.terminal = terminal ? terminal->a : 0;

@@ -78,6 +78,35 @@ void namespace_map_own(const struct op *op, const struct start *start)
 	must(op, sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0));
 }
 
+static bool has_capability(const struct __user_cap_data_struct *data, int capability)
+{
+	return data[capability / 32].effective & (1u << (capability % 32));
+}
+
+/* Whether the calling process may change its groups: by its capability, and its user namespace lets it. */
+static bool may_leave_groups(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2];
+	char text[8] = {0};
+	int fd = sys_open("/proc/self/setgroups", O_RDONLY | O_CLOEXEC, 0);
+
+	if (fd >= 0) {
+		sys_read(fd, text, sizeof text - 1);
+		sys_close(fd);
+	}
+	return sys2(__NR_capget, addr(&header), addr(data)) < 0 ||
+	       (has_capability(data, CAP_SETGID) && !text_starts(text, "deny"));
+}
+
+void namespace_leave_groups(void)
+{
+	long failed = sys2(__NR_setgroups, 0, 0);
+
+	if (failed < 0 && (failed != -EPERM || may_leave_groups()))
+		fail_step(STEP_START, (int)-failed, 0);
+}
+
 void namespace_map(const struct op *op, int pid)
 {
 	char path[NUMBERED_PATH];
@@ -143,11 +172,6 @@ void namespace_loopback(const struct plan *plan, const struct op *op)
 	request.flags |= UP;
 	must(op, sys3(__NR_ioctl, fd, SET_FLAGS, addr(&request)));
 	sys_close(fd);
-}
-
-static bool has_capability(const struct __user_cap_data_struct *data, int capability)
-{
-	return data[capability / 32].effective & (1u << (capability % 32));
 }
 
 /* Nothing now, and no way to get one back: not by being user 0, not by a file, not by inheriting one. Who may not lower

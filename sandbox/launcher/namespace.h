@@ -13,6 +13,10 @@ _Noreturn void namespace_refused(const struct plan *plan, int error);
 /* In the supervisor: map the IDENTITY op's user and group into the init's user namespace. */
 void namespace_map(const struct op *op, int pid);
 
+/* In the launcher, as root: leave its groups beside its own. They are no concern of the sandbox, which in a user
+ * namespace of its own cannot leave them any more. Whoever may not leave any (user_namespaces(7)) keeps them. */
+void namespace_leave_groups(void);
+
 /* In the init. */
 void namespace_map_own(const struct op *op, const struct start *start); /* user: the caller's IDs, and none else */
 void namespace_identity(const struct op *op, const struct start *start);

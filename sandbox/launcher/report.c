@@ -3,7 +3,6 @@
 
 #include "fd.h"
 #include "sys.h"
-#include "terminal.h"
 #include "text.h"
 
 #include <linux/time.h>
@@ -180,7 +179,7 @@ static void print_exec(const struct event *event)
 		line_text(&line, ": ");
 		line_errno(&line, event->error);
 	}
-	line_text(&line, terminal_is_raw() ? "\r\n" : "\n");
+	line_text(&line, reporter.is_raw && reporter.is_raw() ? "\r\n" : "\n");
 	sys_write_all(2, line.text, line.length);
 }
 

@@ -73,6 +73,7 @@ struct reporter {
 	struct progress_page *page;   /* in the init and the child; NULL in the launcher */
 	struct progress_page *shared; /* the same, in the launcher: to read it */
 	void (*ending)(void);	      /* in the launcher: what must be done before it exits after a failure, or NULL */
+	bool (*is_raw)(void);	      /* in the launcher: whether standard error wants CR LF, or NULL */
 	int status_fd;		    /* -1: none */
 	bool status_json;
 	bool exec_events; /* of the status descriptor */
