@@ -45,7 +45,7 @@ def _explanation(profile: Profile, plan: Plan | None, caller: Caller) -> Iterato
     grants = number_grants(profile.grants)
     yield f"profile {profile.name} ({profile.source_path}): {profile.description}"
     sections = {
-        "Descriptors of the child": _descriptors(profile, grants),
+        "Descriptors of the child": _descriptors(profile, grants, caller),
         "At later execs": _later_execs(profile, grants),
         "Environment": _environment(profile, grants),
         "Process": _process(profile, caller),
@@ -63,9 +63,11 @@ def _explanation(profile: Profile, plan: Plan | None, caller: Caller) -> Iterato
             yield from ("", f"{title}:", *(f"  {line}" for line in lines))
 
 
-def _descriptors(profile: Profile, grants: Sequence[Grant]) -> Iterator[str]:
+def _descriptors(profile: Profile, grants: Sequence[Grant], caller: Caller) -> Iterator[str]:
     policy = profile.descriptors
-    governed = walls.governs_files(profile)
+    kept, _ = landlock.downgrade(walls.wanted_ruleset(profile), caller.landlock_abi)
+    # Without the right to truncate (ABI 3), a file that was given for reading could be cut short by its link.
+    governed = landlock.FileRight.TRUNCATE in kept.files
     yield "0, 1, 2  the caller's standard streams, /dev/null where it has none"
     if policy.reserve_stdio:
         yield "         reserved: nothing else can be put onto them (reserve_stdio)"
@@ -193,7 +195,7 @@ def residue(grant: Grant, *, governed: bool) -> tuple[str, ...]:
     number = number_of(grant)
     link = f"/proc/self/fd/{number}"
     reopen = f"still: {link} opens the file anew, with any access that its mode gives the user"
-    held = f"cannot: open the file anew by {link} with more access, unless the view has it"
+    held = f"cannot: open or cut short the file by {link} with more access than {number} has, unless the view has it"
     metadata = "still: its mode, times and extended attributes can be changed, if the user owns it"
     rest = (held if governed else reopen, metadata)
     match grant:
@@ -208,18 +210,18 @@ def residue(grant: Grant, *, governed: bool) -> tuple[str, ...]:
         case FileGrant(access=Access.WRITE):
             return ("can: write, truncate, seek, lock", f"cannot: read through {number} itself", *rest)
         case FileGrant():
-            return ("can: read, write, truncate, seek, map, lock", reopen if not governed else held, metadata)
+            return ("can: read, write, truncate, seek, map, lock", *rest)
         case SecretGrant():
             return ("can: read, map", "cannot: write, grow, shrink, unseal")
         case InheritGrant():
-            return tuple(_inherited_residue(grant, governed=governed))
+            return tuple(_inherited_residue(grant, held if governed else reopen, metadata))
 
 
-def _inherited_residue(grant: InheritGrant, *, governed: bool) -> Iterator[str]:
+def _inherited_residue(grant: InheritGrant, reopening: str, metadata: str) -> Iterator[str]:
     number = number_of(grant)
     yield "can: what the caller's descriptor can; offset, flags and locks are shared with the caller"
-    if grant.type in (None, FdType.FILE) and not governed:
-        yield f"still: a file: /proc/self/fd/{number} opens it anew, with any access that its mode gives the user"
+    if grant.type in (None, FdType.FILE):
+        yield from (line.replace(": ", ": a file: ", 1) for line in (reopening, metadata))
     if grant.type in (None, FdType.PIPE):
         yield f"still: a pipe: /proc/self/fd/{number} opens the other end as well"
     if grant.type in (None, FdType.SOCKET):

@@ -58,7 +58,10 @@ def _format_walls(profile: Profile) -> Iterable[str]:
 
 
 def _format_rule(rule: ProtocolRule) -> str:
-    key = {Place.VARIABLE: "variable", Place.ARGUMENT: "argument", Place.NEXT_ARGUMENT: "next_argument"}.get(rule.place)
+    key = {
+        Place.VARIABLE: "variable", Place.ARGUMENT: "argument", Place.NEXT_ARGUMENT: "next_argument",
+        Place.CALLER_ARGUMENT: "caller_argument",
+    }.get(rule.place)  # fmt: skip
     words = [f'shape = "{rule.shape.name.lower()}"']
     if key is not None:
         words.append(f"{key} = {_quote(rule.variable or rule.needle)}")

@@ -122,6 +122,7 @@ class RuleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variable: Annotated[str, _meta("look into this variable", VARIABLE_PATTERN)] | UnsetType = UNSET
     argument: Annotated[str, _meta("look into arguments, behind this text")] | UnsetType = UNSET
     next_argument: Annotated[str, _meta("look into the argument after this one")] | UnsetType = UNSET
+    caller_argument: Annotated[str, _meta("look into the calling program's arguments")] | UnsetType = UNSET
     program: Annotated[str, _meta("only of programs with this last path component")] = ""
     after: Annotated[str, _meta("in a variable: behind this text")] = ""
     anywhere: Annotated[bool, _meta("the text may stand inside, not only at the start")] = False
@@ -394,13 +395,19 @@ def _parse_protocol(name: str, table: object, path: str) -> Protocol:
     return Protocol(name, converted.description, path, rules)
 
 
+SEARCHED_ARGUMENTS: Final = (Place.ARGUMENT, Place.CALLER_ARGUMENT)
+
+
 def _rule(table: RuleTable, path: str, key: str) -> ProtocolRule:
     places = {
         Place.VARIABLE: table.variable, Place.ARGUMENT: table.argument, Place.NEXT_ARGUMENT: table.next_argument,
+        Place.CALLER_ARGUMENT: table.caller_argument,
     }  # fmt: skip
     said = {place: text for place, text in places.items() if text is not UNSET}
     if len(said) > 1 or not (said or table.program):
-        raise ProfileError(path, key, "it needs one place", "use one of variable, argument, next_argument, program")
+        raise ProfileError(
+            path, key, "it needs one place", "use one of variable, argument, next_argument, caller_argument, program"
+        )
     place, text = next(iter(said.items()), (Place.PROGRAM, ""))
     _check_rule(table, place, str(text), path, key)
     return ProtocolRule(
@@ -421,8 +428,9 @@ def _check_rule(table: RuleTable, place: Place, text: str, path: str, key: str) 
             place is Place.VARIABLE and (bool(table.program) or re.match(VARIABLE_PATTERN, text) is None),
         ("after is a variable's", "write the text into argument itself"):
             place is not Place.VARIABLE and bool(table.after),
-        ("anywhere needs a text to look for", "use it with argument, or with variable and after"):
-            table.anywhere and not (table.after if place is Place.VARIABLE else text and place is Place.ARGUMENT),
+        ("anywhere needs a text to look for", "use it with argument or caller_argument, or with variable and after"):
+            table.anywhere
+            and not (table.after if place is Place.VARIABLE else text and place in SEARCHED_ARGUMENTS),
         ("program is a path", "give its last component"): "/" in table.program,
         (f"a text holds NUL or is longer than {MAX_RULE_TEXT} bytes", "shorten it"): any(
             "\0" in part or len(os.fsencode(part)) > MAX_RULE_TEXT for part in (text, table.after, table.program)

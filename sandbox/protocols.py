@@ -20,6 +20,7 @@ class Place(enum.IntEnum):
     ARGUMENT = 2
     NEXT_ARGUMENT = 3
     PROGRAM = 4
+    CALLER_ARGUMENT = 5
 
 
 class Shape(enum.IntEnum):
@@ -42,7 +43,8 @@ class ProtocolRule:
     """One place where a descriptor may be named.
 
     needle: the text before the numbers; for NEXT_ARGUMENT the whole argument before. program: the last component of
-    the executed path, "" for any. anywhere: the needle may stand inside the text, not only at its start.
+    the executed path, or, for CALLER_ARGUMENT, of the path of the program that executes; "" for any. anywhere: the
+    needle may stand inside the text, not only at its start.
     """
 
     place: Place
@@ -63,8 +65,10 @@ class ProtocolRule:
             Place.ARGUMENT: f"argument {before}{form}",
             Place.NEXT_ARGUMENT: f"argument {form} after {self.needle}" if form else f"argument after {self.needle}",
             Place.PROGRAM: "any exec",
+            Place.CALLER_ARGUMENT: f"argument {before}{form} of the caller",
         }[self.place]
-        of = f" of {self.program}" if self.program else ""
+        kept = " " if self.place is Place.CALLER_ARGUMENT else " of "
+        of = kept + self.program if self.program else ""
         return f"{where}{of}" + (f": {numbers}" if numbers else "")
 
 
@@ -237,6 +241,17 @@ _ALL: Final = (
         "Erlang's child starter: 3 and 4",
         "erl_child_setup.c; erlang:open_port, nouse_stdio",
         (ProtocolRule(Place.PROGRAM, Shape.FIXED, program="erl_child_setup", numbers=(3, 4)),),
+    ),
+    Protocol(
+        "socat",
+        "socat's EXEC and SYSTEM addresses with numbers of their own; it never tells them to what it starts",
+        "socat(1), fdin, fdout",
+        # Debian's socat is a link to socat1 since 1.8.
+        tuple(
+            ProtocolRule(Place.CALLER_ARGUMENT, Shape.NUMBER, needle, program=program, anywhere=True)
+            for program in ("socat", "socat1")
+            for needle in ("fdin=", "fdout=")
+        ),
     ),
 )
 PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType({protocol.name: protocol for protocol in _ALL})

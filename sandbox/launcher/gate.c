@@ -18,6 +18,7 @@ enum {
 	MAX_TEXTS = 8192,    /* of arguments, and again of variables; what comes after names nothing */
 	TEXT_CHUNK = 512,    /* read at once of each text; longer ones are read on, up to LONG_TEXT */
 	LONG_TEXT = 1 << 15,
+	CALLER_TEXTS = 1 << 16, /* bytes of the caller's own arguments, as many as its cmdline gives at most */
 	ALL_TEXTS = 1 << 20, /* bytes of all texts of one exec: pointers may repeat, and looking costs time */
 	BATCH = 32,
 	TABLE_MAX = 1 << 20, /* numbers from here on (sysctl fs.nr_open) are refused, not overlooked */
@@ -43,6 +44,9 @@ void gate_prepare(struct gate *gate, const struct plan *plan)
 	gate->listener = -1;
 	gate->own_pid = (int)sys0(__NR_getpid);
 	gate->held_count = 0;
+	gate->asks_callers = false;
+	for_ops(plan, rule, OP_PROTOCOL) if (rule->a == PLACE_CALLER_ARGUMENT)
+		gate->asks_callers = true;
 }
 
 /* They come in the order of their PLACE ops. */
@@ -234,6 +238,43 @@ static void visit_argument(struct reading *reading, const char *text)
 	names_remember(reading->context.previous, text);
 }
 
+/* Visit texts that follow each other, each ended by NUL, the last one perhaps by the end. Needs room for one NUL. */
+static void visit_joined(char *texts, size_t size, visit_text *visit, struct reading *reading)
+{
+	texts[size] = '\0';
+	for (size_t at = 0; at < size; at += text_length(texts + at) + 1)
+		visit(reading, texts + at);
+}
+
+static void visit_caller_argument(struct reading *reading, const char *text)
+{
+	names_from_caller_argument(&reading->names, reading->plan, &reading->context, text);
+}
+
+/* What the process that executes was itself told: its arguments, as /proc/PID/cmdline has them (proc_pid_cmdline(5)).
+ * It can rewrite them, and thereby name what it has open, as by any argument that it passes. The kernel reads no pages
+ * of files there (CVE-2018-1120), so that no file system of the program's can keep us waiting. */
+static void visit_caller(struct target *target, struct reading *reading)
+{
+	static char texts[CALLER_TEXTS + 1];
+	size_t have = 0;
+	long size = sys4(__NR_readlinkat, target->directory, addr("exe"), addr(page), LONG_TEXT);
+	int fd;
+
+	page[size > 0 ? size : 0] = '\0';
+	if (!names_ask_caller(reading->plan, &reading->context, page))
+		return;
+	fd = (int)sys4(__NR_openat, target->directory, addr("cmdline"), O_RDONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	while (have < CALLER_TEXTS && (size = sys_read(fd, texts + have, CALLER_TEXTS - have)) > 0)
+		have += (size_t)size;
+	sys_close(fd);
+	while (size != 0 && have > 0 && texts[have - 1]) /* cut in a text: half a number would be another one */
+		have--;
+	visit_joined(texts, have, visit_caller_argument, reading);
+}
+
 /* An exec that will fail on its path is answered at once: a PATH search must not cost a sweep each, and a swept
  * descriptor loses its process's record locks. The answer is ours, not the kernel's: were it let go on, a file that
  * appears meanwhile would be executed unswept. Returns -ENOENT or the like, or 0 when it may succeed. */
@@ -391,6 +432,8 @@ static void read_names(struct gate *gate, struct target *target, struct reading 
 	names_from_program(&reading->names, gate->plan, &reading->context, page);
 	visit_array(target, args[at + 1], visit_argument, reading);
 	visit_array(target, args[at + 2], visit_variable, reading);
+	if (gate->asks_callers)
+		visit_caller(target, reading);
 }
 
 /* Returns 0 when the exec may go on, or the -errno to answer it with. */

@@ -13,6 +13,7 @@ struct held {
 struct gate {
 	const struct plan *plan;
 	bool observe;
+	bool asks_callers; /* a rule looks at the arguments of the program that executes */
 	int listener; /* seccomp notification descriptor, or -1 */
 	int own_pid;
 	uint32_t held_count;

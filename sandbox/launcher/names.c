@@ -86,11 +86,21 @@ static const char *needle_of(const struct plan *plan, const struct op *rule)
 	return first + text_length(first) + 1;
 }
 
-static bool is_for(const struct plan *plan, const struct op *rule, const struct names_context *context)
+static bool is_for(const struct plan *plan, const struct op *rule, const char *remembered)
 {
 	const char *program = op_text(plan, rule);
 
-	return !*program || text_equal(program, context->program);
+	return !*program || text_equal(program, remembered);
+}
+
+static const char *last_component(const char *path)
+{
+	const char *last = path;
+
+	for (; *path; path++)
+		if (*path == '/')
+			last = path + 1;
+	return last;
 }
 
 void names_remember(char kept[64], const char *text)
@@ -109,7 +119,7 @@ void names_from_argument(struct names *names, const struct plan *plan, const str
 	{
 		const char *needle = needle_of(plan, rule);
 
-		if ((rule->a != PLACE_ARGUMENT && rule->a != PLACE_NEXT_ARGUMENT) || !is_for(plan, rule, context))
+		if ((rule->a != PLACE_ARGUMENT && rule->a != PLACE_NEXT_ARGUMENT) || !is_for(plan, rule, context->program))
 			continue;
 		if (rule->a == PLACE_ARGUMENT)
 			search(names, plan, rule, needle, argument);
@@ -132,12 +142,22 @@ void names_from_variable(struct names *names, const struct plan *plan, const cha
 
 void names_from_program(struct names *names, const struct plan *plan, struct names_context *context, const char *path)
 {
-	const char *last = path;
-
-	for (; *path; path++)
-		if (*path == '/')
-			last = path + 1;
-	names_remember(context->program, last);
-	for_ops(plan, rule, OP_PROTOCOL) if (rule->a == PLACE_PROGRAM && is_for(plan, rule, context))
+	names_remember(context->program, last_component(path));
+	for_ops(plan, rule, OP_PROTOCOL) if (rule->a == PLACE_PROGRAM && is_for(plan, rule, context->program))
 		take(names, plan, rule, "");
+}
+
+bool names_ask_caller(const struct plan *plan, struct names_context *context, const char *path)
+{
+	names_remember(context->caller, last_component(path));
+	for_ops(plan, rule, OP_PROTOCOL) if (rule->a == PLACE_CALLER_ARGUMENT && is_for(plan, rule, context->caller))
+		return true;
+	return false;
+}
+
+void names_from_caller_argument(struct names *names, const struct plan *plan, const struct names_context *context,
+				const char *argument)
+{
+	for_ops(plan, rule, OP_PROTOCOL) if (rule->a == PLACE_CALLER_ARGUMENT && is_for(plan, rule, context->caller))
+		search(names, plan, rule, needle_of(plan, rule), argument);
 }

@@ -169,7 +169,7 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 	case OP_STATUS:
 		return (op->b == 1 || op->b == 2) && op->c <= 1 ? NULL : "the status format is unknown";
 	case OP_PROTOCOL:
-		return op->flags > NAME_ANYWHERE || op->a < PLACE_VARIABLE || op->a > PLACE_PROGRAM || op->b < SHAPE_NUMBER ||
+		return op->flags > NAME_ANYWHERE || op->a < PLACE_VARIABLE || op->a > PLACE_CALLER_ARGUMENT || op->b < SHAPE_NUMBER ||
 				       op->b > SHAPE_ALL
 			       ? "a protocol rule is unknown"
 			       : NULL;

@@ -25,7 +25,13 @@ enum op_code {
 enum { ACCESS_ANY, ACCESS_READ, ACCESS_WRITE, ACCESS_APPEND, ACCESS_READ_WRITE, ACCESS_COUNT };
 
 /* What a protocol rule looks at (op field a) and how the numbers stand behind the needle (op field b). */
-enum name_place { PLACE_VARIABLE = 1, PLACE_ARGUMENT = 2, PLACE_NEXT_ARGUMENT = 3, PLACE_PROGRAM = 4 };
+enum name_place {
+	PLACE_VARIABLE = 1,
+	PLACE_ARGUMENT = 2,
+	PLACE_NEXT_ARGUMENT = 3,
+	PLACE_PROGRAM = 4,
+	PLACE_CALLER_ARGUMENT = 5, /* of the program that executes, not of the one that is executed */
+};
 enum name_shape { SHAPE_NUMBER = 1, SHAPE_LIST = 2, SHAPE_COUNT = 3, SHAPE_FIXED = 4, SHAPE_ALL = 5 };
 #define NAME_ANYWHERE 1u /* op flags: the needle may stand anywhere in the text, not only at its start */
 

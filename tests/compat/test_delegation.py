@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+import sandbox
 from sandbox.protocols import PROTOCOLS
-
-# The calls that `untrusted` allows, and the protocols that a test names.
-PROFILE: Final = """
-extends = ["base"]
-[descriptors]
-delegate = [{delegate}]
-[filter]
-allow = [
-  "@file-io", "@process", "@network", "@ipc", "@event", "@timer", "@identity", "@chown", "@memory-lock", "@sandbox",
-]
-"""
 
 # protocol -> a bash script, and what it prints where the protocol holds.
 SCRIPTS: Final = {
@@ -82,13 +74,30 @@ PRESENT: Final = [name for name in SCRIPTS if name not in NEEDED or shutil.which
 
 def do(command: Sequence[str], script: str, folder: Path) -> tuple[str, str]:
     """Run a script in a fresh folder and return what it says: output, messages."""
+    home = folder.with_name(f"{folder.name}-home")
     folder.mkdir()
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(folder), "LC_ALL": "C", "PYTHONSAFEPATH": "1"}
+    home.mkdir()
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(home), "LC_ALL": "C", "PYTHONSAFEPATH": "1"}
+    if "PYTHONPATH" in os.environ:  # where the installed package is, for another user
+        env["PYTHONPATH"] = os.environ["PYTHONPATH"]
     done = subprocess.run(
         [*command, "bash", "-c", script], cwd=folder, env=env, text=True, capture_output=True,
         stdin=subprocess.DEVNULL, timeout=120, check=False,
     )  # fmt: skip
     return done.stdout, done.stderr
+
+
+def run(command: Sequence[str], folder: Path, profile: Path | str = "untrusted") -> list[str]:
+    """Return what starts a command in a sandbox where that folder, its working directory, can be written."""
+    return [*command, "run", "-p", str(profile), "--write", str(folder), "--"]
+
+
+def admitting(names: Iterable[str], path: Path) -> Path:
+    """Write a profile that is `untrusted` but for the protocols that it admits."""
+    profile = sandbox.load("untrusted", search=sandbox.default_search_path({}))
+    policy = dataclasses.replace(profile.descriptors, delegate=tuple(sorted(names)))
+    path.write_text(sandbox.format_profile(dataclasses.replace(profile, descriptors=policy)))
+    return path
 
 
 @pytest.mark.parametrize("protocol", PRESENT)
@@ -98,7 +107,8 @@ def test_program_passes_descriptors_as_it_does_outside(
     script, wanted = SCRIPTS[protocol]
     outside = do([], script, tmp_path / "outside")
     assert outside[0] == wanted
-    assert do([*sandbox_command, "run", "--"], script, tmp_path / "inside") == outside
+    folder = tmp_path / "inside"
+    assert do(run(sandbox_command, folder), script, folder) == outside
 
 
 @pytest.mark.parametrize("protocol", PRESENT)
@@ -106,18 +116,18 @@ def test_program_passes_nothing_where_the_profile_lacks_the_protocol(
     sandbox_command: Sequence[str], tmp_path: Path, protocol: str
 ) -> None:
     script, wanted = SCRIPTS[protocol]
-    profile = tmp_path / "profile.toml"
     for names, passes in ((set(PROTOCOLS), True), (set(PROTOCOLS) - {protocol}, False)):
-        profile.write_text(PROFILE.format(delegate=", ".join(f'"{name}"' for name in sorted(names))))
-        out, _ = do([*sandbox_command, "run", "-p", str(profile), "--"], script, tmp_path / f"inside-{passes}")
+        profile = admitting(names, tmp_path / "profile.toml")
+        folder = tmp_path / f"inside-{passes}"
+        out, _ = do(run(sandbox_command, folder, profile), script, folder)
         assert (out == wanted) == passes, out
 
 
 def test_make_without_its_pipe_says_so(sandbox_command: Sequence[str], tmp_path: Path) -> None:
     """What the job above looks for: the warning is make's, and it is there when nothing passes."""
-    profile = tmp_path / "profile.toml"
-    profile.write_text(PROFILE.format(delegate=""))
-    out, _ = do([*sandbox_command, "run", "-p", str(profile), "--"], SCRIPTS["jobserver"][0], tmp_path / "inside")
+    folder = tmp_path / "inside"
+    profile = admitting((), tmp_path / "profile.toml")
+    out, _ = do(run(sandbox_command, folder, profile), SCRIPTS["jobserver"][0], folder)
     assert "jobserver unavailable" in out
 
 
@@ -132,4 +142,5 @@ for options in {}, {"env": {**os.environ, "SANDBOX_PASS_FDS": f"{r},{w}"}}:
 END"""
     # r is 3 or so, which is what ls itself opens when it is free; so both must be there.
     assert do([], script, tmp_path / "outside") == ("0 True\n0 True\n", "")
-    assert do([*sandbox_command, "run", "--"], script, tmp_path / "inside") == ("0 False\n0 True\n", "")
+    folder = tmp_path / "inside"
+    assert do(run(sandbox_command, folder), script, folder) == ("0 False\n0 True\n", "")

@@ -129,13 +129,17 @@ def tree(folder: Path) -> dict[str, str]:
 def do(
     command: Sequence[str], script: str, folder: Path, *, extra: Sequence[str] = ()
 ) -> tuple[int, str, str, dict[str, str]]:  # fmt: skip
+    home = folder.with_name(f"{folder.name}-home")
     folder.mkdir()
+    home.mkdir()
     person = {"NAME": "n", "EMAIL": "e@example.org", "DATE": "2020-01-01T00:00:00Z"}
     git = {f"GIT_{who}_{what}": text for who in ("AUTHOR", "COMMITTER") for what, text in person.items()}
     env = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder), "LC_ALL": "C",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(home), "LC_ALL": "C",
         "GIT_CONFIG_NOSYSTEM": "1", "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1", **git,
     }  # fmt: skip
+    if "PYTHONPATH" in os.environ:  # where the installed package is, for another user
+        env["PYTHONPATH"] = os.environ["PYTHONPATH"]
     done = subprocess.run(
         [*command, "bash", "-c", script, *extra], cwd=folder, env=env, text=True, capture_output=True,
         stdin=subprocess.DEVNULL, timeout=300, check=False,
@@ -145,9 +149,10 @@ def do(
 
 
 @pytest.fixture
-def confined(sandbox_command: Sequence[str]) -> list[str]:
+def confined(sandbox_command: Sequence[str], tmp_path: Path) -> list[str]:
+    """Return what starts a command in a sandbox in which tmp_path / "inside" can be written."""
     kept = [f"--env={name}" for name in ("GIT_*", "PYTHONDONTWRITEBYTECODE")]
-    return [*sandbox_command, "run", "-p", "untrusted", *kept, "--"]
+    return [*sandbox_command, "run", "-p", "untrusted", *kept, "--write", str(tmp_path / "inside")]
 
 
 @pytest.mark.parametrize("program", PACKAGES)
@@ -158,7 +163,7 @@ def test_program_is_installed(program: str) -> None:
 @pytest.mark.parametrize("job", JOBS)
 def test_program_does_in_the_sandbox_what_it_does_outside(confined: list[str], tmp_path: Path, job: str) -> None:
     outside = do([], JOBS[job], tmp_path / "outside")
-    inside = do(confined, JOBS[job], tmp_path / "inside")
+    inside = do([*confined, "--"], JOBS[job], tmp_path / "inside")
     assert outside[1], "the job says nothing"
     assert inside == outside
 
@@ -191,10 +196,19 @@ def test_curl_fetches_from_a_local_server(confined: list[str], tmp_path: Path, s
         curl -sS -w '%{http_code}\\n' -o /dev/null "$0/none"
     """
     outside = do([], script, tmp_path / "outside", extra=[server])
-    inside = do(confined, script, tmp_path / "inside", extra=[server])
+    inside = do([*confined, "--net", "host", "--"], script, tmp_path / "inside", extra=[server])
     assert inside == outside
     assert inside[1] == "same\n404\n"
     assert (tmp_path / "inside/file").read_bytes() == (tmp_path / "served/file").read_bytes()
+
+
+@pytest.mark.parametrize("network", ["none", "loopback"])
+def test_curl_reaches_no_server_of_the_host_without_its_network(
+    confined: list[str], tmp_path: Path, server: str, network: str
+) -> None:
+    fetch = 'curl -sS -o file "$0/file"; echo $?'
+    code, out, err, files = do([*confined, "--net", network, "--"], fetch, tmp_path / "inside", extra=[server])
+    assert (code, out, files) == (0, "7\n", {}), err  # CURLE_COULDNT_CONNECT
 
 
 def test_openssl_hashes_and_encrypts(confined: list[str], tmp_path: Path) -> None:
@@ -202,4 +216,4 @@ def test_openssl_hashes_and_encrypts(confined: list[str], tmp_path: Path) -> Non
         return  # not among what setup-system installs
     cipher = "openssl enc -aes-128-cbc -pbkdf2 -k x"
     script = f"seq 9 | openssl sha256; seq 9 | {cipher} | {cipher} -d"
-    assert do(confined, script, tmp_path / "inside") == do([], script, tmp_path / "outside")
+    assert do([*confined, "--"], script, tmp_path / "inside") == do([], script, tmp_path / "outside")

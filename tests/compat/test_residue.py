@@ -1,22 +1,28 @@
-"""What stays possible with a grant, line by line of `sandbox explain`: tried in the kernel, under both profiles."""
+"""What stays possible with a grant, line by line of `sandbox explain`: tried in the kernel, under each kind of profile.
+
+Where Landlock governs files (`untrusted`, `sealed`), a descriptor can be opened anew only as it is open; where the view
+is the host's and no path is declared, nothing governs them, and explain says so.
+"""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import fcntl
 import os
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Unpack
 
 import pytest
 
 import sandbox
-from sandbox.explain import residue
+from sandbox.explain import explain, residue
+from sandbox.launch import Walls
+from tests.support.callers import PYTHON
 
 # Each probe is Python that runs in the sandbox with the grant on 3 and prints what it saw: a value, or an error's name.
 # try_(f) gives "ok" or the error's name.
@@ -39,11 +45,29 @@ def metadata():
     return [try_(os.fchmod, 3, 0o640), try_(os.utime, 3, (1, 1)), try_(os.setxattr, 3, "user.a", b"b")]
 """
 READ_ALL = """[os.read(3, 3), os.lseek(3, 0, 0), mapped(), try_(fcntl.flock, 3, fcntl.LOCK_EX)]"""
-REOPEN = "[try_(reopen, os.O_RDONLY), try_(reopen, os.O_WRONLY), try_(reopen, os.O_RDWR)]"
-FILE_STILL = {
-    "still: /proc/self/fd/3 opens the file anew, with any access that its mode gives the user": (REOPEN, ["ok"] * 3),
-    "still: its mode, times and extended attributes can be changed, if the user owns it": ("metadata()", ["ok"] * 3),
+REOPEN = (
+    "[try_(reopen, os.O_RDONLY), try_(reopen, os.O_WRONLY), try_(reopen, os.O_RDWR), "
+    "try_(os.truncate, '/proc/self/fd/3', 1), try_(reopen, os.O_RDONLY | os.O_TRUNC)]"
+)
+STILL = "still: /proc/self/fd/3 opens the file anew, with any access that its mode gives the user"
+CANNOT = "cannot: open or cut short the file by /proc/self/fd/3 with more access than 3 has, unless the view has it"
+METADATA = "still: its mode, times and extended attributes can be changed, if the user owns it"
+# What each access comes to where Landlock governs files: to read, to write, both, to cut short by name and by opening.
+REOPENED = {
+    "read": ["ok", "EACCES", "EACCES", "EACCES", "EACCES"],
+    "append": ["EACCES", "ok", "EACCES", "ok", "EACCES"],
+    "write": ["EACCES", "ok", "EACCES", "ok", "EACCES"],
+    "read-write": ["ok", "ok", "ok", "ok", "ok"],
 }
+
+
+def file_rest(access: str) -> dict[str, tuple[str, object]]:
+    """Return the lines that every file has."""
+    return {
+        STILL: (REOPEN, ["ok"] * 5), CANNOT: (REOPEN, REOPENED[access]), METADATA: ("metadata()", ["ok"] * 3),
+    }  # fmt: skip
+
+
 WRITE_ALL = (
     """[os.write(3, b"xyz"), try_(os.ftruncate, 3, 2), os.lseek(3, 0, 0), try_(fcntl.flock, 3, fcntl.LOCK_EX)]"""
 )
@@ -55,7 +79,7 @@ CLAIMS: Final[dict[str, dict[str, tuple[str, object]]]] = {
         "cannot: write through 3 itself": (
             "[try_(os.write, 3, b'x'), try_(os.ftruncate, 3, 0), try_(mmap.mmap, 3, 0)]", ["EBADF", "EINVAL", "EACCES"],
         ),
-        **FILE_STILL,
+        **file_rest("read"),
     },
     "file:{file}:append": {
         "can: append, truncate": (
@@ -65,35 +89,55 @@ CLAIMS: Final[dict[str, dict[str, tuple[str, object]]]] = {
         "still: O_APPEND can be taken off 3; then any byte can be overwritten": (
             "sizes_after(lambda: fcntl.fcntl(3, fcntl.F_SETFL, 0), lambda: os.pwrite(3, b'y', 0))", [6, 6],
         ),
-        **FILE_STILL,
+        **file_rest("append"),
     },
     "file:{file}:write": {
         "can: write, truncate, seek, lock": (WRITE_ALL, [3, "ok", 0, "ok"]),
         "cannot: read through 3 itself": ("[try_(os.read, 3, 1), try_(mmap.mmap, 3, 0)]", ["EBADF", "EACCES"]),
-        **FILE_STILL,
+        **file_rest("write"),
     },
     "file:{file}:read-write": {
         "can: read, write, truncate, seek, map, lock": (
             f"[{READ_ALL}, {WRITE_ALL}]", [[b"abc", 0, b"abc", "ok"], [3, "ok", 0, "ok"]],
         ),
-        **FILE_STILL,
+        **file_rest("read-write"),
     },
     "secret:{file}": {
         "can: read, map": ("[os.read(3, 9), mapped()]", [b"abcdef", b"abc"]),
         "cannot: write, grow, shrink, unseal": (
             ("[try_(os.write, 3, b'x'), try_(os.ftruncate, 3, 0), try_(os.ftruncate, 3, 99), "
+            "try_(reopen, os.O_RDWR), try_(os.fchmod, 3, 0o600), "
             "try_(os.write, os.open('/proc/self/fd/3', os.O_RDWR), b'x'), "
             "try_(fcntl.fcntl, 3, fcntl.F_ADD_SEALS, 0), fcntl.fcntl(3, fcntl.F_GET_SEALS) & 15]"),
-            ["EBADF_OR_EPERM", "EINVAL_OR_EPERM", "EINVAL_OR_EPERM", "EPERM", "EPERM", 15],
+            ["EBADF_OR_EPERM", "EINVAL_OR_EPERM", "EINVAL_OR_EPERM", "EACCES", "ok", "EPERM", "EPERM", 15],
         ),
     },
 }  # fmt: skip
 
 
-def seen(program: str, grant: str, profile: str) -> object:
+HOST_VIEW = "host view"  # no profile that is shipped: the calls of `untrusted`, the host's files, no path declared
+PROFILES = ("untrusted", "sealed", HOST_VIEW)
+
+
+def profile_named(name: str) -> sandbox.Profile:
+    search = sandbox.default_search_path({})
+    if name != HOST_VIEW:
+        return sandbox.load(name, search=search)
+    base, untrusted = (sandbox.load(name, search=search) for name in ("base", "untrusted"))
+    view = dataclasses.replace(base.filesystem, view=sandbox.View.HOST)
+    return dataclasses.replace(base, filesystem=view, filter=untrusted.filter)
+
+
+def is_true_under(line: str, profile: str) -> bool:
+    """Tell whether explain says a line on opening anew of a profile; it says the others of all."""
+    reopening = {STILL: True, CANNOT: False}.get(line.replace(": a file: ", ": ", 1))
+    return reopening is None or reopening == (profile == HOST_VIEW)
+
+
+def seen(program: str, grant: str, profile: str, **walls: Unpack[Walls]) -> object:
     done = sandbox.run(
-        [sys.executable, "-S", "-c", f"{PRELUDE}\nprint(repr({program}))"],
-        grants=[f"g@3={grant}"], profile=profile, capture_output=True, text=True,
+        [PYTHON, "-S", "-c", f"{PRELUDE}\nprint(repr({program}))"],
+        grants=[f"g@3={grant}"], profile=profile_named(profile), capture_output=True, text=True, **walls,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     value: object = ast.literal_eval(done.stdout)
@@ -114,8 +158,16 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("profile", ["untrusted", "sealed"])
-@pytest.mark.parametrize(("words", "line"), [(words, line) for words, lines in CLAIMS.items() for line in lines])
+@pytest.mark.parametrize(
+    ("words", "line", "profile"),
+    [
+        (words, line, profile)
+        for words, lines in CLAIMS.items()
+        for line in lines
+        for profile in PROFILES
+        if is_true_under(line, profile)
+    ],
+)
 def test_residue_of_what_the_launcher_opens_is_true(file: Path, words: str, line: str, profile: str) -> None:
     program, wanted = CLAIMS[words][line]
     value = seen(program, words.format(file=file), profile)
@@ -128,21 +180,39 @@ def numbered(words: str) -> sandbox.Grant:
 
 @pytest.mark.parametrize("words", CLAIMS)
 def test_residue_lines_each_have_a_test(words: str) -> None:
-    assert set(residue(numbered(words.format(file="/x")), governed=False)) == set(CLAIMS[words])
+    grant = numbered(words.format(file="/x"))
+    for governed, profile in ((True, "untrusted"), (False, HOST_VIEW)):
+        assert set(residue(grant, governed=governed)) == {
+            line for line in CLAIMS[words] if is_true_under(line, profile)
+        }
 
 
-def test_residue_reopening_goes_no_further_than_the_mode(file: Path) -> None:
-    """The allow twin is above: there the mode gives the user everything."""
-    if os.geteuid() == 0:
-        file.chmod(0o444)
-        done = sandbox.run(
-            ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", ": >>/proc/self/fd/3"],
-            grants=[f"g@3=file:{file}"], capture_output=True,
-        )  # fmt: skip
-        assert b"Permission denied" in done.stderr
-        return
+@pytest.mark.parametrize(
+    ("profile", "abi", "line"),
+    [
+        ("untrusted", 7, CANNOT), ("untrusted", 3, CANNOT), ("untrusted", 2, STILL), ("untrusted", 0, STILL),
+        (HOST_VIEW, 7, STILL),
+    ],
+)  # fmt: skip
+def test_explain_claims_of_reopening_what_the_kernel_can_hold(profile: str, abi: int, line: str) -> None:
+    """Landlock holds truncation since ABI 3; `untrusted` goes on without any of it."""
+    granting = dataclasses.replace(profile_named(profile), grants=(numbered("file:/x"),))
+    caller = dataclasses.replace(sandbox.Caller.of_process(parent_pid=os.getppid()), landlock_abi=abi)
+    said = {text.strip() for text in explain(granting, (), caller)}
+    assert said & {CANNOT, STILL} == {line}
+
+
+def test_residue_reopening_goes_as_far_as_the_view(file: Path) -> None:
+    """The denial is above: there the view does not have the file at all."""
+    value = seen("try_(reopen, os.O_RDWR)", f"file:{file}", "untrusted", write=[str(file.parent)])
+    assert value == "ok"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_residue_reopening_goes_no_further_than_the_mode(file: Path, profile: str) -> None:
+    """The allow twin is above: there the mode gives the user everything. Root has no capability against it, either."""
     file.chmod(0o444)
-    assert seen("try_(reopen, os.O_WRONLY)", f"file:{file}", "untrusted") == "EACCES"
+    assert seen("try_(reopen, os.O_WRONLY)", f"file:{file}", profile) == "EACCES"
 
 
 # ---- inherited descriptors
@@ -174,11 +244,25 @@ def _shared(path: Path) -> Iterator[tuple[object, object]]:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-@claim("still: a file: /proc/self/fd/3 opens it anew, with any access that its mode gives the user")
+@claim(STILL.replace(": ", ": a file: ", 1))
 def _file(path: Path) -> Iterator[tuple[object, object]]:
     with open(path, "rb") as mine:
-        yield inherit("try_(os.write, 3, b'x')", mine.fileno()), "EBADF"
-        yield inherit(REOPEN, mine.fileno()), ["ok"] * 3
+        yield inherit("try_(os.write, 3, b'x')", mine.fileno(), HOST_VIEW), "EBADF"
+        yield inherit(REOPEN, mine.fileno(), HOST_VIEW), ["ok"] * 5
+
+
+@claim(CANNOT.replace(": ", ": a file: ", 1))
+def _file_that_is_held(path: Path) -> Iterator[tuple[object, object]]:
+    for mode, access in (("rb", "read"), ("ab", "write"), ("r+b", "read-write")):
+        with open(path, mode) as mine:
+            yield inherit(REOPEN, mine.fileno()), REOPENED[access]
+
+
+@claim(METADATA.replace(": ", ": a file: ", 1))
+def _metadata(path: Path) -> Iterator[tuple[object, object]]:
+    with open(path, "rb") as mine:
+        for profile in PROFILES:
+            yield inherit("metadata()", mine.fileno(), profile), ["ok"] * 3
 
 
 @claim("still: a pipe: /proc/self/fd/3 opens the other end as well")
@@ -194,18 +278,18 @@ def _pipe(_path: Path) -> Iterator[tuple[object, object]]:
 def _socket(_path: Path) -> Iterator[tuple[object, object]]:
     ours, theirs = socket.socketpair()
     send = "socket.send_fds(socket.socket(fileno=os.dup(3)), [b'x'], [os.open('/etc/passwd', os.O_RDONLY)])"
-    with ours, theirs:
+    with ours, theirs, open("/etc/passwd", "rb") as passwd:
         yield inherit(send, theirs.fileno()), 1
         _, fds, _, _ = socket.recv_fds(ours, 1, 1)
-        yield os.readlink(f"/proc/self/fd/{fds[0]}"), "/etc/passwd"
+        yield os.path.sameopenfile(fds[0], passwd.fileno()), True
         socket.send_fds(ours, [b"x"], fds)
         os.close(fds[0])
-        receive = "os.readlink('/proc/self/fd/%d' % socket.recv_fds(socket.socket(fileno=os.dup(3)), 1, 1)[1][0])"
-        yield inherit(receive, theirs.fileno()), "/etc/passwd"
+        receive = "os.fstat(socket.recv_fds(socket.socket(fileno=os.dup(3)), 1, 1)[1][0]).st_ino"
+        yield inherit(receive, theirs.fileno()), os.fstat(passwd.fileno()).st_ino
         # The twin: `sealed` allows no calls of sockets.
         yield inherit("try_(os.write, 3, b'x')", theirs.fileno(), "sealed"), "ok"
         refused = sandbox.run(
-            [sys.executable, "-S", "-c", f"{PRELUDE}\nprint(try_(lambda: {send}))"],
+            [PYTHON, "-S", "-c", f"{PRELUDE}\nprint(try_(lambda: {send}))"],
             grants=[f"g@3=inherit:{theirs.fileno()}"], profile="sealed", stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         yield refused.stdout, "EPERM\n"
@@ -218,9 +302,11 @@ def test_residue_of_an_inherited_descriptor_is_true(file: Path, line: str) -> No
 
 
 def test_residue_lines_of_inherited_descriptors_each_have_a_test() -> None:
-    assert set(residue(numbered("inherit:9"), governed=False)) == set(INHERITED)
-    for fd_type in ("file", "pipe", "socket", "eventfd"):
-        lines = residue(numbered(f"inherit:9:{fd_type}"), governed=False)
-        assert set(lines) <= set(INHERITED)
-        others = [line for line in lines[1:] if not re.search(fd_type, line)]
-        assert others == []
+    either = {*residue(numbered("inherit:9"), governed=False), *residue(numbered("inherit:9"), governed=True)}
+    assert either == set(INHERITED)
+    for governed, profile in ((True, "untrusted"), (False, HOST_VIEW)):
+        for fd_type in ("file", "pipe", "socket", "eventfd"):
+            lines = residue(numbered(f"inherit:9:{fd_type}"), governed=governed)
+            assert set(lines) <= {line for line in INHERITED if is_true_under(line, profile)}
+            others = [line for line in lines[1:] if not re.search(fd_type, line)]
+            assert others == []

@@ -155,6 +155,29 @@ static void compare(const uint64_t arrays[3], bool settled)
 	demand(memcmp(&found.names, &wanted.names, sizeof found.names) == 0 && found.budget == wanted.budget);
 }
 
+/* Texts that follow each other in a buffer of just their size, as the caller's cmdline comes; compared with a walk by
+ * libc. Any piece of the arena will do: there are texts, holes of NULs, and no NUL at the end. */
+static void compare_joined(struct source *source)
+{
+	static struct reading found, wanted;
+	size_t from = next(source) * next(source) % ARENA, size = next(source) % (ARENA - from), at = 0;
+	char *texts = malloc(size + 1);
+
+	demand(texts != NULL);
+	for (; at < size && readable[(from + at) / PAGE]; at++)
+		texts[at] = arena[from + at];
+	size = at;
+	begin(&found, "/bin/x");
+	begin(&wanted, "/bin/x");
+	demand(names_ask_caller(&plan, &found.context, "/usr/bin/socat"));
+	names_remember(wanted.context.caller, "socat");
+	visit_joined(texts, size, visit_caller_argument, &found);
+	for (at = 0; at < size; at += strlen(texts + at) + 1)
+		names_from_caller_argument(&wanted.names, &plan, &wanted.context, texts + at);
+	demand(memcmp(&found.names, &wanted.names, sizeof found.names) == 0);
+	free(texts);
+}
+
 /* Numbers from the input, and then from a generator that the input has seeded. */
 struct source {
 	const uint8_t *input;
@@ -237,6 +260,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 		prepare();
 	build(&source, arrays);
 	compare(arrays, true);
+	compare_joined(&source);
 	return 0;
 }
 
@@ -266,6 +290,7 @@ int main(int argc, char **argv)
 	for (unsigned long run = 0; run < runs; run++) {
 		build(&source, arrays);
 		compare(arrays, true);
+		compare_joined(&source);
 	}
 	for (size_t number = 0; number < PAGES; number++)
 		protect(number, true);

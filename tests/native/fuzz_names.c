@@ -1,7 +1,7 @@
 /* fuzz_names.c: feeds arbitrary texts to the matcher of delegation protocols, with the rules of a real plan.
  *
  * FUZZ_PLAN names the plan's file. An input is texts, each ended by NUL or the input's end: its first byte says what it
- * is, an argument, a variable or a program. With libFuzzer: clang -fsanitize=fuzzer. Without: -DSTANDALONE gives a
+ * is, an argument, a variable, a program, or a caller's program or argument. With libFuzzer: clang -fsanitize=fuzzer. Without: -DSTANDALONE gives a
  * main() that takes -runs=N and builds texts from the rules' own needles, numbers, separators and noise. */
 #include "names.h"
 #include "text.h"
@@ -37,6 +37,7 @@ static void read_plan(void)
 static void check(const struct names *names, const struct names_context *context)
 {
 	demand(memchr(context->program, 0, sizeof context->program) && memchr(context->previous, 0, sizeof context->previous));
+	demand(memchr(context->caller, 0, sizeof context->caller) && !strchr(context->caller, '/'));
 	demand(!memchr(context->program, '/', text_length(context->program)));
 	for (uint32_t number = 0; number < NAMES_LIMIT; number++) {
 		const struct op *rule = plan.ops + names->rule[number] - 1;
@@ -47,6 +48,15 @@ static void check(const struct names *names, const struct names_context *context
 		demand(rule->b != SHAPE_ALL && (rule->b != SHAPE_FIXED || (number < 32 && rule->c >> number & 1)));
 	}
 	demand(!names->all || (plan.ops[names->all - 1].code == OP_PROTOCOL && plan.ops[names->all - 1].b == SHAPE_ALL));
+}
+
+/* Whether a rule is for that caller. */
+static bool is_asked(const char *caller)
+{
+	for_ops(&plan, rule, OP_PROTOCOL)
+		if (rule->a == PLACE_CALLER_ARGUMENT && (!*op_text(&plan, rule) || strcmp(op_text(&plan, rule), caller) == 0))
+			return true;
+	return false;
 }
 
 /* A text more never takes a name back, nor gives it to another rule. */
@@ -60,7 +70,8 @@ static void check_grown(const struct names *before, const struct names *after)
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 {
 	static struct names names, before;
-	struct names_context context = {"", ""};
+	struct names_context context = {"", "", ""};
+	bool asked;
 
 	if (!plan.ops)
 		read_plan();
@@ -74,12 +85,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 		if (length)
 			memcpy(text, input + 1, length - 1);
 		before = names;
-		switch (length ? input[0] % 4 : 0) {
+		switch (length ? input[0] % 6 : 0) {
 		case 0:
 			names_from_program(&names, &plan, &context, text);
 			break;
 		case 1:
 			names_from_variable(&names, &plan, text);
+			break;
+		case 2:
+			asked = names_ask_caller(&plan, &context, text);
+			demand(asked == is_asked(context.caller));
+			break;
+		case 3:
+			names_from_caller_argument(&names, &plan, &context, text);
+			demand(is_asked(context.caller) || memcmp(&before, &names, sizeof names) == 0);
 			break;
 		default:
 			names_from_argument(&names, &plan, &context, text);
@@ -139,7 +158,7 @@ static size_t put_piece(uint8_t *input, size_t size)
 	case 0: /* a new text, by now and then an empty one */
 		if (size < MOST_SIZE)
 			input[size++] = 0;
-		kind[0] = (uint8_t)(4 + random_number() % 4);
+		kind[0] = (uint8_t)(6 + random_number() % 6);
 		return put(input, size, (const char *)kind);
 	case 1:
 		return put(input, size, op_text(&plan, any_rule()));

@@ -43,7 +43,7 @@ static size_t use_data(const struct plan *plan, const struct op *op)
 		demand(used == op->data_size);
 		return used;
 	case OP_PROTOCOL:
-		demand(op->a >= PLACE_VARIABLE && op->a <= PLACE_PROGRAM && op->b >= SHAPE_NUMBER && op->b <= SHAPE_ALL);
+		demand(op->a >= PLACE_VARIABLE && op->a <= PLACE_CALLER_ARGUMENT && op->b >= SHAPE_NUMBER && op->b <= SHAPE_ALL);
 		/* fall through */
 	case OP_CGROUP_SET:
 		used = text_length(text) + 1;

@@ -1,7 +1,7 @@
 /* name_execs.c: what execs name by a plan's protocols, asked over standard input, in the gate's order (gate.c).
  *
- * Input: a plan behind its 32-bit length; then execs: three 32-bit counts of texts (program: 1, arguments, variables)
- * and the texts, each behind its 32-bit length. Output: a line for each exec, NUMBER=OP for what is named, or all=OP.
+ * Input: a plan behind its 32-bit length; then execs: five 32-bit counts of texts (program: 1, arguments, variables,
+ * the caller's program: 1, its arguments) and the texts, each behind its 32-bit length. Output: a line for each exec, NUMBER=OP for what is named, or all=OP.
  * Each text lies in a buffer of exactly its size, so that the address sanitizer sees the first byte too many. */
 #include "names.h"
 
@@ -24,7 +24,7 @@ static void *read_sized(size_t extra, uint32_t *size)
 
 int main(void)
 {
-	uint32_t size, counts[3];
+	uint32_t size, counts[5];
 	void *bytes = read_sized(0, &size);
 	struct plan plan;
 	const char *wrong = plan_check(&plan, bytes, size);
@@ -35,10 +35,11 @@ int main(void)
 	}
 	while (fread(counts, sizeof counts, 1, stdin) == 1) {
 		static struct names names;
-		struct names_context context = {"", ""};
+		struct names_context context = {"", "", ""};
+		bool asked = false;
 
 		__builtin_memset(&names, 0, sizeof names);
-		for (int kind = 0; kind < 3; kind++) {
+		for (int kind = 0; kind < 5; kind++) {
 			for (uint32_t i = 0; i < counts[kind]; i++) {
 				char *text = read_sized(1, &size);
 
@@ -47,8 +48,12 @@ int main(void)
 				} else if (kind == 1) {
 					names_from_argument(&names, &plan, &context, text);
 					names_remember(context.previous, text);
-				} else {
+				} else if (kind == 2) {
 					names_from_variable(&names, &plan, text);
+				} else if (kind == 3) {
+					asked = names_ask_caller(&plan, &context, text);
+				} else if (asked) {
+					names_from_caller_argument(&names, &plan, &context, text);
 				}
 				free(text);
 			}

@@ -94,7 +94,7 @@ def rules(draw: st.DrawFn) -> ProtocolRule:
         place, shape, needle=needle,
         variable=draw(VARIABLES) if place is Place.VARIABLE else "",
         program="" if place is Place.VARIABLE else draw(PROGRAMS.filter(bool) if alone else PROGRAMS),
-        anywhere=bool(needle) and place in (Place.VARIABLE, Place.ARGUMENT) and draw(st.booleans()),
+        anywhere=bool(needle) and place is not Place.NEXT_ARGUMENT and draw(st.booleans()),
         numbers=draw(FIXED) if shape is Shape.FIXED else (),
     )  # fmt: skip
 
@@ -260,7 +260,7 @@ LEAVES: Final = st.one_of(
 KEYS: Final = st.sampled_from(
     ["description", "extends", "process", "environment", "filter", "grants", "umask", "chdir", "exec", "keep", "set",
      "allow", "descriptors", "protocols", "delegate", "reserve_stdio", "strict", "scm_rights", "own", "rules", "shape",
-     "variable", "argument", "next_argument", "program", "after", "anywhere", "numbers", "propagate",
+     "variable", "argument", "next_argument", "caller_argument", "program", "after", "anywhere", "numbers", "propagate",
      "inherit", "file", "secret", "type", "access", "create", "truncate", "number", "die_with_parent"]
 ) | st.text(string.printable, max_size=4)  # fmt: skip
 TREES: Final = st.recursive(

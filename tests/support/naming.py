@@ -20,11 +20,15 @@ FILES = ("names", "plan", "text")
 
 @dataclass(frozen=True, slots=True)
 class Exec:
-    """A program's path, its arguments from argv[0] on, its environment; duplicates and oddities as extra texts."""
+    """A program's path, its arguments from argv[0] on, its environment; duplicates and oddities as extra texts.
+
+    caller: the path of the program that executes it, and that one's own arguments.
+    """
 
     arguments: Sequence[str] = ("x",)
     variables: Mapping[str, str] = field(default_factory=dict)
     program: str = "/bin/x"
+    caller: Sequence[str] = ("/bin/caller", "caller")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,8 @@ def _sized(data: bytes) -> bytes:
 
 def _request(exec_: Exec) -> bytes:
     variables = [f"{name}={value}" for name, value in exec_.variables.items()]
-    texts = [exec_.program, *exec_.arguments, *variables]
-    counts = struct.pack("<III", 1, len(exec_.arguments), len(variables))
+    texts = [exec_.program, *exec_.arguments, *variables, *exec_.caller]
+    counts = struct.pack("<IIIII", 1, len(exec_.arguments), len(variables), 1, len(exec_.caller) - 1)
     return counts + b"".join(_sized(os.fsencode(text)) for text in texts)
 
 

@@ -111,6 +111,7 @@ scm_rights = "deny"
 description = "our own"
 rules = [
   { next_argument = "--report-fd", shape = "number" },
+  { caller_argument = "out=", program = "caller", anywhere = true, shape = "number" },
   { variable = "REPORT", after = "fds=", anywhere = true, shape = "list" },
   { argument = "", program = "tool", shape = "fixed", numbers = [4, 3, 3] },
   { argument = "count=", anywhere = true, shape = "count" },
@@ -209,6 +210,7 @@ REPORT: Final = Protocol(
     "x.toml",
     (
         ProtocolRule(Place.NEXT_ARGUMENT, Shape.NUMBER, "--report-fd"),
+        ProtocolRule(Place.CALLER_ARGUMENT, Shape.NUMBER, "out=", program="caller", anywhere=True),
         ProtocolRule(Place.VARIABLE, Shape.LIST, "fds=", "REPORT", anywhere=True),
         ProtocolRule(Place.ARGUMENT, Shape.FIXED, program="tool", numbers=(3, 4)),
         ProtocolRule(Place.ARGUMENT, Shape.COUNT, "count=", anywhere=True),

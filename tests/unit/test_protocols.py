@@ -98,6 +98,15 @@ CASES: dict[str, list[Case]] = {
     ],
     "devtools-pipe": [argument(0, "--remote-debugging-pipe", {3, 4}, "--remote-debugging-port=4")],
     "erlang-port": [Case(0, Exec((), program="/lib/erl_child_setup"), {3, 4}, Exec((), program="/bin/erl"))],
+    "socat": [
+        Case(
+            rule, Exec(caller=(f"/usr/bin/{program}", program, "-", f"EXEC:x,pty,{needle}7,nofork")), {7},
+            Exec(("socat", f"{needle}7"), caller=("/bin/bash", program, f"{needle}7")),
+        )
+        for rule, (program, needle) in enumerate(
+            (program, needle) for program in ("socat", "socat1") for needle in ("fdin=", "fdout=")
+        )
+    ],
 }  # fmt: skip
 EVERY = [(name, case) for name, cases in CASES.items() for case in cases]
 
@@ -227,6 +236,17 @@ def test_program_limits_an_argument_s_rule_whatever_argv_0_says() -> None:
     assert rule_named(rule, Exec(("other", "n=3"), program="/tool"), Exec(("tool", "n=3"))) == [{3}, set()]
 
 
+def test_caller_is_the_last_component_of_its_own_path_whatever_argv_0_says() -> None:
+    rule = ProtocolRule(Place.CALLER_ARGUMENT, Shape.NUMBER, "n=", program="tool")
+    callers = [("/bin/tool", "x", "n=3"), ("tool", "x", "an=4", "n=5"), ("/bin/tool (deleted)", "tool", "n=3"),
+               ("/bin/tool2", "tool", "n=3"), ("", "tool", "n=3"), ("/bin/tool",)]  # fmt: skip
+    assert rule_named(rule, *(Exec(caller=caller) for caller in callers)) == [{3}, {5}, set(), set(), set(), set()]
+    execs = Exec(("tool", "n=3"), {"n": "3"}, "/bin/tool"), Exec(("x",), caller=("/bin/y", "y", "n=3"))
+    assert rule_named(rule, *execs) == [set(), set()], "not what is executed, not of another caller"
+    assert rule_named(dataclasses.replace(rule, program=""), *execs) == [set(), {3}]
+    assert rule_named(dataclasses.replace(rule, place=Place.ARGUMENT), *execs) == [{3}, set()]
+
+
 def test_variable_s_name_is_whole_and_arguments_are_no_variables() -> None:
     rule = ProtocolRule(Place.VARIABLE, Shape.NUMBER, variable="V")
     execs = [Exec(variables={name: "3"}) for name in ("V", "VV", "VX3", "v", "AV", "")] + [Exec(("x", "V=3"))]
@@ -257,6 +277,8 @@ def test_long_and_odd_texts_are_read_to_their_end() -> None:
         (PROTOCOLS["python-multiprocessing"].rules[0], "argument --multiprocessing-fork: all that is open"),
         (PROTOCOLS["erlang-port"].rules[0], "any exec of erl_child_setup: 3, 4"),
         (PROTOCOLS["java-spawn"].rules[0], "any exec of jspawnhelper: all that is open"),
+        (PROTOCOLS["socat"].rules[0], "argument ...fdin=N of the caller socat"),
+        (ProtocolRule(Place.CALLER_ARGUMENT, Shape.LIST, "--fds="), "argument --fds=N,N... of the caller"),
         (
             ProtocolRule(Place.NEXT_ARGUMENT, Shape.FIXED, "--pipe", numbers=(3,)),
             "argument after --pipe: 3",

@@ -363,7 +363,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.FLAGS, 2)),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.A, 0)),
-    ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.A, 5, 1)),
+    ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.A, 6, 1)),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.B, 0)),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.B, 6, 1)),
     ("a time limit is out of range", changed(OpCode.TIMEOUT, plans.A, 0)),
