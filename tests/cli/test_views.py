@@ -218,7 +218,7 @@ def test_probe_tells_features_and_what_profiles_lose(sandbox: Run) -> None:
     done = sandbox("probe")
     assert done.returncode == 0
     assert re.search(r"^  seccomp_filter +yes +\(since 3\.17; required\)", done.stdout, re.MULTILINE)
-    for name in ("base", "untrusted", "sealed"):
+    for name in ("base", "untrusted", "sealed", "nested"):
         assert f"profile {name}: nothing lost\n" in done.stdout
 
 
@@ -233,10 +233,10 @@ def test_profiles_list_show_path_and_schema(sandbox: Run, environment: dict[str,
     folder.mkdir(parents=True)
     (folder / "sealed.toml").write_text('description = "mine"\nextends = ["base"]\n')
     listed = sandbox("profiles", "list").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["sealed", "base", "sealed", "untrusted"]
-    assert [line.endswith("(shadowed)") for line in listed] == [False, False, True, False]
+    assert [line.split()[0] for line in listed] == ["sealed", "base", "nested", "sealed", "untrusted"]
+    assert [line.endswith("(shadowed)") for line in listed] == [False, False, False, True, False]
     rows = json.loads(sandbox("profiles", "list", "--json").stdout)
-    assert [row["shadowed"] for row in rows] == [False, False, True, False]
+    assert [row["shadowed"] for row in rows] == [False, False, False, True, False]
     assert sandbox("profiles", "path", "sealed").stdout == f"{folder}/sealed.toml\n"
     assert sandbox("profiles", "show", "sealed", "--source").stdout == (folder / "sealed.toml").read_text()
     merged = tomllib.loads(sandbox("profiles", "show", "sealed").stdout)
