@@ -60,12 +60,13 @@ class ProtocolRule:
         numbers = "all that is open" if self.shape is Shape.ALL else ", ".join(map(str, self.numbers))
         form = {Shape.NUMBER: "N", Shape.LIST: "N,N...", Shape.COUNT: "COUNT"}.get(self.shape, "")
         before = ("..." if self.anywhere else "") + self.needle
+        argument = f"argument {before}{form}" if before or form else "any argument"
         where = {
             Place.VARIABLE: f"variable {self.variable}={before}{form}",
-            Place.ARGUMENT: f"argument {before}{form}",
+            Place.ARGUMENT: argument,
             Place.NEXT_ARGUMENT: f"argument {form} after {self.needle}" if form else f"argument after {self.needle}",
             Place.PROGRAM: "any exec",
-            Place.CALLER_ARGUMENT: f"argument {before}{form} of the caller",
+            Place.CALLER_ARGUMENT: f"{argument} of the caller",
         }[self.place]
         kept = " " if self.place is Place.CALLER_ARGUMENT else " of "
         of = kept + self.program if self.program else ""
@@ -178,8 +179,12 @@ _ALL: Final = (
     Protocol(
         "git-remote-fd",
         "git remote fd::R,W",
-        "git-remote-fd(1)",
-        (ProtocolRule(Place.ARGUMENT, Shape.LIST, "fd::"),),
+        "git-remote-fd(1); transport-helper.c",
+        (
+            ProtocolRule(Place.ARGUMENT, Shape.LIST, "fd::"),
+            # It starts its helper with the address but for "fd::": a list that could be anything.
+            ProtocolRule(Place.CALLER_ARGUMENT, Shape.LIST, "fd::", program="git"),
+        ),
     ),
     Protocol(
         "apt",
@@ -212,8 +217,11 @@ _ALL: Final = (
     Protocol(
         "sshd",
         "sshd executes itself for each connection, with its configuration on fixed numbers",
-        "OpenSSH sshd.c, REEXEC_STARTUP_PIPE_FD and its neighbours",
-        (ProtocolRule(Place.ARGUMENT, Shape.FIXED, "-R", program="sshd", numbers=(3, 4, 5)),),
+        "OpenSSH sshd.c, REEXEC_STARTUP_PIPE_FD and its neighbours; later sshd-session.c and sshd-auth.c",
+        tuple(
+            ProtocolRule(Place.ARGUMENT, Shape.FIXED, "-R", program=program, numbers=(3, 4, 5))
+            for program in ("sshd", "sshd-session", "sshd-auth")
+        ),
     ),
     Protocol(
         "dbus",
@@ -238,9 +246,12 @@ _ALL: Final = (
     ),
     Protocol(
         "erlang-port",
-        "Erlang's child starter: 3 and 4",
+        "Erlang's child starter, and ports that leave standard input and output alone: 3 and 4",
         "erl_child_setup.c; erlang:open_port, nouse_stdio",
-        (ProtocolRule(Place.PROGRAM, Shape.FIXED, program="erl_child_setup", numbers=(3, 4)),),
+        (
+            ProtocolRule(Place.PROGRAM, Shape.FIXED, program="erl_child_setup", numbers=(3,)),
+            ProtocolRule(Place.CALLER_ARGUMENT, Shape.FIXED, program="erl_child_setup", numbers=(3, 4)),
+        ),
     ),
     Protocol(
         "socat",
