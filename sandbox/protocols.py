@@ -60,12 +60,13 @@ class ProtocolRule:
         numbers = "all that is open" if self.shape is Shape.ALL else ", ".join(map(str, self.numbers))
         form = {Shape.NUMBER: "N", Shape.LIST: "N,N...", Shape.COUNT: "COUNT"}.get(self.shape, "")
         before = ("..." if self.anywhere else "") + self.needle
+        argument = f"argument {before}{form}" if before or form else "any argument"
         where = {
             Place.VARIABLE: f"variable {self.variable}={before}{form}",
-            Place.ARGUMENT: f"argument {before}{form}",
+            Place.ARGUMENT: argument,
             Place.NEXT_ARGUMENT: f"argument {form} after {self.needle}" if form else f"argument after {self.needle}",
             Place.PROGRAM: "any exec",
-            Place.CALLER_ARGUMENT: f"argument {before}{form} of the caller",
+            Place.CALLER_ARGUMENT: f"{argument} of the caller",
         }[self.place]
         kept = " " if self.place is Place.CALLER_ARGUMENT else " of "
         of = kept + self.program if self.program else ""
@@ -100,6 +101,11 @@ def _options(*names: str) -> tuple[ProtocolRule, ...]:
 
 def _inside(*needles: str, shape: Shape = Shape.NUMBER) -> tuple[ProtocolRule, ...]:
     return tuple(ProtocolRule(Place.ARGUMENT, shape, needle, anywhere=True) for needle in needles)
+
+
+def _whatever_starts(program: str) -> ProtocolRule:
+    """All that a program left open, at every exec that it makes."""
+    return ProtocolRule(Place.CALLER_ARGUMENT, Shape.ALL, program=program)
 
 
 _JOBSERVER_VARIABLES: Final = ("MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS")
@@ -178,8 +184,12 @@ _ALL: Final = (
     Protocol(
         "git-remote-fd",
         "git remote fd::R,W",
-        "git-remote-fd(1)",
-        (ProtocolRule(Place.ARGUMENT, Shape.LIST, "fd::"),),
+        "git-remote-fd(1); transport-helper.c",
+        (
+            ProtocolRule(Place.ARGUMENT, Shape.LIST, "fd::"),
+            # It starts its helper with the address but for "fd::": a list that could be anything.
+            ProtocolRule(Place.CALLER_ARGUMENT, Shape.LIST, "fd::", program="git"),
+        ),
     ),
     Protocol(
         "apt",
@@ -212,8 +222,11 @@ _ALL: Final = (
     Protocol(
         "sshd",
         "sshd executes itself for each connection, with its configuration on fixed numbers",
-        "OpenSSH sshd.c, REEXEC_STARTUP_PIPE_FD and its neighbours",
-        (ProtocolRule(Place.ARGUMENT, Shape.FIXED, "-R", program="sshd", numbers=(3, 4, 5)),),
+        "OpenSSH sshd.c, REEXEC_STARTUP_PIPE_FD and its neighbours; later sshd-session.c and sshd-auth.c",
+        tuple(
+            ProtocolRule(Place.ARGUMENT, Shape.FIXED, "-R", program=program, numbers=(3, 4, 5))
+            for program in ("sshd", "sshd-session", "sshd-auth")
+        ),
     ),
     Protocol(
         "dbus",
@@ -238,9 +251,12 @@ _ALL: Final = (
     ),
     Protocol(
         "erlang-port",
-        "Erlang's child starter: 3 and 4",
+        "Erlang's child starter, and ports that leave standard input and output alone: 3 and 4",
         "erl_child_setup.c; erlang:open_port, nouse_stdio",
-        (ProtocolRule(Place.PROGRAM, Shape.FIXED, program="erl_child_setup", numbers=(3, 4)),),
+        (
+            ProtocolRule(Place.PROGRAM, Shape.FIXED, program="erl_child_setup", numbers=(3,)),
+            ProtocolRule(Place.CALLER_ARGUMENT, Shape.FIXED, program="erl_child_setup", numbers=(3, 4)),
+        ),
     ),
     Protocol(
         "socat",
@@ -252,6 +268,18 @@ _ALL: Final = (
             for program in ("socat", "socat1")
             for needle in ("fdin=", "fdout=")
         ),
+    ),
+    Protocol(
+        "chromium",
+        "the processes of a Chromium: zygote, renderers, crash reporter; it closes all else before",
+        "Chromium, base/process/launch_posix.cc, CloseSuperfluousFds",
+        tuple(_whatever_starts(program) for program in ("chromium", "chromium-browser", "chrome", "headless_shell")),
+    ),
+    Protocol(
+        "python-inherit",
+        "what a Python program left inheritable: pass_fds, os.set_inheritable, os.dup2; it names nothing",
+        "PEP 446; CPython Modules/_posixsubprocess.c",
+        tuple(_whatever_starts(f"python3{minor}") for minor in ("", *(f".{n}" for n in range(9, 17)))),
     ),
 )
 PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType({protocol.name: protocol for protocol in _ALL})

@@ -45,6 +45,7 @@ class Additions:
     filesystem: FilesystemPolicy = field(default_factory=FilesystemPolicy)
     network: NetworkMode | None = None
     share: tuple[SharedNamespace, ...] = ()
+    delegate: tuple[str, ...] = ()
     limits: Mapping[str, str | float] = field(default_factory=dict)
     tty: Tty | None = None
     user: str | None = None
@@ -82,6 +83,7 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
         filesystem=_filesystem_for(profile, started_in, files, at_home=at_home),
         network=added.network or profile.network,
         share=union(profile.share, added.share),
+        descriptors=replace(profile.descriptors, delegate=union(profile.descriptors.delegate, added.delegate)),
         limits=replace(profile.limits, **_parsed(added.limits)),
     )
 

@@ -16,6 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from sandbox import (
+    PROTOCOLS,
     Additions,
     Caller,
     FilesystemPolicy,
@@ -85,6 +86,11 @@ def complete_grant(_ctx: click.Context, _param: click.Parameter, incomplete: str
     return [CompletionItem(kind) for kind in kinds if kind.startswith(incomplete)]
 
 
+def complete_protocol(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the built-in delegation protocols."""
+    return [CompletionItem(name, help=p.purpose) for name, p in PROTOCOLS.items() if name.startswith(incomplete)]
+
+
 def complete_file(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Leave it to the shell."""
     return [CompletionItem(incomplete, type="file")]
@@ -131,6 +137,7 @@ class Choice:
     timeout: str | None
     tty: Tty | None
     share: tuple[SharedNamespace, ...]
+    delegate: tuple[str, ...]
     user: str | None
 
     def resolve(self, caller: Caller) -> tuple[Profile, Caller]:
@@ -149,6 +156,7 @@ class Choice:
             ),
             network=self.net,
             share=self.share,
+            delegate=self.delegate,
             limits=dict(self.limits) | timeout,
             tty=self.tty,
             user=user or None,
@@ -191,6 +199,10 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--share", multiple=True, type=_word(SharedNamespace), callback=_members(SharedNamespace),
             help="A namespace that is the host's.",
+        ),
+        click.option(
+            "--delegate", multiple=True, metavar="PROTOCOL", shell_complete=complete_protocol,
+            help="A protocol by which an exec may name descriptors that it passes.",
         ),
         click.option(
             "--tty", type=_word(Tty), callback=_members(Tty), help="The terminal: none, one of its own, yours."

@@ -74,7 +74,13 @@ CASES: dict[str, list[Case]] = {
     ],
     "wayland-socket": [variable(0, "WAYLAND_SOCKET", "12", {12}, "wayland-1")],
     "displayfd": options(0, "-displayfd"),
-    "git-remote-fd": [argument(0, "fd::7,8/name", {7, 8}, "ext::7,8")],
+    "git-remote-fd": [
+        argument(0, "fd::7,8/name", {7, 8}, "ext::7,8"),
+        Case(
+            1, Exec(("git", "remote-fd", "r", "7,8/x"), caller=("/usr/bin/git", "git", "clone", "fd::7,8/x")), {7, 8},
+            Exec(("git", "remote-fd", "r", "7,8/x"), caller=("/usr/bin/git", "git", "clone", "xfd::7,8/x")),
+        ),
+    ],
     "apt": [
         *options(0, "--status-fd"),
         argument(2, "-oAPT::Status-Fd=5", {5}, "-oAPT::Status-Fd="),
@@ -87,7 +93,8 @@ CASES: dict[str, list[Case]] = {
     "shell-redirect": [argument(0, "echo x >&3", {3}, "echo x >& 3"), argument(1, "read a <&4", {4}, "read a <4")],
     "flock": [Case(0, Exec(("flock", "-n", "9"), program="/usr/bin/flock"), {9}, Exec(("flock", "-n", "9")))],
     "sshd": [
-        Case(0, Exec(("sshd", "-D", "-R"), program="/usr/sbin/sshd"), {3, 4, 5}, Exec(("sshd", "-D", "-R"))),
+        Case(rule, Exec(("sshd", "-D", "-R"), program=f"/usr/lib/{name}"), {3, 4, 5}, Exec((name, "-D", "-R")))
+        for rule, name in enumerate(("sshd", "sshd-session", "sshd-auth"))
     ],
     "dbus": options(0, "--print-address", "--print-pid"),
     "server-restart": [
@@ -97,7 +104,13 @@ CASES: dict[str, list[Case]] = {
         variable(3, "FPM_SOCKETS", "/run/a=8,127.0.0.1:9000=9", {8, 9}, "127.0.0.1:9000"),
     ],
     "devtools-pipe": [argument(0, "--remote-debugging-pipe", {3, 4}, "--remote-debugging-port=4")],
-    "erlang-port": [Case(0, Exec((), program="/lib/erl_child_setup"), {3, 4}, Exec((), program="/bin/erl"))],
+    "erlang-port": [
+        Case(0, Exec((), program="/lib/erl_child_setup"), {3}, Exec((), program="/bin/erl")),
+        Case(
+            1, Exec(caller=("/lib/erl_child_setup", "erl_child_setup", "1024")), {3, 4},
+            Exec(caller=("/lib/erl_child_setup.old", "erl_child_setup", "1024")),
+        ),
+    ],
     "socat": [
         Case(
             rule, Exec(caller=(f"/usr/bin/{program}", program, "-", f"EXEC:x,pty,{needle}7,nofork")), {7},
@@ -107,6 +120,16 @@ CASES: dict[str, list[Case]] = {
             (program, needle) for program in ("socat", "socat1") for needle in ("fdin=", "fdout=")
         )
     ],
+    **{
+        name: [
+            Case(
+                index, Exec(caller=(f"/usr/lib/{rule.program}", rule.program, "x")), None,
+                Exec((rule.program, "x"), caller=(f"/usr/lib/{rule.program}x", rule.program, "x")),
+            )
+            for index, rule in enumerate(PROTOCOLS[name].rules)
+        ]
+        for name in ("chromium", "python-inherit")
+    },
 }  # fmt: skip
 EVERY = [(name, case) for name, cases in CASES.items() for case in cases]
 
@@ -275,9 +298,10 @@ def test_long_and_odd_texts_are_read_to_their_end() -> None:
         (PROTOCOLS["flock"].rules[0], "argument N of flock"),
         (PROTOCOLS["sshd"].rules[0], "argument -R of sshd: 3, 4, 5"),
         (PROTOCOLS["python-multiprocessing"].rules[0], "argument --multiprocessing-fork: all that is open"),
-        (PROTOCOLS["erlang-port"].rules[0], "any exec of erl_child_setup: 3, 4"),
+        (PROTOCOLS["erlang-port"].rules[0], "any exec of erl_child_setup: 3"),
         (PROTOCOLS["java-spawn"].rules[0], "any exec of jspawnhelper: all that is open"),
         (PROTOCOLS["socat"].rules[0], "argument ...fdin=N of the caller socat"),
+        (PROTOCOLS["erlang-port"].rules[1], "any argument of the caller erl_child_setup: 3, 4"),
         (ProtocolRule(Place.CALLER_ARGUMENT, Shape.LIST, "--fds="), "argument --fds=N,N... of the caller"),
         (
             ProtocolRule(Place.NEXT_ARGUMENT, Shape.FIXED, "--pipe", numbers=(3,)),

@@ -90,12 +90,14 @@ def test_for_caller_scalars_of_the_caller_win() -> None:
     )  # fmt: skip
     assert for_caller(profile, CALLER) == profile
     added = Additions(
-        network=NetworkMode.HOST, share=(SharedNamespace.UTS,), limits={"memory": "1M", "timeout": 2}, tty=Tty.INHERIT,
+        network=NetworkMode.HOST, share=(SharedNamespace.UTS,), delegate=("apt",),
+        limits={"memory": "1M", "timeout": 2}, tty=Tty.INHERIT,
         user="c",
     )  # fmt: skip
     result = for_caller(profile, CALLER, added)
     assert result.network is NetworkMode.HOST
     assert result.share == (SharedNamespace.IPC, SharedNamespace.UTS)
+    assert result.descriptors.delegate == ("apt",)
     assert result.limits == Limits(memory=1 << 20, processes=9, timeout=2000)
     assert (result.process.tty, result.process.user, result.process.group) == (Tty.INHERIT, "c", None)
 
