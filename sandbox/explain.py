@@ -176,6 +176,9 @@ def not_protected(profile: Profile) -> Iterator[str]:
         yield "files: every path that the user may open can be opened"
     if "connect" in allowed and profile.network is NetworkMode.HOST:
         yield "network: every address that the host reaches can be reached"
+    # Neither Landlock nor a read-only mount looks at who connects to a socket file.
+    if "connect" in allowed and profile.descriptors.scm_rights is ScmRights.ALLOW:
+        yield "Unix sockets: one that lies in a path of the view can be connected to, whatever its rights there"
     if allowed & {"kill", "tkill", "tgkill"} and SharedNamespace.PID in profile.share:
         yield "processes: the user's other processes can be signalled"
     if profile.process.tty is Tty.INHERIT:

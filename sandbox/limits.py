@@ -19,7 +19,7 @@ _SIZES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MILLISECONDS: Final = {"ms": 1, "s": 1000, "": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZE: Final = re.compile(r"([0-9]{1,18})([KMGT]?)\Z")
 _DURATION: Final = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,3}))?(ms|s|m|h|d|)\Z")
-_NUMBER: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?\Z")
+_NUMBER: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,3})?\Z")
 # The sandbox's init counts as a process, too.
 _INIT: Final = 1
 

@@ -467,7 +467,10 @@ def rlimit(resource: int, value: int) -> Op:
 
 def scheduling(policy: int, nice: int) -> Op:
     """Set the scheduling policy (0 other, 3 batch, 5 idle) and niceness (-20 to 19)."""
-    label, hint = f"policy {policy}, niceness {nice}", "only root can raise a priority"
+    label, hint = (
+        f"policy {policy}, niceness {nice}",
+        "a sandbox has no right to raise a priority: start it with nice instead",
+    )
     return Op(OpCode.SCHEDULING, a=policy, b=nice + 20, label=label, hint=hint)
 
 

@@ -312,7 +312,8 @@ def _parse_limits(table: LimitsTable, path: str) -> Limits:
         try:
             values[name] = parse_limit(name, value)
         except UsageError as error:
-            raise ProfileError(path, f"limits.{name}", f"{error.object}: {error.reason}", error.hint) from error
+            reason = error.reason if error.object == name else f"{error.object}: {error.reason}"
+            raise ProfileError(path, f"limits.{name}", reason, error.hint) from error
     return Limits(**values)
 
 
@@ -354,8 +355,11 @@ def _hint_for(leaf: str, value: object) -> str:
         "access": Access, "type": FdType, "exec": ExecPolicy, "scm_rights": ScmRights, "shape": ShapeWord,
         "tty": Tty, "scheduling": Scheduling, "view": View, "proc": Proc, "mode": NetworkMode, "share": SharedNamespace,
     }  # fmt: skip
-    if leaf in words and isinstance(value, str):
-        return nearest(value, [str(word) for word in words[leaf]])
+    known = [str(word) for word in words.get(leaf, ())]
+    if isinstance(value, list):
+        value = next((word for word in value if word not in known), None)
+    if known and isinstance(value, str):
+        return nearest(value, known)
     return {"umask": 'write it as octal text, as in "022"', "number": f"use 3 to {LAST_NUMBER}"}.get(leaf, "")
 
 

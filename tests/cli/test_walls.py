@@ -113,6 +113,22 @@ def test_run_net_reaches_what_it_says(sandbox: Run, net: str, host: bool, own: b
     assert own or re.search("Permission denied|Network is unreachable", inside.stderr)
 
 
+def test_run_unix_socket_is_reached_where_the_view_shows_it_as_explain_says(sandbox: Run, tmp_path: Path) -> None:
+    script = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1]); print('connected')"
+    path = tmp_path / "there"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        look = ("/usr/bin/python3", "-c", script, str(path))
+        assert "No such file or directory" in sandbox("run", *look, cwd="/usr").stderr
+        assert sandbox("run", "--read", str(path), *look, cwd="/usr").stdout == "connected\n"
+        hidden = sandbox("run", "--read", str(tmp_path), "--hide", str(path), *look, cwd="/usr")
+        assert hidden.stderr.endswith(("Permission denied\n", "Connection refused\n"))
+    words = "Unix sockets: one that lies in a path of the view can be connected to"
+    assert words in sandbox("explain").stdout
+    assert words not in sandbox("explain", "-p", "sealed").stdout
+
+
 def test_run_without_net_is_none(sandbox: Run) -> None:
     assert sandbox("run", "cat", "/proc/net/dev").stdout.count(":") == 1  # a loopback that is down
     assert "Permission denied" in sandbox("run", "/usr/bin/python3", "-c", SELF).stderr

@@ -427,7 +427,7 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
     "view-number": ("[filesystem]\nhide=[1]", "filesystem.hide[0]", "expected `str`", "", "[filesystem]\nhide=['/a']"),
     "network-word": ("[network]\nmode='lo'", "network.mode", "invalid enum value 'lo'", "loopback",
                      "[network]\nmode='loopback'"),
-    "share-word": ("[namespaces]\nshare=['net']", "namespaces.share[0]", "invalid enum value", "",
+    "share-word": ("[namespaces]\nshare=['net']", "namespaces.share[0]", "invalid enum value", "cgroup, ipc",
                    "[namespaces]\nshare=['ipc']"),
     "limit-name": ("[limits]\nmem='1G'", "limits.mem", "unknown key", "'memory'", "[limits]\nmemory='1G'"),
     "limit-text": ("[limits]\nmemory='much'", "limits.memory", "is not a size", "512M", "[limits]\nmemory='1G'"),
