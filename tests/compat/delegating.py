@@ -275,7 +275,8 @@ END
         printf '[global]\\npid = %s/pid\\nerror_log = %s/log\\ndaemonize = no\\n' $PWD $PWD >conf
         printf '[www]\\nlisten = %s/socket\\npm = static\\npm.max_children = 1\\n' $PWD >>conf
         php-fpm8.2 -R -n -y conf 2>/dev/null & for n in $(seq 100); do [ ! -s pid ] || break; sleep 0.05; done
-        sleep 0.3; kill -USR2 $!; for n in $(seq 100); do [ $(grep -c 'ready to handle' log) != 2 ] || break; sleep 0.05; done
+        sleep 0.3; kill -USR2 $!
+        for n in $(seq 100); do [ $(grep -c 'ready to handle' log) != 2 ] || break; sleep 0.05; done
         sleep 0.3; grep -o 'using inherited socket' log; grep -c 'child .* exited' log; kill $!; wait
         """,
         "using inherited socket\n0\n",
