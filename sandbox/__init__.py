@@ -1,5 +1,6 @@
 """Run programs so that authority reaches them only by declared descriptors, or by those that somebody sent."""
 
+from sandbox.addresses import looked_up
 from sandbox.build import build as build_plan
 from sandbox.caller import Caller
 from sandbox.errors import (
@@ -16,7 +17,19 @@ from sandbox.errors import (
 )
 from sandbox.events import Descriptor, Event, Executed, Exited, Failed, Started
 from sandbox.filesystem import FilesystemPolicy, View
-from sandbox.grants import Access, FdType, FileGrant, Grant, InheritGrant, SecretGrant, format_grant, parse_grant
+from sandbox.grants import (
+    Access,
+    ConnectGrant,
+    DatagramGrant,
+    FdType,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    ListenGrant,
+    SecretGrant,
+    format_grant,
+    parse_grant,
+)
 from sandbox.landlock import LandlockPolicy
 from sandbox.launch import Popen, original_environment, replace_process, run
 from sandbox.limits import Limits
@@ -37,6 +50,8 @@ __all__ = [
     "Caller",
     "CommandNotExecutableError",
     "CommandNotFoundError",
+    "ConnectGrant",
+    "DatagramGrant",
     "Descriptor",
     "Event",
     "Executed",
@@ -52,6 +67,7 @@ __all__ = [
     "LandlockPolicy",
     "LaunchError",
     "Limits",
+    "ListenGrant",
     "NetworkMode",
     "Plan",
     "PlanError",
@@ -77,6 +93,7 @@ __all__ = [
     "format_profile",
     "format_survey",
     "load",
+    "looked_up",
     "open_descriptors",
     "original_environment",
     "parse_grant",

@@ -9,22 +9,37 @@ from typing import Final
 from sandbox import plan as ops
 from sandbox import seccomp, syscalls, walls
 from sandbox.caller import Caller
-from sandbox.errors import GrantError, PlanError, UsageError
+from sandbox.errors import GrantError, InternalError, PlanError, UsageError
 from sandbox.grants import (
-    SAFE_TYPES,
+    SOCKET_TYPES,
     STDIO_TYPES,
-    FdType,
+    ConnectGrant,
+    DatagramGrant,
     FileGrant,
     Grant,
     InheritGrant,
+    ListenGrant,
     SecretGrant,
+    SocketGrant,
+    accepted_types,
     number_grants,
     number_of,
     substitute,
     variable_for,
 )
-from sandbox.plan import MAX_ARGS, MAX_COMMANDS, MAX_ENV_OPS, MAX_PROTOCOLS, Op, Plan, StatusFormat
+from sandbox.plan import (
+    MAX_ARGS,
+    MAX_COMMANDS,
+    MAX_ENV_OPS,
+    MAX_PROTOCOLS,
+    ListenFlag,
+    Op,
+    Plan,
+    SocketKind,
+    StatusFormat,
+)
 from sandbox.profile import ExecPolicy, Profile, ScmRights, check, delegated
+from sandbox.sockets import Protocol, sockaddr
 
 DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
@@ -54,7 +69,7 @@ def build(
         raise UsageError("command", "it is empty", "give a program and its arguments")
     parts = (
         *_launcher_ops(profile, caller, status, exec_events=exec_events, trace=trace),
-        *_descriptor_ops(profile, grants, status),
+        *_descriptor_ops(profile, grants, status, caller),
         *walls.wall_ops(profile, caller),
         *_attribute_ops(profile, grants, caller),
         *_confinement_ops(profile, grants, caller),
@@ -109,30 +124,73 @@ def grant_label(grant: Grant) -> str:
         case SecretGrant():
             source = f"variable {grant.variable}" if grant.variable else f"file {grant.secret}"
             return f"grant {grant.name}: {source}"
+        case ListenGrant():
+            return f"grant {grant.name}: {grant.listen}"
+        case ConnectGrant():
+            return f"grant {grant.name}: connection to {grant.connect}"
+        case DatagramGrant():
+            return f"grant {grant.name}: datagrams to {grant.datagram}"
 
 
-def _obtain(slot: int, grant: Grant) -> Op:
+def _sockaddrs(grant: SocketGrant, caller: Caller) -> list[bytes]:
+    """Return the addresses of a socket grant, several where its host's name has several."""
+    address = grant.address
+    hosts = caller.hosts.get(address.name, ()) if address.name is not None else ("",)
+    if not hosts:
+        raise InternalError("caller", f"grant {grant.name} names a host, and nobody has looked it up")
+    try:
+        return [sockaddr(address, host) for host in hosts]
+    except UsageError as error:
+        raise GrantError(grant.name, f"{error.object}: {error.reason}", error.hint) from error
+
+
+def _obtain_socket(slot: int, grant: SocketGrant, caller: Caller) -> Iterator[Op]:
+    label, addresses = grant_label(grant), _sockaddrs(grant, caller)
+    match grant:
+        case ListenGrant():
+            flags = ListenFlag.REUSE_PORT if grant.reuse_port else ListenFlag(0)
+            flags |= ListenFlag.IPV6_ONLY if grant.ipv6_only else ListenFlag(0)
+            flags |= ListenFlag.MODE if grant.mode is not None else ListenFlag(0)
+            backlog, mode = grant.backlog, int(grant.mode or "0", 8)
+            if grant.address.protocol is Protocol.UDP:
+                flags, backlog = flags | ListenFlag.DATAGRAM, 0
+            if grant.owner is not None:
+                if grant.owner not in caller.owners:
+                    raise InternalError("caller", f"grant {grant.name} names an owner, and nobody has looked it up")
+                yield ops.socket_owner(slot, *caller.owners[grant.owner], label)
+            yield ops.listen(slot, addresses[0], label, backlog=backlog, flags=flags, mode=mode)
+        case ConnectGrant():
+            data, limit = b"".join(addresses), round(grant.timeout * 1000)
+            yield ops.connect(slot, data, label, kind=SocketKind.STREAM, milliseconds=limit)
+        case DatagramGrant():
+            yield ops.connect(slot, b"".join(addresses), label, kind=SocketKind.DATAGRAM)
+
+
+def _obtain(slot: int, grant: Grant, caller: Caller) -> Iterator[Op]:
     label = grant_label(grant)
     match grant:
         case InheritGrant(type=fd_type):
-            types = SAFE_TYPES if fd_type is None else frozenset({fd_type})
-            return ops.inherit(slot, grant.inherit, types, grant.access, label)
+            yield ops.inherit(slot, grant.inherit, accepted_types(fd_type), grant.access, label)
         case FileGrant(file=path, access=access):
-            return ops.file(slot, path, access, create=grant.create, truncate=grant.truncate, label=label)
+            yield ops.file(slot, path, access, create=grant.create, truncate=grant.truncate, label=label)
         case SecretGrant(variable=None):
-            return ops.secret_file(slot, grant.secret, label)
+            yield ops.secret_file(slot, grant.secret, label)
         case SecretGrant():
-            return ops.secret_env(slot, grant.variable or "", label)
+            yield ops.secret_env(slot, grant.variable or "", label)
+        case ListenGrant() | ConnectGrant() | DatagramGrant():
+            yield from _obtain_socket(slot, grant, caller)
 
 
-def _descriptor_ops(profile: Profile, grants: Sequence[Grant], status: tuple[int, StatusFormat] | None) -> Iterator[Op]:
+def _descriptor_ops(
+    profile: Profile, grants: Sequence[Grant], status: tuple[int, StatusFormat] | None, caller: Caller
+) -> Iterator[Op]:
     for grant in grants:
         if status is not None and isinstance(grant, InheritGrant) and grant.inherit == status[0]:
             raise GrantError(grant.name, f"descriptor {grant.inherit} is the status descriptor", "use another one")
     # A standard stream may be a Unix socket; where nothing may be sent over one, none is accepted.
     denied = profile.descriptors.scm_rights is ScmRights.DENY
-    yield ops.stdio(STDIO_TYPES - {FdType.SOCKET} if denied else STDIO_TYPES)
-    obtained = [_obtain(slot, grant) for slot, grant in enumerate(grants)]
+    yield ops.stdio(STDIO_TYPES - SOCKET_TYPES if denied else STDIO_TYPES)
+    obtained = [op for slot, grant in enumerate(grants) for op in _obtain(slot, grant, caller)]
     # Within a code, INHERIT ascends by the caller's number: so the launcher can close what lies between.
     yield from sorted(obtained, key=lambda op: (op.code, op.b if op.code is ops.OpCode.INHERIT else op.a))
     for slot, grant in enumerate(grants):

@@ -6,7 +6,7 @@ import grp
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
 from sandbox import cgroups
@@ -24,7 +24,8 @@ class Caller:
     cwd is "" when the working directory has been removed. landlock_abi: the kernel's, 0 where it has no Landlock.
     uid, gid: the effective ones. identity: whom the profile names, user and group (see becoming). interactive: standard
     input and output are terminals. delegated: a cgroup in which the launcher can make one for the sandbox. nice,
-    scheduling: this process's, of sched(7); a real-time policy counts as the ordinary one.
+    scheduling: this process's, of sched(7); a real-time policy counts as the ordinary one. hosts: the addresses of
+    the names in socket grants, owners: the users and groups of their files (addresses.looked_up).
     """
 
     environ: Mapping[str, str]
@@ -41,6 +42,8 @@ class Caller:
     delegated: Delegated | None = None
     nice: int = 0
     scheduling: int = os.SCHED_OTHER
+    hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def of_process(cls, parent_pid: int, environ: Mapping[str, str] | None = None) -> Self:
@@ -79,6 +82,16 @@ class Caller:
         if gid is None:
             raise UsageError(f"user {user}", "the password file does not know its group", f"name one: {user}:GROUP")
         return replace(self, identity=(uid, gid))
+
+    def owner(self, text: str) -> tuple[int, int]:
+        """Look a file's owner up, `NAME[:GROUP]` by names or numbers.
+
+        Raises: UsageError as becoming().
+        """
+        user, _, group = text.partition(":")
+        named = self.becoming(user, group or None)
+        assert named.identity is not None
+        return named.identity
 
     def placeholders(self) -> dict[str, str]:
         """Return what `{home}`, `{cwd}`, `{runtime_dir}` and `{tmp}` stand for."""

@@ -14,10 +14,13 @@ from sandbox.caller import Caller
 from sandbox.filesystem import View
 from sandbox.grants import (
     Access,
+    ConnectGrant,
+    DatagramGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
+    ListenGrant,
     SecretGrant,
     number_grants,
     number_of,
@@ -218,6 +221,8 @@ def residue(grant: Grant, *, governed: bool) -> tuple[str, ...]:
             return ("can: read, map", "cannot: write, grow, shrink, unseal")
         case InheritGrant():
             return tuple(_inherited_residue(grant, held if governed else reopen, metadata))
+        case ListenGrant() | ConnectGrant() | DatagramGrant():
+            return ()
 
 
 def _inherited_residue(grant: InheritGrant, reopening: str, metadata: str) -> Iterator[str]:

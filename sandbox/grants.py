@@ -11,7 +11,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from sandbox.errors import GrantError
+from sandbox.errors import GrantError, UsageError
+from sandbox.sockets import EVERY_HOST, Address, Protocol, parse_address
 
 FIRST_NUMBER: Final = 3
 LAST_NUMBER: Final = 65535
@@ -60,6 +61,11 @@ class FdType(enum.StrEnum):
     SECCOMP_LISTENER = "seccomp-listener"
     BPF = "bpf"
     OTHER = "other"
+    # What a socket is to its holder; `socket` itself is one of none of these: not connected, or not listening yet.
+    LISTENER = "listener"
+    STREAM = "stream"
+    DATAGRAM = "datagram"
+    RAW_SOCKET = "raw-socket"
 
     @property
     def bit(self) -> int:
@@ -67,10 +73,23 @@ class FdType(enum.StrEnum):
         return 1 << list(FdType).index(self)
 
 
-# What an `inherit` grant without a type accepts; every other type must be asked for by name.
-SAFE_TYPES: Final = frozenset({FdType.FILE, FdType.PIPE, FdType.SOCKET, FdType.MEMFD, FdType.EVENTFD, FdType.NULL})
+# What an `inherit` grant without a type accepts; every other type must be asked for by name. A socket that has no peer
+# yet can be given any, and one that only remembers its peer, another: both lead further than themselves.
+SAFE_TYPES: Final = frozenset(
+    {FdType.FILE, FdType.PIPE, FdType.MEMFD, FdType.EVENTFD, FdType.NULL, FdType.LISTENER, FdType.STREAM}
+)
+SOCKET_TYPES: Final = frozenset(
+    {FdType.SOCKET, FdType.LISTENER, FdType.STREAM, FdType.DATAGRAM, FdType.RAW_SOCKET}
+)  # fmt: skip
 # What may stand on 0, 1 and 2: a terminal is normal there, a directory never is.
 STDIO_TYPES: Final = SAFE_TYPES | {FdType.TTY}
+
+
+def accepted_types(declared: FdType | None) -> frozenset[FdType]:
+    """Return what an `inherit` grant of that type accepts; `socket` is the word for any but raw ones."""
+    if declared is None:
+        return SAFE_TYPES
+    return SOCKET_TYPES - {FdType.RAW_SOCKET} if declared is FdType.SOCKET else frozenset({declared})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +139,95 @@ class SecretGrant:
         return self.secret[4:] if self.secret.startswith("env:") else None
 
 
-Grant: TypeAlias = InheritGrant | FileGrant | SecretGrant
-KINDS: Final[dict[str, type[Grant]]] = {"inherit": InheritGrant, "file": FileGrant, "secret": SecretGrant}
+MAX_BACKLOG: Final = 65535
+MAX_TIMEOUT: Final = 3600.0
+_SOCKET_MODE = re.compile(r"0?[0-7]{1,3}\Z")
+_OWNER = re.compile(r"[^:,=\0]+(:[^:,=\0]+)?\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenGrant:
+    """A socket that the launcher binds in the caller's network: tcp and unix ones listen, a udp one receives.
+
+    listen: `tcp:HOST:PORT`, `udp:HOST:PORT`, `unix:PATH`, `unix:@NAME`; HOST `*` is every address. ipv6_only: an IPv6
+    address takes no IPv4. mode (octal text; None: what the caller's umask leaves of 0777) and owner (`NAME[:GROUP]`)
+    are those of a path's file.
+    """
+
+    name: str
+    listen: str
+    backlog: int = 4096
+    reuse_port: bool = False
+    ipv6_only: bool = False
+    mode: str | None = None
+    owner: str | None = None
+    number: int | None = None
+    propagate: bool = False
+
+    @property
+    def address(self) -> Address:
+        """What `listen` says."""
+        return _address(self.name, self.listen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectGrant:
+    """A connection that the launcher makes in the caller's network, to `tcp:HOST:PORT`, `unix:PATH` or `unix:@NAME`.
+
+    timeout: in seconds, for all addresses that the host's name has together.
+    """
+
+    name: str
+    connect: str
+    timeout: float = 10.0
+    number: int | None = None
+    propagate: bool = False
+
+    @property
+    def address(self) -> Address:
+        """What `connect` says."""
+        return _address(self.name, self.connect)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatagramGrant:
+    """A datagram socket that is connected, in the caller's network, to `udp:HOST:PORT`, `unix:PATH` or `unix:@NAME`."""
+
+    name: str
+    datagram: str
+    number: int | None = None
+    propagate: bool = False
+
+    @property
+    def address(self) -> Address:
+        """What `datagram` says."""
+        return _address(self.name, self.datagram)
+
+
+SocketGrant: TypeAlias = ListenGrant | ConnectGrant | DatagramGrant
+Grant: TypeAlias = (
+    InheritGrant
+    | FileGrant
+    | SecretGrant
+    | ListenGrant
+    | ConnectGrant
+    | DatagramGrant
+)  # fmt: skip
+KINDS: Final[dict[str, type[Grant]]] = {
+    "inherit": InheritGrant,
+    "file": FileGrant,
+    "secret": SecretGrant,
+    "listen": ListenGrant,
+    "connect": ConnectGrant,
+    "datagram": DatagramGrant,
+}
+
+
+def _address(name: str, text: str) -> Address:
+    try:
+        return parse_address(text)
+    except UsageError as error:
+        raise GrantError(name, f"{error.object!r}: {error.reason}", error.hint) from error
 
 
 def kind_of(grant: Grant) -> str:
@@ -156,15 +262,61 @@ def checked(grant: Grant) -> Grant:
             raise GrantError(grant.name, "create and truncate need a writing access", 'add access = "write"')
         case SecretGrant(secret=source) if source in ("", "env:") or "\0" in source or "=" in (grant.variable or ""):
             raise GrantError(grant.name, "the secret has no source", 'write secret = "/a/path" or "env:NAME"')
+        case ListenGrant() | ConnectGrant() | DatagramGrant():
+            _check_socket(grant)
     return grant
+
+
+def _check_socket(grant: SocketGrant) -> None:
+    address = grant.address
+    needs_peer = not isinstance(grant, ListenGrant)
+    wrong: dict[tuple[str, str], bool] = {
+        ("a connection has one peer", "name its host"): needs_peer and address.host == EVERY_HOST,
+        ("port 0 is nobody's", "give the port of the service"):
+            needs_peer and address.protocol is not Protocol.UNIX and not address.port,
+    }  # fmt: skip
+    match grant:
+        case ConnectGrant():
+            wrong |= {
+                ("a udp socket is not connected this way", f'write datagram = "{address}"'):
+                    address.protocol is Protocol.UDP,
+                ("the timeout is out of range", f"use more than 0 and at most {MAX_TIMEOUT:g} seconds"):
+                    not 0.001 <= grant.timeout <= MAX_TIMEOUT,
+            }  # fmt: skip
+        case DatagramGrant():
+            tcp = address.protocol is Protocol.TCP
+            wrong[f"{address.protocol} has no datagrams", f'write connect = "{address}"'] = tcp
+        case ListenGrant():
+            wrong |= _listen_mistakes(grant, address)
+    for (reason, hint), holds in wrong.items():
+        if holds:
+            raise GrantError(grant.name, reason, hint)
+
+
+def _listen_mistakes(grant: ListenGrant, address: Address) -> dict[tuple[str, str], bool]:
+    of_file = grant.mode is not None or grant.owner is not None
+    inet6 = address.host == EVERY_HOST or ":" in address.host or address.name is not None
+    return {
+        (f"the backlog is not 1 to {MAX_BACKLOG}", "leave it out"): not 1 <= grant.backlog <= MAX_BACKLOG,
+        ("mode and owner are those of a path's file", "use them with unix:/PATH"): of_file and not address.is_path,
+        (f"the mode {grant.mode!r} is not octal text", 'as in mode = "660"'):
+            grant.mode is not None and not _SOCKET_MODE.match(grant.mode),
+        (f"the owner {grant.owner!r} is no NAME[:GROUP]", 'as in owner = "www-data:www-data"'):
+            grant.owner is not None and not _OWNER.match(grant.owner),
+        ("reuse_port is for ports", "leave it out"): grant.reuse_port and address.protocol is Protocol.UNIX,
+        ("ipv6_only is for IPv6 addresses", "leave it out"):
+            grant.ipv6_only and (address.protocol is Protocol.UNIX or not inet6),
+    }  # fmt: skip
 
 
 def parse_grant(text: str) -> Grant:
     """Parse the command line's form of a grant.
 
-    Grammar: `NAME[@NUMBER][+propagate]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of inherit, file, secret; a WORD is an
-    access (read, write, append, read-write), for `file` also create and truncate, for `inherit` also a descriptor type.
-    A last part that is no list of such words belongs to VALUE, so that paths may hold colons.
+    Grammar: `NAME[@NUMBER][+propagate]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of inherit, file, secret, listen,
+    connect, datagram; a WORD is an access (read, write, append, read-write), for `file` also create and truncate, for
+    `inherit` also a descriptor type. For `listen` it is one of reuse_port, ipv6_only, backlog=N, mode=OCTAL,
+    owner=NAME[:GROUP], for `connect` timeout=SECONDS. A last part that is no list of such words belongs to VALUE, so
+    that paths may hold colons.
 
     Raises: GrantError with the grammar as hint.
     """
@@ -180,7 +332,7 @@ def parse_grant(text: str) -> Grant:
         or flag != ("propagate" if plus else "")
     ):
         raise GrantError(
-            name or text, f"cannot read {text!r}", "write NAME[@NUMBER][+propagate]=inherit|file|secret:VALUE[:ACCESS]"
+            name or text, f"cannot read {text!r}", f"write NAME[@NUMBER][+propagate]={'|'.join(KINDS)}:VALUE[:WORD,...]"
         )
     parsed = _parse_value(name, kind, value)
     return checked(replace(parsed, number=int(number) if at else None, propagate=bool(plus)))
@@ -189,6 +341,8 @@ def parse_grant(text: str) -> Grant:
 def _parse_value(name: str, kind: str, value: str) -> Grant:
     if kind == "secret":
         return SecretGrant(name=name, secret=value)
+    if kind in _SOCKET_WORDS:
+        return _parse_socket(name, kind, value)
     value, words = _trailing_words(value, kind)
     access = next((Access(word) for word in words if word in list(Access)), None)
     if kind == "file":
@@ -198,6 +352,47 @@ def _parse_value(name: str, kind: str, value: str) -> Grant:
         raise GrantError(name, f"{value!r} is not a descriptor number", "write NAME=inherit:5[:read][,pipe]")
     fd_type = next((FdType(word) for word in words if word in list(FdType)), None)
     return InheritGrant(name=name, inherit=int(value), type=fd_type, access=access)
+
+
+# For each kind of socket its words, and how each is read.
+_SOCKET_WORDS: Final[dict[str, dict[str, re.Pattern[str]]]] = {
+    "listen": {
+        "reuse_port": re.compile(r"\Z"),
+        "ipv6_only": re.compile(r"\Z"),
+        "backlog": re.compile(r"=[0-9]{1,5}\Z"),
+        "mode": re.compile(r"=[0-7]{1,4}\Z"),
+        "owner": re.compile(r"=[^:,=]+(:[^:,=]+)?\Z"),
+    },
+    "connect": {"timeout": re.compile(r"=[0-9]{1,4}(\.[0-9]{1,3})?\Z")},
+    "datagram": {},
+}
+_FLAG_WORDS: Final = ("reuse_port", "ipv6_only")
+
+
+def _parse_socket(name: str, kind: str, value: str) -> Grant:
+    address, words = _socket_words(value, kind)
+    values: dict[str, object] = {"name": name, kind: address}
+    for word, _, text in (word.partition("=") for word in words):
+        match word:
+            case "backlog":
+                values[word] = int(text)
+            case "timeout":
+                values[word] = float(text)
+            case _:
+                values[word] = text or True
+    return KINDS[kind](**values)  # type: ignore[arg-type]
+
+
+def _socket_words(value: str, kind: str) -> tuple[str, list[str]]:
+    """Split the words off a socket's value: from the first colon on behind which there is nothing but words."""
+    known = _SOCKET_WORDS[kind]
+    for at in (match.start() for match in re.finditer(":", value)):
+        words = value[at + 1 :].split(",")
+        keys = [word.partition("=")[0] for word in words]
+        fits = all(key in known and known[key].match(word[len(key) :]) for key, word in zip(keys, words, strict=True))
+        if fits and len(set(keys)) == len(keys):
+            return value[:at], words
+    return value, []
 
 
 def _trailing_words(value: str, kind: str) -> tuple[str, list[str]]:
@@ -227,6 +422,15 @@ def format_grant(grant: Grant) -> str:
             return f"{head}=file:{grant.file}:" + ",".join([str(grant.access), *flags])
         case SecretGrant():
             return f"{head}=secret:{grant.secret}"
+        case ListenGrant():
+            words = [word for word in _FLAG_WORDS if getattr(grant, word)]
+            words += [f"backlog={grant.backlog}"]
+            words += [f"{word}={text}" for word in ("mode", "owner") if (text := getattr(grant, word)) is not None]
+            return f"{head}=listen:{grant.listen}:" + ",".join(words)
+        case ConnectGrant():
+            return f"{head}=connect:{grant.connect}:timeout={grant.timeout:.3f}"
+        case DatagramGrant():
+            return f"{head}=datagram:{grant.datagram}"
 
 
 def number_grants(grants: Iterable[Grant]) -> tuple[Grant, ...]:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Final, NoReturn, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
 from sandbox import wire
+from sandbox.addresses import looked_up
 from sandbox.build import build, grant_label
 from sandbox.caller import Caller
 from sandbox.errors import InternalError, LaunchError, UsageError
@@ -305,7 +306,8 @@ def _chosen_profile(
     )
     chosen = for_caller(profile, caller, added)
     check(chosen)
-    return chosen, caller.becoming(chosen.process.user, chosen.process.group)
+    caller = caller.becoming(chosen.process.user, chosen.process.group)
+    return chosen, looked_up(caller, chosen.grants)
 
 
 def _lists(walls: Walls) -> FilesystemPolicy:

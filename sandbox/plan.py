@@ -14,6 +14,7 @@ from typing import Final
 
 from sandbox.grants import Access, FdType
 from sandbox.protocols import ProtocolRule
+from sandbox.sockets import format_sockaddr, split_sockaddrs
 
 MAX_SLOTS: Final = 512
 MAX_ENV_OPS: Final = 4096
@@ -45,6 +46,7 @@ class Data(enum.Enum):
     FILTER = "filter"
     ARGV = "argv"
     PAIR = "pair"
+    ADDRESS = "address"
 
 
 class OpCode(enum.IntEnum):
@@ -64,6 +66,9 @@ class OpCode(enum.IntEnum):
     FILE = 0x0303
     SECRET_FILE = 0x0304
     SECRET_ENV = 0x0305
+    SOCKET_OWNER = 0x0310
+    LISTEN = 0x0311
+    CONNECT = 0x0312
     NAMESPACE = 0x0401
     IDENTITY = 0x0402
     HOSTNAME = 0x0403
@@ -121,6 +126,9 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.FILE: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
     OpCode.SECRET_FILE: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
     OpCode.SECRET_ENV: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
+    OpCode.SOCKET_OWNER: OpRule("listen", 0, MAX_SLOTS),
+    OpCode.LISTEN: OpRule("listen", 0, MAX_SLOTS, Data.ADDRESS),
+    OpCode.CONNECT: OpRule("connect", 0, MAX_SLOTS, Data.ADDRESS),
     OpCode.NAMESPACE: OpRule("namespace", 0, MAX_NAMESPACES),
     OpCode.IDENTITY: OpRule("identity", 0, 1),
     OpCode.HOSTNAME: OpRule("hostname", 0, 1, Data.TEXT),
@@ -153,7 +161,26 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.EXEC: OpRule("exec", 1, 1, Data.ARGV),
 }
 MANDATORY: Final = frozenset(code for code, rule in RULES.items() if rule.least)
-OBTAINING: Final = frozenset({OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV})
+OBTAINING: Final = frozenset(
+    {OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV}
+    | {OpCode.LISTEN, OpCode.CONNECT}
+)  # fmt: skip
+
+
+class ListenFlag(enum.IntFlag):
+    """How a LISTEN op makes its socket."""
+
+    REUSE_PORT = 1
+    IPV6_ONLY = 2
+    DATAGRAM = 4
+    MODE = 8
+
+
+class SocketKind(enum.IntEnum):
+    """What a CONNECT op makes; values of socket(2)."""
+
+    STREAM = 1
+    DATAGRAM = 2
 
 
 class Terminal(enum.IntEnum):
@@ -283,6 +310,22 @@ def _mount_words(op: Op) -> str:
     return f"{MountKind(op.a).name.lower()} r{rights} {_text(op.data)!r}{optional}"
 
 
+def _listen_words(op: Op) -> str:
+    verb = "receive at" if op.flags & ListenFlag.DATAGRAM else "listen at"
+    words = [] if op.flags & ListenFlag.DATAGRAM else [f"backlog {op.c}"]
+    words += ["reuse_port"] * bool(op.flags & ListenFlag.REUSE_PORT)
+    words += ["ipv6_only"] * bool(op.flags & ListenFlag.IPV6_ONLY)
+    words += [f"mode {op.b:03o}"] * bool(op.flags & ListenFlag.MODE)
+    return ", ".join([f"slot {op.a}: {verb} {format_sockaddr(op.data)}", *words])
+
+
+def _connect_words(op: Op) -> str:
+    addresses = " or ".join(map(format_sockaddr, split_sockaddrs(op.data) or ()))
+    if op.b == SocketKind.DATAGRAM:
+        return f"slot {op.a}: datagrams to and from {addresses}"
+    return f"slot {op.a}: connect to {addresses} within {op.c / 1000:g} s"
+
+
 _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.STATUS: lambda op: (
         f"write {StatusFormat(op.b).name.lower()} to descriptor {op.a}" + (", of each exec too" if op.c else "")
@@ -320,6 +363,9 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.FILE: lambda op: f"slot {op.a}: open {_text(op.data)!r} for {_open_words(op)}",
     OpCode.SECRET_FILE: lambda op: f"slot {op.a}: copy {_text(op.data)!r} into a sealed memfd",
     OpCode.SECRET_ENV: lambda op: f"slot {op.a}: copy variable {_text(op.data)} into a sealed memfd",
+    OpCode.SOCKET_OWNER: lambda op: f"slot {op.a}: its file belongs to user {op.b}, group {op.c}",
+    OpCode.LISTEN: _listen_words,
+    OpCode.CONNECT: _connect_words,
     OpCode.PLACE: lambda op: f"slot {op.a} becomes descriptor {op.b}" + (", at every exec" if op.flags else ""),
     OpCode.SWEEP: lambda _: "close every descriptor but 0, 1, 2 and the placed ones",
     OpCode.VERIFY: lambda _: "read the table back and compare it with this plan",
@@ -556,6 +602,34 @@ def secret_env(slot: int, variable: str, label: str) -> Op:
     """Copy a variable of the caller's environment into a sealed memfd."""
     hint = "set the variable for the caller"
     return Op(OpCode.SECRET_ENV, a=slot, data=os.fsencode(variable), label=label, hint=hint)
+
+
+def listen(
+    slot: int, address: bytes, label: str, *, backlog: int, flags: ListenFlag | int = 0, mode: int = 0
+) -> Op:  # fmt: skip
+    """Bind a socket, and listen if it takes connections. address: a struct sockaddr."""
+    hint = "somebody has that address, or this host has not, or ports below 1024 are for root"
+    if address[:2] == _UNIX:
+        hint = "check the path, who may make a file there, and who listens there"
+    return Op(
+        OpCode.LISTEN, a=slot, b=mode, c=backlog, flags=int(flags), data=address, label=label, hint=hint
+    )  # fmt: skip
+
+
+_UNIX: Final = b"\x01\0"
+
+
+def socket_owner(slot: int, uid: int, gid: int, label: str) -> Op:
+    """Give the file of the slot's LISTEN op to a user and group."""
+    return Op(OpCode.SOCKET_OWNER, a=slot, b=uid, c=gid, label=label)
+
+
+def connect(slot: int, addresses: bytes, label: str, *, kind: SocketKind, milliseconds: int = 0) -> Op:
+    """Connect a socket to the first address that answers. addresses: one struct sockaddr behind the other."""
+    hint = "is the service there, and may the user reach it?"
+    return Op(
+        OpCode.CONNECT, a=slot, b=kind, c=milliseconds, data=addresses, label=label, hint=hint
+    )  # fmt: skip
 
 
 def place(slot: int, number: int, label: str, *, propagate: bool = False) -> Op:

@@ -18,10 +18,20 @@ from sandbox import syscalls
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError
 from sandbox.filesystem import FilesystemPolicy, View, split_optional
-from sandbox.grants import FdType, Grant, InheritGrant, number_grants
+from sandbox.grants import (
+    SOCKET_TYPES,
+    ConnectGrant,
+    DatagramGrant,
+    Grant,
+    InheritGrant,
+    ListenGrant,
+    accepted_types,
+    number_grants,
+)
 from sandbox.landlock import ABI_OF, LandlockPolicy
 from sandbox.limits import Limits
 from sandbox.protocols import PROTOCOLS, Protocol
+from sandbox.sockets import Protocol as SocketProtocol
 
 DEFAULT_UMASK: Final = 0o022
 # Without these no program can be started, report a failure, or end.
@@ -251,9 +261,18 @@ def check(profile: Profile) -> None:
     _check_view(profile)
     _check_limits(profile)
     for grant in profile.grants:
-        may_be_socket = isinstance(grant, InheritGrant) and grant.type in (None, FdType.SOCKET)
-        if may_be_socket and profile.descriptors.scm_rights is ScmRights.DENY:
+        if profile.descriptors.scm_rights is ScmRights.DENY and _may_be_unix(grant):
             raise GrantError(grant.name, "scm_rights is denied, and this may be a Unix socket", "name another type")
+
+
+def _may_be_unix(grant: Grant) -> bool:
+    match grant:
+        case InheritGrant():
+            return bool(accepted_types(grant.type) & SOCKET_TYPES)
+        case ListenGrant() | ConnectGrant() | DatagramGrant():
+            return grant.address.protocol is SocketProtocol.UNIX
+        case _:
+            return False
 
 
 def _check_view(profile: Profile) -> None:

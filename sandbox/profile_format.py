@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from sandbox.grants import FileGrant, Grant, InheritGrant, SecretGrant
+from sandbox.grants import (
+    ConnectGrant,
+    DatagramGrant,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    ListenGrant,
+    SecretGrant,
+    SocketGrant,
+)
 from sandbox.limits import NAMES as LIMITS
 from sandbox.limits import format as format_limit
 from sandbox.profile import PATH_LISTS, Profile
@@ -89,12 +98,29 @@ def _format_grant(grant: Grant) -> Iterable[str]:
                     yield f"{flag} = true"
         case SecretGrant():
             yield f"secret = {_quote(grant.secret)}"
-    if not isinstance(grant, SecretGrant) and grant.access is not None:
+        case ListenGrant() | ConnectGrant() | DatagramGrant():
+            yield from _format_socket(grant)
+    if isinstance(grant, InheritGrant | FileGrant) and grant.access is not None:
         yield f'access = "{grant.access}"'
     if grant.number is not None:
         yield f"number = {grant.number}"
     if grant.propagate:
         yield "propagate = true"
+
+
+def _format_socket(grant: SocketGrant) -> Iterable[str]:
+    match grant:
+        case ListenGrant():
+            yield f"listen = {_quote(grant.listen)}"
+            yield f"backlog = {grant.backlog}"
+            yield from (f"{flag} = true" for flag in ("reuse_port", "ipv6_only") if getattr(grant, flag))
+            texts = {"mode": grant.mode, "owner": grant.owner}
+            yield from (f"{name} = {_quote(text)}" for name, text in texts.items() if text is not None)
+        case ConnectGrant():
+            yield f"connect = {_quote(grant.connect)}"
+            yield f"timeout = {grant.timeout}"
+        case DatagramGrant():
+            yield f"datagram = {_quote(grant.datagram)}"
 
 
 def _quote(text: str) -> str:

@@ -19,7 +19,20 @@ from msgspec import UNSET, UnsetType
 
 from sandbox.errors import GrantError, ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy, Proc, View
-from sandbox.grants import KINDS, LAST_NUMBER, MAX_GRANTS, Access, FdType, Grant, checked
+from sandbox.grants import (
+    KINDS,
+    LAST_NUMBER,
+    MAX_BACKLOG,
+    MAX_GRANTS,
+    MAX_TIMEOUT,
+    Access,
+    ConnectGrant,
+    DatagramGrant,
+    FdType,
+    Grant,
+    ListenGrant,
+    checked,
+)
 from sandbox.landlock import LandlockPolicy
 from sandbox.limits import NAMES as LIMITS
 from sandbox.limits import Limits
@@ -227,6 +240,49 @@ class SecretTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     propagate: Propagate = False
 
 
+_HOST_PORT: Final = r"[^:\x00]+:[0-9]{1,5}|\[[^\x00]+\]:[0-9]{1,5}"
+_UNIX: Final = rf"unix:@[^\x00]+{END}|unix:{PATH_PATTERN[1:]}"
+ListenText = Annotated[
+    str, _meta("tcp:HOST:PORT, udp:HOST:PORT, unix:PATH", rf"^(tcp|udp):({_HOST_PORT}){END}|^({_UNIX})")
+]
+ConnectText = Annotated[str, _meta("tcp:HOST:PORT or unix:PATH", rf"^tcp:({_HOST_PORT}){END}|^({_UNIX})")]
+DatagramText = Annotated[str, _meta("udp:HOST:PORT or unix:PATH", rf"^udp:({_HOST_PORT}){END}|^({_UNIX})")]
+
+
+class ListenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `listen`."""
+
+    listen: ListenText
+    backlog: Annotated[int, msgspec.Meta(ge=1, le=MAX_BACKLOG, description="connections that may wait")] | UnsetType = (
+        UNSET
+    )
+    reuse_port: Annotated[bool, _meta("others of this user may have the port as well")] = False
+    ipv6_only: Annotated[bool, _meta("an IPv6 address takes no IPv4")] = False
+    mode: Annotated[str, _meta("of a path's file, octal text", "^0?[0-7]{1,3}" + END)] | UnsetType = UNSET
+    owner: Annotated[str, _meta("of a path's file: NAME[:GROUP]", r"^[^:,=\x00]+(:[^:,=\x00]+)?" + END)] | UnsetType = (
+        UNSET
+    )
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
+class ConnectTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `connect`."""
+
+    connect: ConnectText
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT, description="seconds")] | UnsetType = UNSET
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
+class DatagramTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `datagram`."""
+
+    datagram: DatagramText
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
 _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "process": ProcessTable, "environment": EnvironmentTable, "filter": FilterTable,
     "descriptors": DescriptorsTable, "filesystem": FilesystemTable, "network": NetworkTable,
@@ -235,6 +291,7 @@ _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
 _TOP_KEYS: Final = ("description", "extends", *_SECTIONS, "grants", "protocols")
 _GRANT_TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "inherit": InheritTable, "file": FileTable, "secret": SecretTable,
+    "listen": ListenTable, "connect": ConnectTable, "datagram": DatagramTable,
 }  # fmt: skip
 
 
@@ -370,7 +427,8 @@ def _parse_grant_table(name: str, table: object, path: str) -> Grant:
     kinds = [kind for kind in _GRANT_TABLES if kind in table]
     if len(kinds) != 1:
         said = "it names no kind" if not kinds else f"it names {len(kinds)} kinds"
-        unknown = next((word for word in table if word not in _fields(FileTable) + _fields(InheritTable)), "")
+        known = {word for kind in _GRANT_TABLES.values() for word in _fields(kind)}
+        unknown = next((word for word in table if word not in known), "")
         near = difflib.get_close_matches(unknown, list(_GRANT_TABLES), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ProfileError(path, key, said, f"{hint}use exactly one of {', '.join(_GRANT_TABLES)}")
@@ -378,9 +436,12 @@ def _parse_grant_table(name: str, table: object, path: str) -> Grant:
     if kinds[0] == "file" or (kinds[0] == "secret" and not converted.secret.startswith("env:")):
         check_path(getattr(converted, kinds[0]), path, f"{key}.{kinds[0]}")
     try:
-        return checked(KINDS[kinds[0]](name=name, **_said(converted)))
+        grant = checked(KINDS[kinds[0]](name=name, **_said(converted)))
     except GrantError as error:
         raise ProfileError(path, key, error.reason, error.hint) from error
+    if isinstance(grant, ListenGrant | ConnectGrant | DatagramGrant) and grant.address.is_path:
+        check_path(grant.address.path, path, f"{key}.{kinds[0]}")
+    return grant
 
 
 def _parse_protocol(name: str, table: object, path: str) -> Protocol:

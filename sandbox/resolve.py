@@ -11,7 +11,7 @@ from typing import Any, Final
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy, covers, normal, split_optional
-from sandbox.grants import FileGrant, Grant, SecretGrant
+from sandbox.grants import ConnectGrant, DatagramGrant, FileGrant, Grant, ListenGrant, SecretGrant
 from sandbox.limits import parse
 from sandbox.profile import (
     PATH_LISTS,
@@ -180,6 +180,15 @@ def _with_path(grant: Grant, change: Callable[[str], str]) -> Grant:
         return replace(grant, file=change(grant.file))
     if isinstance(grant, SecretGrant) and grant.variable is None:
         return replace(grant, secret=change(grant.secret))
+    if isinstance(grant, ListenGrant | ConnectGrant | DatagramGrant) and grant.address.is_path:
+        text = f"unix:{change(grant.address.path)}"
+        match grant:
+            case ListenGrant():
+                return replace(grant, listen=text)
+            case ConnectGrant():
+                return replace(grant, connect=text)
+            case DatagramGrant():
+                return replace(grant, datagram=text)
     return grant
 
 

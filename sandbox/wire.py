@@ -19,16 +19,19 @@ from sandbox.plan import (
     RLIMIT_NAMES,
     RULES,
     Data,
+    ListenFlag,
     MountFlag,
     MountKind,
     Namespace,
     Op,
     OpCode,
     Plan,
+    SocketKind,
     StatusFormat,
     Terminal,
 )
 from sandbox.protocols import Place, Shape
+from sandbox.sockets import AF_INET6, AF_UNIX, split_sockaddrs
 
 MAGIC: Final = b"SBXPLAN\n"
 VERSION: Final = 1
@@ -225,12 +228,38 @@ def _pair_reason(_: bytes, payload: bytes, __: int, ___: int) -> str:
     return "a pair of texts is not ended where it should be" if payload.count(0) != 2 or payload[-1] else ""
 
 
+def _address_reason(_: bytes, payload: bytes, __: int, ___: int) -> str:
+    return "" if split_sockaddrs(payload) else "an address is malformed"
+
+
 _DATA_WORDS: Final = {
+    Data.ADDRESS: "an address",
     Data.TEXT: "a text", Data.FILTER: "a filter", Data.ARGV: "the arguments", Data.PAIR: "a pair of texts",
 }  # fmt: skip
 _DATA_CHECKS: Final[dict[Data, Callable[[bytes, bytes, int, int], str]]] = {
+    Data.ADDRESS: _address_reason,
     Data.TEXT: _text_reason, Data.FILTER: _filter_reason, Data.ARGV: _argv_reason, Data.PAIR: _pair_reason,
 }  # fmt: skip
+
+
+_UNIX: Final = AF_UNIX.to_bytes(2, "little")
+_NOBODY: Final = 2**32 - 1  # chown(2): leave it as it is
+_LISTEN_FLAGS: Final = sum(ListenFlag)
+
+
+def _listen_is_wrong(op: Op, family: int) -> bool:
+    datagram, mode = op.flags & ListenFlag.DATAGRAM, op.flags & ListenFlag.MODE
+    is_path = family == AF_UNIX and op.data[2] != 0
+    return bool(
+        op.flags & ~_LISTEN_FLAGS
+        or op.b > (0o777 if mode else 0)
+        or bool(op.c) is bool(datagram)
+        or op.c > 65535
+        or (mode and not is_path)
+        or (op.flags & ListenFlag.IPV6_ONLY and family != AF_INET6)
+        or (family == AF_UNIX and op.flags & (ListenFlag.DATAGRAM | ListenFlag.REUSE_PORT))
+        or len(split_sockaddrs(op.data) or ()) != 1
+    )
 
 
 # What makes an op's fields wrong, and the words for it; plan.c, check_fields(), says the same.
@@ -258,6 +287,14 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.FILE: (
         lambda op: op.b & ~_OPEN_FLAGS or op.b & os.O_ACCMODE == os.O_ACCMODE or op.c > 0o777, "open flags are unknown"
     ),
+    OpCode.SOCKET_OWNER: (lambda op: _NOBODY in (op.b, op.c), "an owner is out of range"),
+    OpCode.LISTEN: (
+        lambda op: _listen_is_wrong(op, int.from_bytes(op.data[:2], "little")), "a listening socket is unknown"
+    ),
+    OpCode.CONNECT: (
+        lambda op: op.b not in tuple(SocketKind) or bool(op.c) is not (op.b == SocketKind.STREAM),
+        "a connection is unknown",
+    ),
     OpCode.PLACE: (
         lambda op: op.flags > 1 or op.a >= MAX_SLOTS or not FIRST_NUMBER <= op.b <= LAST_NUMBER,
         "a number is out of range",
@@ -265,11 +302,14 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.UMASK: (lambda op: op.a > 0o777, "the umask is out of range"),
     OpCode.ENV_SET: (lambda op: op.data.find(b"=") <= 0, "a variable has no name"),
 }  # fmt: skip
-_FLAGGED: Final = frozenset({OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT, OpCode.PATH_RULE})
+_FLAGGED: Final = frozenset(
+    {OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT, OpCode.PATH_RULE}
+    | {OpCode.LISTEN}
+)  # fmt: skip
 
 
 def _check_fields(op: Op) -> None:
-    if op.code in OBTAINING and op.a >= MAX_SLOTS:
+    if op.code in OBTAINING | {OpCode.SOCKET_OWNER} and op.a >= MAX_SLOTS:
         raise _refuse("a slot is out of range")
     if op.flags and op.code not in _FLAGGED:
         raise _refuse("an op carries flags that it does not take")
@@ -310,6 +350,10 @@ def _check_slots(ops: tuple[Op, ...]) -> None:
         raise _refuse("a slot is placed that is not filled, or twice")
     if set(filled) - set(placed):
         raise _refuse("a slot is filled and not placed")
+    owned = [op.a for op in ops if op.code is OpCode.SOCKET_OWNER]
+    paths = {op.a for op in ops if op.code is OpCode.LISTEN and op.data[:2] == _UNIX and op.data[2]}
+    if len(owned) != len(set(owned)) or set(owned) - paths:
+        raise _refuse("an owner is of no socket file, or of one that has two")
 
 
 def decode_record(data: bytes) -> Record:

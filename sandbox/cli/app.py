@@ -29,6 +29,7 @@ from sandbox import (
     default_search_path,
     for_caller,
     load,
+    looked_up,
     parse_grant,
 )
 from sandbox.cli.output import failing_as_ours
@@ -36,7 +37,10 @@ from sandbox.errors import EXIT_SIGNAL_BASE, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=StrEnum)
-KINDS: Final = ("inherit", "file", "secret")
+KINDS: Final = (
+    "inherit", "file", "secret",
+    "listen", "connect", "datagram",
+)  # fmt: skip
 COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "completion")
 
 
@@ -163,7 +167,8 @@ class Choice:
             group=group or None,
         )  # fmt: skip
         profile = for_caller(loaded, caller, added)
-        return profile, caller.becoming(profile.process.user, profile.process.group)
+        caller = caller.becoming(profile.process.user, profile.process.group)
+        return profile, looked_up(caller, profile.grants)
 
 
 def _path_option(name: str, text: str) -> Callable[[F], F]:

@@ -92,6 +92,39 @@ static int type_of_device(int fd, uint64_t device)
 	return sys3(__NR_ioctl, fd, TCGETS_COMMAND, addr(settings)) < 0 ? FD_CHAR_DEVICE : FD_TTY;
 }
 
+static int option_of(int fd, int option)
+{
+	int value = 0;
+	uint32_t size = sizeof value;
+	int failed = (int)sys5(__NR_getsockopt, fd, SYS_SOL_SOCKET, option, addr(&value), addr(&size));
+
+	return failed < 0 ? failed : value;
+}
+
+/* What a socket is to its holder: socket(7), SO_DOMAIN, SO_TYPE, SO_PROTOCOL, SO_ACCEPTCONN. Of the internet's only TCP
+ * and UDP have types here: what else there is, Landlock's rules on ports do not see. */
+static int type_of_socket(int fd)
+{
+	enum { TYPE = 3, ACCEPTS = 30, PROTOCOL = 38, DOMAIN = 39 }; /* asm-generic/socket.h */
+	enum { STREAM = 1, DATAGRAM = 2, SEQPACKET = 5, VSOCK = 40, TCP = 6, UDP = 17 };
+	int domain = option_of(fd, DOMAIN), type = option_of(fd, TYPE);
+	int protocol = option_of(fd, PROTOCOL), accepts = option_of(fd, ACCEPTS);
+	bool inet = domain == FAMILY_INET || domain == FAMILY_INET6;
+	char peer[128];
+	uint32_t size = sizeof peer;
+
+	if (domain < 0 || type < 0 || protocol < 0 || accepts < 0)
+		return domain < 0 ? domain : type < 0 ? type : protocol < 0 ? protocol : accepts;
+	if (!(inet ? (type == STREAM && protocol == TCP) || (type == DATAGRAM && protocol == UDP)
+		   : domain == FAMILY_UNIX || domain == VSOCK))
+		return FD_RAW_SOCKET;
+	if (accepts)
+		return FD_LISTENER;
+	if (sys3(__NR_getpeername, fd, addr(peer), addr(&size)) < 0)
+		return FD_SOCKET;
+	return type == STREAM || type == SEQPACKET ? FD_STREAM : type == DATAGRAM ? FD_DATAGRAM : FD_RAW_SOCKET;
+}
+
 int fd_type(int fd)
 {
 	struct stat status;
@@ -106,7 +139,7 @@ int fd_type(int fd)
 	case S_IFREG: return type_of_regular(fd);
 	case S_IFDIR: return FD_DIRECTORY;
 	case S_IFIFO: return FD_PIPE;
-	case S_IFSOCK: return FD_SOCKET;
+	case S_IFSOCK: return type_of_socket(fd);
 	case S_IFBLK: return FD_BLOCK_DEVICE;
 	case S_IFCHR: return type_of_device(fd, status.st_rdev);
 	default: return type_by_link(fd, FD_OTHER);

@@ -10,6 +10,7 @@
 #include "namespace.h"
 #include "probe.h"
 #include "report.h"
+#include "socket.h"
 #include "supervise.h"
 #include "sys.h"
 #include "terminal.h"
@@ -133,6 +134,8 @@ static void obtain(const struct plan *plan, const struct op *op, char **environm
 	case OP_FILE: slots[op->a] = grant_file(plan, op); return;
 	case OP_SECRET_FILE: slots[op->a] = grant_secret_file(plan, op); return;
 	case OP_SECRET_ENV: slots[op->a] = grant_secret_env(plan, op, environment); return;
+	case OP_LISTEN: slots[op->a] = socket_listen(plan, op); return;
+	case OP_CONNECT: slots[op->a] = socket_connect(plan, op); return;
 	case OP_TERMINAL: terminal_keep(op); return;
 	default: return;
 	}
@@ -158,6 +161,7 @@ static void clean_up(void)
 {
 	terminal_end();
 	cgroup_end();
+	socket_end();
 }
 
 static long fork_init(const struct plan *plan, const struct start *start)

@@ -11,7 +11,7 @@ enum {
 	NAMESPACE_FLAGS = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_NEWNET
 };
 
-enum data_kind { DATA_NONE, DATA_TEXT, DATA_FILTER, DATA_ARGV, DATA_PAIR };
+enum data_kind { DATA_NONE, DATA_TEXT, DATA_FILTER, DATA_ARGV, DATA_PAIR, DATA_ADDRESS };
 
 static const struct op_rule {
 	uint16_t code;
@@ -139,6 +139,38 @@ static const char *check_filter(const struct plan *plan, const struct op *op)
 	return NULL;
 }
 
+/* Internet addresses, one behind the other, each as long as its family's; or one Unix address. */
+static const char *check_addresses(const struct plan *plan, const struct op *op)
+{
+	uint32_t room = plan->header->data_size, left = op->data_size;
+	const char *next = op_text(plan, op);
+
+	if (op->data >= room || left > room - op->data)
+		return "an address lies outside the data area";
+	if (left < FAMILY_SIZE)
+		return "an address is malformed";
+	if (address_family(next) == FAMILY_UNIX) {
+		uint32_t name = left - FAMILY_SIZE;
+
+		if (name < 2 || name > UNIX_NAME_MAX)
+			return "an address is malformed";
+		/* A name without a file begins with NUL and ends where the size says; a path ends with its only NUL. */
+		if (next[FAMILY_SIZE] != '\0' && (next[left - 1] != '\0' || text_length(next + FAMILY_SIZE) != name - 1))
+			return "an address is malformed";
+		return NULL;
+	}
+	while (left > 0) {
+		unsigned family = left < FAMILY_SIZE ? 0 : address_family(next);
+		uint32_t size = family == FAMILY_INET ? INET_SIZE : family == FAMILY_INET6 ? INET6_SIZE : 0;
+
+		if (size == 0 || size > left)
+			return "an address is malformed";
+		next += size;
+		left -= size;
+	}
+	return NULL;
+}
+
 static const char *check_data(const struct plan *plan, const struct op *op, uint8_t kind)
 {
 	switch (kind) {
@@ -150,20 +182,48 @@ static const char *check_data(const struct plan *plan, const struct op *op, uint
 		return check_filter(plan, op);
 	case DATA_PAIR:
 		return check_pair(plan, op);
+	case DATA_ADDRESS:
+		return check_addresses(plan, op);
 	default:
 		return op->data || op->data_size ? "an op carries data that it does not take" : NULL;
 	}
 }
 
+static bool obtains(uint16_t code)
+{
+	return (code >= OP_INHERIT && code <= OP_SECRET_ENV) ||
+	       code == OP_LISTEN || code == OP_CONNECT;
+}
+
+static bool is_socket_file(const struct plan *plan, const struct op *op)
+{
+	const char *address = op_text(plan, op);
+
+	return op->code == OP_LISTEN && address_family(address) == FAMILY_UNIX && address[FAMILY_SIZE] != '\0';
+}
+
+static const char *check_listen(const struct plan *plan, const struct op *op)
+{
+	const char *address = op_text(plan, op);
+	unsigned family = address_family(address);
+	bool datagram = op->flags & LISTEN_DATAGRAM, mode = op->flags & LISTEN_MODE;
+
+	if (op->flags & ~LISTEN_FLAGS || op->b > (mode ? 0777u : 0u) || (op->c == 0) != datagram || op->c > UINT16_MAX ||
+	    (mode && !is_socket_file(plan, op)) || (op->flags & LISTEN_IPV6_ONLY && family != FAMILY_INET6) ||
+	    (family == FAMILY_UNIX && op->flags & (LISTEN_DATAGRAM | LISTEN_REUSE_PORT)) ||
+	    address_size(address, op->data_size) != op->data_size)
+		return "a listening socket is unknown";
+	return NULL;
+}
+
 static const char *check_fields(const struct op *op, const struct plan *plan)
 {
 	const unsigned open_flags = O_ACCMODE | O_APPEND | O_CREAT | O_TRUNC;
-	bool obtains = op->code >= OP_INHERIT && op->code <= OP_SECRET_ENV;
 
-	if (obtains && op->a >= MAX_SLOTS)
+	if ((obtains(op->code) || op->code == OP_SOCKET_OWNER) && op->a >= MAX_SLOTS)
 		return "a slot is out of range";
 	if (op->flags && op->code != OP_INHERIT && op->code != OP_PROTOCOL && op->code != OP_PLACE &&
-	    op->code != OP_MOUNT && op->code != OP_PATH_RULE)
+	    op->code != OP_MOUNT && op->code != OP_PATH_RULE && op->code != OP_LISTEN)
 		return "an op carries flags that it does not take";
 	switch (op->code) {
 	case OP_STATUS:
@@ -177,6 +237,14 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 		return op->flags < ACCESS_COUNT && op->b <= INT32_MAX ? NULL : "an inherited descriptor is out of range";
 	case OP_FILE:
 		return op->b & ~open_flags || (op->b & O_ACCMODE) == O_ACCMODE || op->c > 0777 ? "open flags are unknown" : NULL;
+	case OP_SOCKET_OWNER:
+		return op->b == UINT32_MAX || op->c == UINT32_MAX ? "an owner is out of range" : NULL;
+	case OP_LISTEN:
+		return check_listen(plan, op);
+	case OP_CONNECT:
+		return (op->b != SOCKET_STREAM && op->b != SOCKET_DATAGRAM) || (op->c != 0) != (op->b == SOCKET_STREAM)
+			       ? "a connection is unknown"
+			       : NULL;
 	case OP_PLACE:
 		return op->flags > PLACE_PROPAGATE || op->a >= MAX_SLOTS || op->b < FIRST_NUMBER || op->b > LAST_NUMBER ? "a number is out of range" : NULL;
 	case OP_TIMEOUT:
@@ -211,6 +279,23 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 	}
 }
 
+/* Each owner is that of one socket file. */
+static const char *check_owners(const struct plan *plan)
+{
+	bool owned[MAX_SLOTS] = {false};
+
+	for_ops(plan, owner, OP_SOCKET_OWNER)
+	{
+		bool found = false;
+
+		for_ops(plan, op, OP_LISTEN) found = found || (op->a == owner->a && is_socket_file(plan, op));
+		if (!found || owned[owner->a])
+			return "an owner is of no socket file, or of one that has two";
+		owned[owner->a] = true;
+	}
+	return NULL;
+}
+
 /* Every slot is filled once and placed once; sources and numbers ascend, so that none comes twice. */
 static const char *check_slots(const struct plan *plan)
 {
@@ -224,7 +309,7 @@ static const char *check_slots(const struct plan *plan)
 				return "a descriptor is used twice";
 			last_source = op->b;
 		}
-		if (op->code >= OP_INHERIT && op->code <= OP_SECRET_ENV && filled[op->a]++ != 0)
+		if (obtains(op->code) && filled[op->a]++ != 0)
 			return "a slot is filled twice";
 		if (op->code == OP_PLACE) {
 			if (op->b <= last_number)
@@ -292,5 +377,6 @@ const char *plan_check(struct plan *plan, const void *bytes, size_t size)
 			return wrong;
 	}
 	wrong = check_counts(plan);
-	return wrong ? wrong : check_slots(plan);
+	wrong = wrong ? wrong : check_slots(plan);
+	return wrong ? wrong : check_owners(plan);
 }

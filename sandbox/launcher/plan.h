@@ -39,6 +39,21 @@ enum name_shape { SHAPE_NUMBER = 1, SHAPE_LIST = 2, SHAPE_COUNT = 3, SHAPE_FIXED
 #define PLACE_PROPAGATE 1u /* the grant passes at every exec while it is still the same open file */
 #define GATE_OBSERVE 1u	   /* report what goes along, close nothing: sandbox survey */
 
+/* Flags of LISTEN: how the socket is made, and that field b is the mode of its file. */
+#define LISTEN_REUSE_PORT 1u
+#define LISTEN_IPV6_ONLY 2u
+#define LISTEN_DATAGRAM 4u
+#define LISTEN_MODE 8u
+#define LISTEN_FLAGS 15u
+
+/* Field b of CONNECT; as socket(2) has them. */
+enum socket_kind { SOCKET_STREAM = 1, SOCKET_DATAGRAM = 2 };
+
+/* The families that a plan's addresses are of (linux/socket.h), and the sizes of struct sockaddr_in and sockaddr_in6; a
+ * Unix address is as long as its name. */
+enum { FAMILY_UNIX = 1, FAMILY_INET = 2, FAMILY_INET6 = 10, FAMILY_SIZE = 2 };
+enum { INET_SIZE = 16, INET6_SIZE = 28, UNIX_NAME_MAX = 108 };
+
 /* Field a of TERMINAL. */
 enum terminal { TERMINAL_NONE = 1, TERMINAL_PRIVATE = 2, TERMINAL_INHERIT = 3 };
 
@@ -96,6 +111,19 @@ const struct op *plan_find(const struct plan *plan, uint16_t code);
 static inline const char *op_text(const struct plan *plan, const struct op *op)
 {
 	return plan->data + op->data;
+}
+
+/* An address of an op: its family, and its size where `room` bytes of data are left. Pre: the op was checked. */
+static inline unsigned address_family(const char *address)
+{
+	return (unsigned char)address[0] | (unsigned)(unsigned char)address[1] << 8;
+}
+
+static inline uint32_t address_size(const char *address, uint32_t room)
+{
+	unsigned family = address_family(address);
+
+	return family == FAMILY_INET ? INET_SIZE : family == FAMILY_INET6 ? INET6_SIZE : room;
 }
 
 /* for (each op of that code) */

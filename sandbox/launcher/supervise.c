@@ -4,6 +4,7 @@
 #include "cgroup.h"
 #include "message.h"
 #include "report.h"
+#include "socket.h"
 #include "sys.h"
 #include "terminal.h"
 #include "text.h"
@@ -128,6 +129,7 @@ static _Noreturn void end_as_child(struct watched *watched, const struct progres
 
 	terminal_end();
 	cgroup_end();
+	socket_end();
 	if (watched->child_fd < 0) {
 		if (page->failed)
 			fail_with(&page->failure);

@@ -93,6 +93,16 @@ const char *text_errno(int error)
 	case ENOSYS: return "Function not implemented";
 	case ELOOP: return "Too many levels of symbolic links";
 	case EOPNOTSUPP: return "Operation not supported";
+	case ENOTSOCK: return "Socket operation on non-socket";
+	case EPROTOTYPE: return "Protocol wrong type for socket";
+	case EAFNOSUPPORT: return "Address family not supported by protocol";
+	case EADDRINUSE: return "Address already in use";
+	case EADDRNOTAVAIL: return "Cannot assign requested address";
+	case ENETUNREACH: return "Network is unreachable";
+	case ECONNRESET: return "Connection reset by peer";
+	case ETIMEDOUT: return "Connection timed out";
+	case ECONNREFUSED: return "Connection refused";
+	case EHOSTUNREACH: return "No route to host";
 	default: return NULL;
 	}
 }

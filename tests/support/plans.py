@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from sandbox import plan as ops
 from sandbox import wire
 from sandbox.grants import SAFE_TYPES, STDIO_TYPES, Access, FdType
-from sandbox.plan import MountFlag, MountKind, Namespace, Op, OpCode, Plan, StatusFormat, Terminal
+from sandbox.plan import (
+    ListenFlag,
+    MountFlag,
+    MountKind,
+    Namespace,
+    Op,
+    OpCode,
+    Plan,
+    SocketKind,
+    StatusFormat,
+    Terminal,
+)
 from sandbox.protocols import Place, ProtocolRule, Shape
 
 # seccomp(2): one instruction, `return SECCOMP_RET_ALLOW`.
@@ -23,6 +34,12 @@ HEADER: Final = struct.Struct("<8sIIQIIIIII16s")
 RECORD: Final = struct.Struct("<HHIIIIIII")
 CODE, FLAGS, A, B, C, DATA, SIZE, LABEL, HINT = range(9)
 VERSION, HEADER_FLAGS, CHECKSUM, TOTAL, OP_SIZE, COUNT, OP_OFFSET, DATA_OFFSET, DATA_SIZE, RESERVED = range(1, 11)
+
+# struct sockaddr_un, _in and _in6, by hand: what sockets.py makes is held against the kernel elsewhere.
+_UNIX_PATH: Final = b"\x01\0/run/some/socket\0"
+_UNIX_NAME: Final = b"\x01\0\0abstract"
+_INET: Final = b"\x02\0" + b"\x1f\x90" + b"\x7f\0\0\x01" + bytes(8)
+_INET6: Final = b"\x0a\0" + b"\x1f\x90" + bytes(4) + bytes(15) + b"\x01" + bytes(4)
 
 
 def plan_for(
@@ -76,9 +93,14 @@ def full_plan() -> Plan:
             ops.file(2, "/some/file", Access.APPEND, create=True, truncate=False, label="grant c"),
             ops.secret_file(3, "/some/secret", "grant d"),
             ops.secret_env(4, "TOKEN", "grant e"),
+            ops.socket_owner(5, 33, 34, "grant f"),
+            ops.listen(5, _UNIX_PATH, "grant f", backlog=16, flags=ListenFlag.MODE, mode=0o660),
+            ops.listen(6, _INET6, "grant g", backlog=0, flags=ListenFlag.DATAGRAM | ListenFlag.IPV6_ONLY),
+            ops.connect(7, _INET + _INET6, "grant h", kind=SocketKind.STREAM, milliseconds=1500),
+            ops.connect(8, _UNIX_NAME, "grant i", kind=SocketKind.DATAGRAM),
             *(
                 ops.place(slot, number, f"number {number}", propagate=number == 5)
-                for slot, number in [(4, 3), (0, 4), (2, 5), (3, 9), (1, 70)]
+                for slot, number in [(4, 3), (0, 4), (2, 5), (3, 9), (5, 10), (6, 11), (7, 12), (8, 13), (1, 70)]
             ),
         ],
         walls=[
@@ -169,6 +191,22 @@ _FORMATS = st.sampled_from(list(StatusFormat))
 _TYPES = st.frozensets(st.sampled_from(list(FdType)))
 
 
+_SOCKADDRS = st.builds(
+    lambda port, host: (
+        b"\x02\0" + port + host[:4] + bytes(8) if len(host) < 16 else b"\x0a\0" + port + bytes(4) + host[:16] + bytes(4)
+    ),
+    st.binary(min_size=2, max_size=2),
+    st.sampled_from([4, 16]).flatmap(lambda size: st.binary(min_size=size, max_size=size)),
+)
+_NAMES = st.binary(min_size=1, max_size=107)
+_ADDRESSES = (
+    _SOCKADDRS
+    | _NAMES.map(lambda name: b"\x01\0" + name.replace(b"\0", b"/") + b"\0")
+    | _NAMES.map(lambda name: b"\x01\0\0" + name)
+)
+_SEVERAL = st.lists(_SOCKADDRS, min_size=1, max_size=3).map(b"".join)
+
+
 @st.composite
 def _obtaining(draw: st.DrawFn, slots: Sequence[int], status: int | None) -> list[Op]:
     count = draw(st.integers(0, len(slots)))
@@ -188,6 +226,14 @@ def _obtaining(draw: st.DrawFn, slots: Sequence[int], status: int | None) -> lis
                         ops.file(slot, path, draw(access), create=draw(st.booleans()), truncate=False, label=label),
                         ops.secret_file(slot, path, label),
                         ops.secret_env(slot, path, label),
+                        ops.listen(slot, draw(_ADDRESSES), label, backlog=draw(st.integers(1, 65535))),
+                        ops.connect(
+                            slot,
+                            draw(_ADDRESSES | _SEVERAL),
+                            label,
+                            kind=SocketKind.STREAM,
+                            milliseconds=draw(st.integers(1, 2**32 - 1)),
+                        ),
                     ]
                 )
             )
@@ -259,7 +305,7 @@ def mandatory_rules_hold(plan: Plan) -> bool:
     once = [0x0301, 0x0502, 0x0503, 0x0601, 0x0602, 0x0408, 0x0606, 0x0701, 0x0802]
     at_most_once = [0x0101, 0x0102, 0x0103, 0x0603, 0x0706, 0x0707]
     rules = [op for op in plan.ops if op.code == 0x0104]
-    filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x0305)
+    filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x0305 or op.code in (0x0311, 0x0312))
     placed = sorted(op.a for op in plan.ops if op.code == 0x0501)
     numbers = [op.b for op in plan.ops if op.code == 0x0501]
     return (

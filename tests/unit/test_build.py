@@ -5,23 +5,27 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from sandbox import bpf, seccomp, wire
 from sandbox.build import DEFAULT_PATH, build, child_path, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
-from sandbox.errors import GrantError, PlanError, ProfileError, UsageError
+from sandbox.errors import GrantError, InternalError, PlanError, ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy
 from sandbox.grants import (
     SAFE_TYPES,
+    SOCKET_TYPES,
     STDIO_TYPES,
     Access,
+    ConnectGrant,
+    DatagramGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
+    ListenGrant,
     SecretGrant,
     number_grants,
 )
@@ -33,6 +37,7 @@ from sandbox.plan import (
     MAX_ENV_OPS,
     MAX_PROTOCOLS,
     OBTAINING,
+    ListenFlag,
     OpCode,
     Plan,
     StatusFormat,
@@ -69,6 +74,16 @@ GRANTS: Final[tuple[Grant, ...]] = (
     InheritGrant(name="early", inherit=7, type=FdType.PIPE, access=Access.READ),
     SecretGrant(name="key", secret="/etc/key", number=3),
 )
+
+SOCKETS: Final[tuple[Grant, ...]] = (
+    ListenGrant(name="admin", listen="unix:/run/x", backlog=9, mode="660", owner="www"),
+    ListenGrant(name="web", listen="tcp:*:80", ipv6_only=True, reuse_port=True),
+    ListenGrant(name="name-service", listen="udp:127.0.0.1:53"),
+    ConnectGrant(name="database", connect="tcp:db.example:5432", timeout=2.5),
+    DatagramGrant(name="log", datagram="unix:@log"),
+)
+LOOKED_UP: Final[Any] = {"hosts": {"db.example": ("192.0.2.7", "2001:db8::7")}, "owners": {"www": (33, 34)}}
+INET: Final = b"\x02\0"
 
 
 def profile_of(
@@ -111,14 +126,16 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
         chdir="/", die_with_parent=True, user="u", nice=3, cpus="0", oom_score_adj=1, tty=Tty.PRIVATE
     )  # fmt: skip
     walled = dataclasses.replace(
-        profile_of(*GRANTS, descriptors=EVERY_PROTOCOL),
+        profile_of(*GRANTS, *SOCKETS[:-1], descriptors=EVERY_PROTOCOL),
         process=process,
         filesystem=FilesystemPolicy(read=("/etc",)),
         network=NetworkMode.LOOPBACK,
         share=(),
         limits=Limits(processes=5, timeout=1000, open_files=99),
     )
-    caller = dataclasses.replace(CALLER, uid=0, gid=0, identity=(5, 6), delegated=Delegated("/cg", frozenset({"pids"})))
+    caller = dataclasses.replace(
+        CALLER, uid=0, gid=0, identity=(5, 6), **LOOKED_UP, delegated=Delegated("/cg", frozenset({"pids"}))
+    )
     everything = build(
         walled, ["tool"], caller, status=(8, StatusFormat.JSON), exec_events=True, trace=True
     )  # fmt: skip
@@ -471,7 +488,7 @@ def test_build_strict_and_scm_rights_reach_the_filter() -> None:
 
 def test_build_standard_stream_is_no_socket_where_nothing_may_be_sent() -> None:
     denied = build(profile_of(descriptors=DescriptorPolicy(scm_rights=ScmRights.DENY)), ["tool"], CALLER)
-    assert [op.a for op in denied.only(OpCode.STDIO)] == [mask_of(STDIO_TYPES - {FdType.SOCKET})]
+    assert [op.a for op in denied.only(OpCode.STDIO)] == [mask_of(STDIO_TYPES - SOCKET_TYPES)]
     assert [op.a for op in plan_of().only(OpCode.STDIO)] == [mask_of(STDIO_TYPES)]
 
 
@@ -523,3 +540,54 @@ def test_build_order_of_declaration_does_not_change_who_gets_a_given_number() ->
         plan = plan_of(*grants)
         number = {op.a: op.b for op in plan.only(OpCode.PLACE)}
         assert {op.label: number[op.a] for op in plan.only(OpCode.FILE)} == expected
+
+
+# Sockets
+
+
+def test_build_socket_grants_become_ops_with_the_addresses_that_the_kernel_takes() -> None:
+    caller = dataclasses.replace(CALLER, **LOOKED_UP)
+    plan = build(profile_of(*SOCKETS), ["tool"], caller)
+    names = {op.a: op.label.split(": ")[1] for op in plan.ops if op.code in OBTAINING}
+    assert names == {
+        0: "unix:/run/x", 1: "tcp:*:80", 2: "udp:127.0.0.1:53", 3: "connection to tcp:db.example:5432",
+        4: "datagrams to unix:@log",
+    }  # fmt: skip
+    assert [(op.a, op.b, op.c) for op in plan.only(OpCode.SOCKET_OWNER)] == [(0, 33, 34)]
+    path, every, udp = plan.only(OpCode.LISTEN)
+    assert (path.b, path.c, path.flags, path.data) == (0o660, 9, ListenFlag.MODE, b"\x01\0/run/x\0")
+    flags = ListenFlag.REUSE_PORT | ListenFlag.IPV6_ONLY
+    assert (every.b, every.c, every.flags, every.data) == (0, 4096, flags, b"\x0a\0\0\x50" + bytes(24))
+    address = INET + b"\0\x35\x7f\0\0\x01" + bytes(8)
+    assert (udp.b, udp.c, udp.flags, udp.data) == (0, 0, ListenFlag.DATAGRAM, address)
+    stream, datagram = plan.only(OpCode.CONNECT)
+    first = INET + b"\x15\x38\xc0\0\x02\x07" + bytes(8)
+    second = b"\x0a\0\x15\x38" + bytes(4) + b"\x20\x01\x0d\xb8" + bytes(11) + b"\x07" + bytes(4)
+    assert (stream.b, stream.c, stream.data) == (1, 2500, first + second)
+    assert (datagram.b, datagram.c, datagram.data) == (2, 0, b"\x01\0\0log")
+
+
+@pytest.mark.parametrize("missing", ["hosts", "owners"])
+def test_build_socket_grant_that_nobody_has_looked_up_is_a_bug(missing: str) -> None:
+    with pytest.raises(InternalError, match="nobody has looked it up"):
+        build(profile_of(*SOCKETS), ["tool"], dataclasses.replace(CALLER, **(LOOKED_UP | {missing: {}})))
+
+
+def test_build_socket_path_is_as_long_as_the_kernel_takes() -> None:
+    path = "/" + "x" * 106
+    plan = plan_of(ListenGrant(name="a", listen=f"unix:{path}"))
+    assert plan.only(OpCode.LISTEN)[0].data == b"\x01\0" + path.encode() + b"\0"
+    with pytest.raises(GrantError, match=f"grant: a: unix:{path}x: it is longer than 107 bytes"):
+        plan_of(ListenGrant(name="a", listen=f"unix:{path}x"))
+
+
+def test_build_inherited_socket_is_of_the_types_that_its_word_means() -> None:
+    def accepted(fd_type: FdType | None) -> int:
+        return plan_of(InheritGrant(name="a", inherit=5, type=fd_type)).only(OpCode.INHERIT)[0].c
+
+    assert not accepted(None) & mask_of([FdType.SOCKET, FdType.DATAGRAM, FdType.RAW_SOCKET])
+    assert accepted(None) & mask_of([FdType.LISTENER, FdType.STREAM]) == mask_of([FdType.LISTENER, FdType.STREAM])
+    every = [FdType.SOCKET, FdType.LISTENER, FdType.STREAM, FdType.DATAGRAM]
+    assert accepted(FdType.SOCKET) == mask_of(every)
+    for one in (FdType.LISTENER, FdType.STREAM, FdType.DATAGRAM, FdType.RAW_SOCKET):
+        assert accepted(one) == one.bit

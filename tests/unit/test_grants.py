@@ -14,10 +14,13 @@ from sandbox.grants import (
     SAFE_TYPES,
     STDIO_TYPES,
     Access,
+    ConnectGrant,
+    DatagramGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
+    ListenGrant,
     SecretGrant,
     checked,
     format_grant,
@@ -54,6 +57,24 @@ ACCEPTED: Final[dict[str, Grant]] = {
     "a+propagate=secret:env:K": SecretGrant(name="a", secret="env:K", propagate=True),
     "a=file:/x+propagate": FileGrant(name="a", file="/x+propagate"),
     "a=file:+propagate=/x": FileGrant(name="a", file="+propagate=/x"),
+    "a=inherit:5:listener": InheritGrant(name="a", inherit=5, type=FdType.LISTENER),
+    "a=listen:tcp:127.0.0.1:80": ListenGrant(name="a", listen="tcp:127.0.0.1:80"),
+    "a=listen:tcp:[::1]:0:ipv6_only,backlog=5": ListenGrant(name="a", listen="tcp:[::1]:0", ipv6_only=True, backlog=5),
+    "a@9+propagate=listen:udp:*:53:reuse_port": ListenGrant(
+        name="a", listen="udp:*:53", reuse_port=True, number=9, propagate=True
+    ),
+    "a=listen:tcp:some.host:443": ListenGrant(name="a", listen="tcp:some.host:443"),
+    "a=listen:unix:/a:b": ListenGrant(name="a", listen="unix:/a:b"),
+    "a=listen:unix:/a:b:mode=660": ListenGrant(name="a", listen="unix:/a:b", mode="660"),
+    "a=listen:unix:/a:owner=me:us,mode=0600": ListenGrant(name="a", listen="unix:/a", owner="me:us", mode="0600"),
+    "a=listen:unix:/a:owner=me": ListenGrant(name="a", listen="unix:/a", owner="me"),
+    "a=listen:unix:/a:mode=8": ListenGrant(name="a", listen="unix:/a:mode=8"),
+    "a=listen:unix:@x": ListenGrant(name="a", listen="unix:@x"),
+    "a=connect:tcp:h:1": ConnectGrant(name="a", connect="tcp:h:1"),
+    "a=connect:unix:/a:timeout=0.25": ConnectGrant(name="a", connect="unix:/a", timeout=0.25),
+    "a=connect:unix:/a:reuse_port": ConnectGrant(name="a", connect="unix:/a:reuse_port"),
+    "a=datagram:udp:[2001:db8::1]:53": DatagramGrant(name="a", datagram="udp:[2001:db8::1]:53"),
+    "a=datagram:unix:/dev/log": DatagramGrant(name="a", datagram="unix:/dev/log"),
 }
 
 # text -> the name in the message, part of the reason, part of the hint.
@@ -101,6 +122,37 @@ REFUSED: Final[dict[str, tuple[str, str, str]]] = {
     "a=secret:env:": ("a", "no source", "env:NAME"),
     "a=secret:env:A=B": ("a", "no source", "env:NAME"),
     "a=secret:/x\0": ("a", "no source", "env:NAME"),
+    "a=listen:": ("a", "it is no address", "tcp:HOST:PORT"),
+    "a=listen:80": ("a", "it is no address", "tcp:HOST:PORT"),
+    "a=listen:sctp:h:1": ("a", "it is no address", "tcp:HOST:PORT"),
+    "a=listen:tcp:80": ("a", "no port", "tcp:HOST:PORT"),
+    "a=listen:tcp:h:65536": ("a", "no port", "tcp:HOST:PORT"),
+    "a=listen:tcp:h:http": ("a", "no port", "tcp:HOST:PORT"),
+    "a=listen:tcp::80": ("a", "no host", "*"),
+    "a=listen:tcp:::1:80": ("a", "brackets", "brackets"),
+    "a=listen:tcp:[127.0.0.1]:80": ("a", "brackets", "brackets"),
+    "a=listen:tcp:127.1:80": ("a", "neither a host's name nor an address", "tcp:HOST:PORT"),
+    "a=listen:tcp:256.0.0.1:80": ("a", "neither a host's name nor an address", "tcp:HOST:PORT"),
+    "a=listen:tcp:[::1%eth0]:80": ("a", "neither a host's name nor an address", "tcp:HOST:PORT"),
+    "a=listen:tcp:a b:80": ("a", "neither a host's name nor an address", "tcp:HOST:PORT"),
+    "a=listen:unix:": ("a", "the path is empty", "unix:/PATH"),
+    "a=listen:unix:@": ("a", "the path is empty", "unix:/PATH"),
+    "a=listen:unix:/x\0": ("a", "NUL", "unix:/PATH"),
+    "a=listen:tcp:h:1:backlog=0": ("a", "the backlog is not", "leave it out"),
+    "a=listen:tcp:h:1:backlog=99999": ("a", "the backlog is not", "leave it out"),
+    "a=listen:tcp:h:1:mode=600": ("a", "of a path's file", "unix:/PATH"),
+    "a=listen:unix:@x:owner=me": ("a", "of a path's file", "unix:/PATH"),
+    "a=listen:unix:/x:reuse_port": ("a", "reuse_port is for ports", "leave it out"),
+    "a=listen:tcp:127.0.0.1:1:ipv6_only": ("a", "ipv6_only is for IPv6", "leave it out"),
+    "a=listen:unix:/x:mode=7777": ("a", "is not octal text", "660"),
+    "a=listen:tcp:h:1:timeout=3": ("a", "no port", "tcp:HOST:PORT"),
+    "a=connect:udp:h:1": ("a", "not connected this way", 'datagram = "udp:h:1"'),
+    "a=connect:tcp:*:1": ("a", "one peer", "host"),
+    "a=connect:tcp:h:0": ("a", "port 0", "service"),
+    "a=connect:tcp:h:1:timeout=0": ("a", "the timeout is out of range", "3600"),
+    "a=connect:tcp:h:1:timeout=3601": ("a", "the timeout is out of range", "3600"),
+    "a=datagram:tcp:h:1": ("a", "tcp has no datagrams", 'connect = "tcp:h:1"'),
+    "a=datagram:udp:*:1": ("a", "one peer", "host"),
 }
 
 
@@ -125,6 +177,8 @@ def test_parse_grant_refuses_and_names_the_grant(text: str) -> None:
 def test_kind_of_is_the_word_of_profiles_and_command_line() -> None:
     kinds = [kind_of(parse_grant(text)) for text in ("a=inherit:3", "a=file:/x", "a=secret:/x")]
     assert kinds == ["inherit", "file", "secret"]
+    sockets = ("a=listen:unix:/x", "a=connect:unix:/x", "a=datagram:unix:/x")
+    assert [kind_of(parse_grant(text)) for text in sockets] == ["listen", "connect", "datagram"]
 
 
 def test_secret_variable_is_told_from_a_path() -> None:
@@ -141,6 +195,7 @@ def test_safe_types_leave_out_what_leads_further_than_itself() -> None:
     dangerous = {
         FdType.DIRECTORY, FdType.PATH, FdType.BLOCK_DEVICE, FdType.TTY, FdType.NAMESPACE, FdType.PIDFD,
         FdType.IO_URING, FdType.SECCOMP_LISTENER, FdType.BPF, FdType.CHAR_DEVICE, FdType.OTHER,
+        FdType.SOCKET, FdType.DATAGRAM, FdType.RAW_SOCKET,
     }  # fmt: skip
     assert SAFE_TYPES & dangerous == frozenset()
     assert {FdType.TTY} == STDIO_TYPES - SAFE_TYPES

@@ -20,14 +20,15 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         # Values: no effects, but those of `probe`, which asks the kernel for the facts that a caller is made of.
         "errors": "",
         "probe": "errors kernel",
-        "grants": "errors",
+        "sockets": "errors",
+        "grants": "errors sockets",
         "protocols": "",
         "filesystem": "",
-        "plan": "grants protocols",
+        "plan": "grants protocols sockets",
         "limits": "errors plan",
         "landlock": "errors filesystem plan",
         "caller": "errors cgroups limits probe",
-        "profile": "errors caller filesystem grants landlock limits protocols syscalls",
+        "profile": "errors caller filesystem grants landlock limits protocols sockets syscalls",
         "profile_text": "errors filesystem grants landlock limits protocols profile",
         "profile_format": "grants limits protocols profile",
         "resolve": "caller errors filesystem grants limits profile",
@@ -39,13 +40,16 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "seccomp": "errors syscall_table syscalls bpf",
         "mounts": "filesystem plan",
         "walls": "caller errors filesystem grants landlock limits mounts plan profile",
-        "wire": "errors grants plan protocols",
-        "build": "errors caller grants profile plan protocols seccomp syscalls walls",
+        "wire": "errors grants plan protocols sockets",
+        "build": "errors caller grants profile plan protocols seccomp sockets syscalls walls",
         "events": "errors grants plan wire",
         # Effects.
         "profile_files": "errors profile profile_text",
         "cgroups": "limits",
-        "launch": "errors caller filesystem grants probe profile profile_files plan resolve wire build events",
+        "addresses": "errors caller grants sockets",
+        "launch": (
+            "errors addresses caller filesystem grants probe profile profile_files plan resolve wire build events"
+        ),
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
@@ -53,7 +57,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         # The edge.
         "sandbox": (
             "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan "
-            "build events launch observe resolve survey"
+            "build events launch observe protocols resolve survey "
+            "addresses"
         ),
         "cli": "sandbox errors kernel cli explain probe",
         "__main__": "cli",
@@ -77,6 +82,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
+        "sockets",
     }
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from typing import Final
 
 import pytest
 
@@ -13,12 +14,14 @@ from sandbox.plan import (
     MANDATORY,
     OBTAINING,
     RULES,
+    ListenFlag,
     MountFlag,
     MountKind,
     Namespace,
     Op,
     OpCode,
     Plan,
+    SocketKind,
     StatusFormat,
     Terminal,
 )
@@ -26,6 +29,9 @@ from sandbox.protocols import Place, ProtocolRule, Shape
 from tests.support.plans import ALLOW_ALL, full_plan, plan_for
 
 # op, its fields (code, a, b, c, flags, data), its step, its line
+TCP: Final = b"\x02\0\x1f\x90\x7f\0\0\x01" + bytes(8)
+TCP6: Final = b"\x0a\0\x1f\x90" + bytes(19) + b"\x01" + bytes(4)
+UNIX: Final = b"\x01\0/s\0"
 TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
     (
         ops.status(9, StatusFormat.JSON), (OpCode.STATUS, 9, 2, 0, 0, b""), "status",
@@ -99,6 +105,34 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
     (
         ops.secret_env(3, "TOKEN", "g"), (OpCode.SECRET_ENV, 3, 0, 0, 0, b"TOKEN"), "secret",
         "secret_env      slot 3: copy variable TOKEN into a sealed memfd",
+    ),
+    (
+        ops.socket_owner(3, 33, 34, "g"), (OpCode.SOCKET_OWNER, 3, 33, 34, 0, b""), "listen",
+        "socket_owner    slot 3: its file belongs to user 33, group 34",
+    ),
+    (
+        ops.listen(3, TCP, "g", backlog=16, flags=ListenFlag.REUSE_PORT), (OpCode.LISTEN, 3, 0, 16, 1, TCP), "listen",
+        "listen          slot 3: listen at 127.0.0.1:8080, backlog 16, reuse_port",
+    ),
+    (
+        ops.listen(3, UNIX, "g", backlog=1, flags=ListenFlag.MODE, mode=0o60),
+        (OpCode.LISTEN, 3, 0o60, 1, 8, UNIX), "listen",
+        "listen          slot 3: listen at unix:/s, backlog 1, mode 060",
+    ),
+    (
+        ops.listen(3, TCP6, "g", backlog=0, flags=ListenFlag.DATAGRAM | ListenFlag.IPV6_ONLY),
+        (OpCode.LISTEN, 3, 0, 0, 6, TCP6), "listen",
+        "listen          slot 3: receive at [::1]:8080, ipv6_only",
+    ),
+    (
+        ops.connect(3, TCP6 + TCP, "g", kind=SocketKind.STREAM, milliseconds=1500),
+        (OpCode.CONNECT, 3, 1, 1500, 0, TCP6 + TCP), "connect",
+        "connect         slot 3: connect to [::1]:8080 or 127.0.0.1:8080 within 1.5 s",
+    ),
+    (
+        ops.connect(3, b"\x01\0\0n", "g", kind=SocketKind.DATAGRAM),
+        (OpCode.CONNECT, 3, 2, 0, 0, b"\x01\0\0n"), "connect",
+        "connect         slot 3: datagrams to and from unix:@n",
     ),
     (ops.place(3, 7, "g"), (OpCode.PLACE, 3, 7, 0, 0, b""), "place", "place           slot 3 becomes descriptor 7"),
     (
@@ -283,7 +317,10 @@ def test_plan_mandatory_ops_are_these() -> None:
 
 
 def test_plan_obtaining_ops_are_all_that_fill_a_slot() -> None:
-    assert {code.name for code in OBTAINING} == {"INHERIT", "FILE", "SECRET_FILE", "SECRET_ENV"}
+    assert {code.name for code in OBTAINING} == {
+        "INHERIT", "FILE", "SECRET_FILE", "SECRET_ENV",
+        "LISTEN", "CONNECT",
+    }  # fmt: skip
 
 
 def test_plan_describe_gives_one_line_per_op() -> None:
@@ -294,7 +331,7 @@ def test_plan_describe_gives_one_line_per_op() -> None:
 
 def test_plan_only_gives_the_ops_of_that_code_in_order() -> None:
     plan = full_plan()
-    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 70]
+    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 10, 11, 12, 13, 70]
     assert plan_for(["x"]).only(OpCode.PLACE) == ()
 
 
@@ -305,8 +342,8 @@ def test_plan_values_are_frozen(value: Op | Plan) -> None:
 
 
 def test_type_mask_bits_are_the_types_order() -> None:
-    assert ops.mask_of(list(FdType)) == (1 << 23) - 1
-    assert [ops.mask_of([fd_type]) for fd_type in FdType] == [1 << bit for bit in range(23)]
+    assert ops.mask_of(list(FdType)) == (1 << 27) - 1
+    assert [ops.mask_of([fd_type]) for fd_type in FdType] == [1 << bit for bit in range(27)]
     assert ops.mask_of([FdType.FILE, FdType.FILE]) == 1
     assert ops.mask_of([]) == 0
 

@@ -18,7 +18,7 @@ from sandbox import events, grants, wire
 from sandbox import plan as ops
 from sandbox.errors import PlanError
 from sandbox.grants import Access, FdType
-from sandbox.plan import MANDATORY, RULES, Op, OpCode, Plan, StatusFormat
+from sandbox.plan import MANDATORY, OBTAINING, RULES, Op, OpCode, Plan, StatusFormat
 from sandbox.protocols import Place, Shape
 from tests.support import plans
 from tests.support.native import (
@@ -297,6 +297,19 @@ def without(*codes: OpCode) -> Callable[[], bytes]:
     )
 
 
+def address_of(code: OpCode, data: bytes, nth: int = 0) -> Callable[[], bytes]:
+    """Return the full plan's bytes with another address in an op."""
+
+    def build() -> bytes:
+        parts = taken_apart(full_plan())
+        parts.op(code, nth)[plans.DATA : plans.SIZE + 1] = [len(parts.area), len(data)]
+        parts.area += data + bytes(8 - len(data) % 8)
+        return parts.joined()
+
+    return build
+
+
+INET, INET6 = b"\x02\0" + bytes(14), b"\x0a\0" + bytes(26)
 OUTSIDE: Final = 1 << 20
 REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("its size is impossible", lambda: wire.encode(full_plan())[:56]),
@@ -354,12 +367,48 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a pair of texts is not ended where it should be", pair_of(b"ab")),
     *(
         ("a slot is out of range", changed(code, plans.A, ops.MAX_SLOTS))
-        for code in (OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV)
+        for code in (
+            OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV,
+            OpCode.SOCKET_OWNER, OpCode.LISTEN, OpCode.CONNECT,
+        )
     ),
+    ("an address lies outside the data area", changed(OpCode.LISTEN, plans.DATA, OUTSIDE)),
+    ("an address lies outside the data area", changed(OpCode.CONNECT, plans.SIZE, 2**32 - 1)),
+    *(
+        ("an address is malformed", address_of(OpCode.CONNECT, data))
+        for data in (
+            b"", b"\x02", b"\0\0" + bytes(14), b"\x10\0" + bytes(14), INET[:-1], INET + b"\0", INET + INET6[:-1],
+            INET + b"\x01\0/x\0", b"\x01\0", b"\x01\0\0", b"\x01\0/x", b"\x01\0/\0x\0", b"\x01\0" + b"x" * 108 + b"\0",
+            b"\x01\0\0" + b"x" * 108, b"\x01\0/x\0\0",
+        )
+    ),
+    ("an owner is out of range", changed(OpCode.SOCKET_OWNER, plans.B, 2**32 - 1)),
+    ("an owner is out of range", changed(OpCode.SOCKET_OWNER, plans.C, 2**32 - 1)),
+    ("an owner is of no socket file, or of one that has two", repeat(OpCode.SOCKET_OWNER, 2)),
+    ("an owner is of no socket file, or of one that has two", changed(OpCode.SOCKET_OWNER, plans.A, 6)),
+    ("a listening socket is unknown", changed(OpCode.LISTEN, plans.FLAGS, 16)),
+    ("a listening socket is unknown", changed(OpCode.LISTEN, plans.FLAGS, 0)),  # b is a mode then, and not said so
+    ("a listening socket is unknown", changed(OpCode.LISTEN, plans.FLAGS, 8 | 1)),
+    ("a listening socket is unknown", changed(OpCode.LISTEN, plans.FLAGS, 8 | 2)),
+    ("a listening socket is unknown", changed(OpCode.LISTEN, plans.FLAGS, 8 | 4)),
+    ("a listening socket is unknown", changed(OpCode.LISTEN, plans.B, 0o1000)),
+    ("a listening socket is unknown", changed(OpCode.LISTEN, plans.C, 0)),
+    ("a listening socket is unknown", changed(OpCode.LISTEN, plans.C, 65536)),
+    ("a listening socket is unknown", changed(OpCode.LISTEN, plans.C, 1, 1)),
+    ("a listening socket is unknown", changed(OpCode.LISTEN, plans.FLAGS, 4 | 8, 1)),
+    ("a listening socket is unknown", address_of(OpCode.LISTEN, b"\x01\0\0name")),
+    ("a listening socket is unknown", address_of(OpCode.LISTEN, INET6 + INET6, 1)),
+    ("a listening socket is unknown", address_of(OpCode.LISTEN, INET, 1)),  # ipv6_only
+    ("a connection is unknown", changed(OpCode.CONNECT, plans.B, 0)),
+    ("a connection is unknown", changed(OpCode.CONNECT, plans.B, 3)),
+    ("a connection is unknown", changed(OpCode.CONNECT, plans.B, 2)),
+    ("a connection is unknown", changed(OpCode.CONNECT, plans.C, 0)),
+    ("a connection is unknown", changed(OpCode.CONNECT, plans.C, 1, 1)),
     *(
         ("an op carries flags that it does not take", changed(code, plans.FLAGS, 1))
         for code in OpCode
         if code not in {OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT, OpCode.PATH_RULE}
+        and code is not OpCode.LISTEN
     ),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.FLAGS, 2)),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.A, 0)),
@@ -410,7 +459,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a slot is filled twice", changed(OpCode.FILE, plans.A, 0)),
     ("a number is used twice", changed(OpCode.PLACE, plans.B, 3, 1)),
     ("a number is used twice", changed(OpCode.PLACE, plans.B, 8, 4)),  # they must ascend
-    ("a slot is placed that is not filled, or twice", changed(OpCode.PLACE, plans.A, 9)),
+    ("a slot is placed that is not filled, or twice", changed(OpCode.PLACE, plans.A, 99)),
     ("a slot is placed that is not filled, or twice", changed(OpCode.PLACE, plans.A, 4, 1)),
     ("a slot is filled and not placed", with_parts(lambda parts: parts.ops.remove(parts.op(OpCode.PLACE)))),
 ]  # fmt: skip
@@ -439,7 +488,7 @@ def test_refused_plan_less_its_fault_is_accepted() -> None:
     assert wire.decode(parts.joined()) == full_plan()
     assert wire.decode(long_filter(ops.MAX_FILTER_LENGTH)()).only(OpCode.FILTER)[0].data
     for code, rule in RULES.items():
-        if code not in {OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV, OpCode.PLACE}:
+        if code not in OBTAINING | {OpCode.PLACE, OpCode.SOCKET_OWNER}:
             data = repeat(code, rule.most)()
             assert len(wire.decode(data).only(code)) == rule.most
             assert check_plan(build_launcher(), data).returncode == 0
@@ -455,6 +504,11 @@ def test_refused_plan_less_its_fault_is_accepted() -> None:
         changed(OpCode.PLACE, plans.FLAGS, 1),
         changed(OpCode.PROTOCOL, plans.FLAGS, 0),
         changed(OpCode.PROTOCOL, plans.C, 2**32 - 1),
+        address_of(OpCode.CONNECT, INET + INET6 + INET),
+        address_of(OpCode.CONNECT, b"\x01\0" + b"x" * 107 + b"\0"),
+        address_of(OpCode.CONNECT, b"\x01\0\0" + b"\0" * 107),
+        address_of(OpCode.CONNECT, b"\x01\0\0x"),
+        address_of(OpCode.LISTEN, INET6, 1),
         pair_of(b"\0\0"),
         pair_of(b"a\0\0"),
         pair_of(b"\0b\0"),
