@@ -10,13 +10,14 @@ PACKAGE_SUM = find sandbox profiles pyproject.toml README.md LICENSE -name __pyc
 C_SOURCES = $(wildcard sandbox/launcher/*.c)
 C_WARNINGS = $(shell sed -n 's/^ *\(-W[a-z0-9=-]*\)$$/\1/p' sandbox/launcher/CMakeLists.txt)
 
-.PHONY: help demo test check bench setup clean
+.PHONY: help demo test check bench compat setup clean
 
 help:
 	@echo 'make demo    run a program on real input in the sandbox, showing what was closed and granted'
 	@echo 'make test    all checks and tests; as root, the kernel tests also as an ordinary user'
 	@echo 'make check   lint, format, types, C warnings'
 	@echo 'make bench   measure start-up and memory against other launchers'
+	@echo 'make compat  run real jobs by real programs in the sandbox; installs some 150 packages'
 	@echo 'make clean   remove everything that was built'
 
 demo: setup
@@ -42,6 +43,11 @@ check: setup
 
 bench: setup
 	$(PYTHON) tests/bench/bench.py
+
+# USER_NAME is whom root becomes for the jobs: one that can log in, or sshd refuses it.
+compat: setup
+	tests/setup-system tests/workloads/packages
+	$(PYTHON) tests/workloads/compat.py $(if $(USER_NAME),--user $(USER_NAME))
 
 # The system's own python3 comes first, since an ordinary user must be able to run it: the tests run as one, too.
 # Three steps, each skipped when its inputs are unchanged: the environment, the dependencies, the package.

@@ -2,15 +2,31 @@
 # An untrusted script summarises a real file: what it gets, what it does not, what it is refused. Ends 0 if all is so.
 set -eu
 sandbox=${SANDBOX:-"$(cd "$(dirname "$0")/.." && pwd)/.venv/bin/sandbox"}
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-cd "$folder"
+top=$(mktemp -d)
+trap 'rm -rf "$top"' EXIT
+# A home folder of the demo's own, with a secret, and a project's folder beside it.
+mkdir "$top/home" "$top/project" "$top/project/results"
+HOME=$top/home
+export HOME
+cd "$top/project"
 
 title() { printf '\n== %s\n' "$*"; }
 show() { printf '$ %s\n' "$*"; }
 # expect FILE TEXT: the demo checks itself.
 expect() {
     grep -qF -- "$2" "$1" || { echo >&2 "demo: $1 does not hold: $2"; exit 1; }
+}
+# run ARGUMENT ...: shown, then done; what it says is in `said`, its exit code in $code.
+run() {
+    words='sandbox run'
+    for word; do
+        case $word in *[\ \;]*) word="'$word'" ;; esac
+        words="$words $word"
+    done
+    show "$words"
+    code=0
+    "$sandbox" run "$@" >said 2>&1 || code=$?
+    cat said
 }
 
 # The real input: a licence's text, where the system has one, or this script.
@@ -27,6 +43,57 @@ END {
 }
 END
 echo 'the password is 12345' >secrets.txt
+echo 'the key is 67890' >"$HOME/key"
+
+title "Files: the home folder is an empty one, this folder is shown and cannot be written"
+run sh -c 'ls -A ~; cat ~/key'
+expect said 'key: No such file or directory'
+[ "$code" = 1 ]
+run sh -c 'head -1 summary.awk >/dev/null && echo read; echo x >results/x'
+expect said 'read'
+expect said 'cannot create results/x: Read-only file system'
+[ ! -e results/x ]
+run cat /etc/shadow
+expect said '/etc/shadow: Permission denied'
+
+title "What is declared is there: the key for reading, results for writing; a folder whose changes are gone at the end"
+run --read "$HOME/key" --write results sh -c 'cat ~/key; cp ~/key results/x; rm ~/key'
+expect said 'the key is 67890'
+expect said 'cannot remove'
+expect results/x 'the key is 67890'
+[ -e "$HOME/key" ]
+run --private results sh -c 'rm results/x; ls -A results; echo gone'
+expect said 'gone'
+[ -e results/x ]
+
+title "Network: none, unless a loopback is asked for"
+cat >serve.py <<'END'
+import socket
+
+server = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(server.getsockname())
+print("connected to", server.getsockname()[0])
+END
+run sh -c '/usr/bin/python3 serve.py 2>&1 | tail -1'
+expect said 'Error: '
+run --net loopback /usr/bin/python3 serve.py
+expect said 'connected to 127.0.0.1'
+
+title "Processes: only the sandbox's own; what is left behind ends with it"
+run sh -c 'sleep 6543 & echo /proc/[0-9]*; hostname'
+expect said '/proc/1 /proc/2 /proc/3'
+expect said 'sandbox'
+if grep -qsxz 6543 /proc/[0-9]*/cmdline; then
+    echo >&2 'demo: a process has stayed behind'
+    exit 1
+fi
+
+title "Limits: descriptors, and time"
+run --limit open_files=64 sh -c 'ulimit -n'
+expect said '64'
+run --timeout 300ms sleep 60
+echo "exit code $code"
+[ "$code" = 124 ]
 
 title "The caller holds more than the script should get: secrets.txt (7), the root folder (8), a pipe (9)"
 exec 7<secrets.txt 8</
@@ -77,9 +144,8 @@ attempt("put another file on the grant's number:", os.dup2, 0, 3)
 attempt("set close-on-exec of the grant:", fcntl.fcntl, 3, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
 attempt("read the grant:", os.read, 3, 100)
 END
-# The interpreter itself: to a script that starts it, the grant would go and no further.
-python=$(python3 -c 'import sys; print(sys.executable)')
-"$sandbox" run --grant "text=file:$input" -- "$python" undo.py | tee undo
+# The system's interpreter: an environment elsewhere is not in the view.
+"$sandbox" run --grant "text=file:$input" -- /usr/bin/python3 undo.py | tee undo
 expect undo 'number, 7:           Bad file descriptor'
 expect undo "of the grant:            Operation not permitted"
 expect undo "grant's number:      Operation not permitted"

@@ -26,10 +26,12 @@ from sandbox.profile import NetworkMode, Profile, SharedNamespace, Tty, check
 from sandbox.profile_files import available, default_search_path, load
 from sandbox.profile_format import format_profile
 from sandbox.profile_text import schema
+from sandbox.protocols import PROTOCOLS
 from sandbox.resolve import Additions, for_caller
 from sandbox.survey import Survey, format_survey
 
 __all__ = [
+    "PROTOCOLS",
     "Access",
     "Additions",
     "Caller",

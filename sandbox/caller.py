@@ -77,7 +77,7 @@ class Caller:
         uid, own_group = (self.uid, self.gid) if user is None else _user(user)
         gid = own_group if group is None else _group(group)
         if gid is None:
-            raise UsageError(f"user {user}", "the password file does not know its group", "name one: process.group")
+            raise UsageError(f"user {user}", "the password file does not know its group", f"name one: {user}:GROUP")
         return replace(self, identity=(uid, gid))
 
     def placeholders(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Final
 from sandbox import landlock, limits, mounts, seccomp, syscalls, walls
 from sandbox.build import build, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
+from sandbox.filesystem import View
 from sandbox.grants import (
     Access,
     FdType,
@@ -32,11 +33,12 @@ MAX_CLOSED_LISTED: Final = 32
 def explain(profile: Profile, command: Sequence[str], caller: Caller) -> Iterator[str]:
     """Yield the lines of an explanation; with a command also its plan.
 
-    Raises: what check and build raise, before the first line.
+    Raises: what check and build raise, and UnsupportedError for a Landlock that the profile cannot do without; before
+    the first line.
     """
     check(profile)
     plan = build(profile, command, caller) if command else None
-    return _explanation(profile, plan, caller)
+    return iter(list(_explanation(profile, plan, caller)))
 
 
 def _explanation(profile: Profile, plan: Plan | None, caller: Caller) -> Iterator[str]:
@@ -46,7 +48,7 @@ def _explanation(profile: Profile, plan: Plan | None, caller: Caller) -> Iterato
         "Descriptors of the child": _descriptors(profile, grants, caller),
         "At later execs": _later_execs(profile, grants),
         "Environment": _environment(profile, grants),
-        "Process": _process(profile),
+        "Process": _process(profile, caller),
         "Terminal": iter([_TERMINALS[walls.terminal_of(profile, caller)]]),
         "Files": iter(mounts.describe(profile.filesystem)),
         "Namespaces": _namespaces(profile),
@@ -103,13 +105,24 @@ def _environment(profile: Profile, grants: Sequence[Grant]) -> Iterator[str]:
     yield "every other variable is removed"
 
 
-def _process(profile: Profile) -> Iterator[str]:
+def _process(profile: Profile, caller: Caller) -> Iterator[str]:
     process = profile.process
+    if process.user is not None or process.group is not None:
+        user, group = walls.identity_of(profile, caller)
+        yield f"runs as user {user}, group {group}, with no other group"
     yield f"umask {process.umask:03o}; working directory: {process.chdir or 'that of the caller'}"
     yield "no new privileges: set-uid files and file capabilities give nothing"
     yield "signals: default dispositions, nothing blocked"
     if process.exec is ExecPolicy.ONCE:
         yield "exec: the command itself, and no program after it"
+    for name, value in (
+        ("niceness", process.nice),
+        ("scheduling", process.scheduling),
+        ("processors", process.cpus),
+        ("oom_score_adj", process.oom_score_adj),
+    ):
+        if value is not None:
+            yield f"{name}: {value}"
     if process.die_with_parent:
         yield "ends with the process that starts it"
 
@@ -125,6 +138,8 @@ def _namespaces(profile: Profile) -> Iterator[str]:
     own = walls.own_namespaces(profile)
     yield "its own: " + (", ".join(str(namespace.name).lower() for namespace in own) or "none")
     yield "the host's: " + (", ".join(str(name.name).lower() for name in Namespace if name not in own) or "none")
+    if Namespace.UTS in own:
+        yield f"host name: {profile.process.hostname}"
     yield {
         NetworkMode.NONE: "network: none, not even a loopback",
         NetworkMode.LOOPBACK: "network: a loopback of its own, and nothing else",
@@ -142,8 +157,13 @@ def _landlock(profile: Profile, caller: Caller) -> Iterator[str]:
 
 
 def _limits(profile: Profile, caller: Caller) -> Iterator[str]:
-    held = limits.describe(profile.limits, caller.delegated)
-    yield from (f"{limit.name}: {limit.value}, by {limit.how}" for limit in held)
+    uid, own_users = walls.identity_of(profile, caller)[0], Namespace.USER in walls.own_namespaces(profile)
+    for limit in limits.describe(profile.limits, caller.delegated):
+        error = limits.lacks_mechanism(
+            profile.limits, limit.name, caller.delegated, uid, user_namespace=own_users
+        )  # fmt: skip
+        how = f"by {limit.how}" if error is None else f"refused here: needs {error.need}"
+        yield f"{limit.name}: {limit.value}, {how}"
     unset = [name for name in limits.NAMES if getattr(profile.limits, name) is None]
     yield "the caller's own only: " + (", ".join(unset) or "none")
 
@@ -151,10 +171,14 @@ def _limits(profile: Profile, caller: Caller) -> Iterator[str]:
 def not_protected(profile: Profile) -> Iterator[str]:
     """Yield what the profile leaves open, because there is no means against it or because it allows it."""
     allowed = syscalls.expand(profile.filter.allow)
-    if allowed & {"open", "openat", "creat"} and not landlock.governs_files(profile.filesystem):
+    open_to_host = profile.filesystem.view is View.HOST and not walls.governs_files(profile)
+    if allowed & {"open", "openat", "creat"} and open_to_host:
         yield "files: every path that the user may open can be opened"
     if "connect" in allowed and profile.network is NetworkMode.HOST:
         yield "network: every address that the host reaches can be reached"
+    # Neither Landlock nor a read-only mount looks at who connects to a socket file.
+    if "connect" in allowed and profile.descriptors.scm_rights is ScmRights.ALLOW:
+        yield "Unix sockets: one that lies in a path of the view can be connected to, whatever its rights there"
     if allowed & {"kill", "tkill", "tgkill"} and SharedNamespace.PID in profile.share:
         yield "processes: the user's other processes can be signalled"
     if profile.process.tty is Tty.INHERIT:

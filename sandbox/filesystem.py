@@ -17,10 +17,14 @@ class View(enum.StrEnum):
 
 
 class Proc(enum.StrEnum):
-    """What /proc shows: all that the kernel shows to a process without privileges, or only the folders of processes."""
+    """What /proc shows: all that the kernel shows to a process without privileges, or only the folders of processes.
+
+    writable: all, and what a user may write there can be written; user namespaces need it for their ID maps.
+    """
 
     FULL = "full"
     PROCESSES = "processes"
+    WRITABLE = "writable"
 
 
 class Rights(enum.IntFlag):

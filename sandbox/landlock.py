@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from sandbox import plan
 from sandbox.errors import InternalError, UnsupportedError
-from sandbox.filesystem import Entry, FilesystemPolicy, Kind, Rights, View, entries
+from sandbox.filesystem import Entry, FilesystemPolicy, Kind, Proc, Rights, View, entries
 from sandbox.plan import Op
 
 NEWEST_ABI: Final = 7
@@ -90,12 +90,15 @@ REOPENED: Final = FileRight.READ_FILE | FileRight.READ_DIR | FileRight.WRITE_FIL
 
 @dataclass(frozen=True, slots=True)
 class LandlockPolicy:
-    """What a profile says of Landlock itself: the rights that may be missing from the kernel, by name.
+    """What a profile says of Landlock itself.
 
-    A missing right that is not named here is an error. "landlock" stands for all of them.
+    optional: the rights that may be missing from the kernel, by name; one that is not named is an error. "landlock"
+    stands for all of them. files: it governs files; without, the view holds them alone, and mounts can be made where
+    the filter lets them be (the kernel refuses those to whoever Landlock governs files for).
     """
 
     optional: tuple[str, ...] = ()
+    files: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +144,14 @@ def ruleset(
     bind: Collection[int] | None = (),
     connect: Collection[int] | None = (),
     scopes: Scope = ALL_SCOPES,
+    files: bool = True,
 ) -> Ruleset:
     """Return the ruleset of a file view, TCP ports and scopes, as the newest kernel can enforce it.
 
-    bind, connect: the ports, () for none, None for any. scopes: what stays inside. A view of the host with no path
-    declared does not govern files.
+    files: govern them. bind, connect: the ports, () for none, None for any. scopes: what stays inside. A view of the
+    host with no path declared does not govern files.
     """
-    files = ALL_FILE_RIGHTS if governs_files(policy) else NO_FILE_RIGHT
+    governed = ALL_FILE_RIGHTS if files and governs_files(policy) else NO_FILE_RIGHT
     net, ports = NO_NET_RIGHT, dict[int, NetRight]()
     for right, numbers in ((NetRight.BIND_TCP, bind), (NetRight.CONNECT_TCP, connect)):
         if numbers is not None:
@@ -155,8 +159,8 @@ def ruleset(
         for port in numbers or ():
             ports[port] = ports.get(port, NO_NET_RIGHT) | right
     return Ruleset(
-        files, net, scopes,
-        tuple(_path_rules(policy)) if files else (),
+        governed, net, scopes,
+        tuple(_path_rules(policy)) if governed else (),
         tuple(PortRule(port, rights) for port, rights in sorted(ports.items())),
     )  # fmt: skip
 
@@ -167,22 +171,22 @@ def governs_files(policy: FilesystemPolicy) -> bool:
 
 
 def _path_rules(policy: FilesystemPolicy) -> Iterator[PathRule]:
-    yield from _given(policy.view)
+    yield from _given(policy)
     for entry in entries(policy):
         if entry.kind is not Kind.HIDE:
             yield PathRule(entry.path, _rights_of(entry), entry.optional)
 
 
-def _given(view: View) -> Iterator[PathRule]:
+def _given(policy: FilesystemPolicy) -> Iterator[PathRule]:
     """Yield rules for what every view has, where it is there.
 
     A view of its own has terminals of its own; the host's are other programs', so that none is given but its own.
     """
-    yield PathRule("/proc", _READ, optional=True)
+    yield PathRule("/proc", _READ | (_DEVICE if policy.proc is Proc.WRITABLE else NO_FILE_RIGHT), optional=True)
     for name in ("null", "zero", "full", "random", "urandom"):
         yield PathRule(f"/dev/{name}", _DEVICE, optional=True)
     yield PathRule("/dev/tty", _TERMINAL, optional=True)
-    if view is View.PRIVATE:
+    if policy.view is View.PRIVATE:
         # The root holds only what is declared, so that its folders may be listed.
         yield PathRule("/", FileRight.READ_DIR)
         yield PathRule("/dev/pts", _TERMINAL | FileRight.READ_DIR, optional=True)

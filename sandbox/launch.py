@@ -101,6 +101,7 @@ class Walls(TypedDict, total=False):
     hide: Paths
     net: str
     share: Sequence[str]
+    delegate: Sequence[str]
     limits: Mapping[str, str | float]
     tty: str
     user: str
@@ -296,6 +297,7 @@ def _chosen_profile(
         filesystem=_lists(walls),
         network=None if net is None else _member(NetworkMode, "net", net),
         share=tuple(_member(SharedNamespace, "share", word) for word in walls.get("share", ())),
+        delegate=tuple(walls.get("delegate", ())),
         limits=walls.get("limits", {}),
         tty=None if tty is None else _member(Tty, "tty", tty),
         user=user or None,

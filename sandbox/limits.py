@@ -19,7 +19,7 @@ _SIZES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MILLISECONDS: Final = {"ms": 1, "s": 1000, "": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZE: Final = re.compile(r"([0-9]{1,18})([KMGT]?)\Z")
 _DURATION: Final = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,3}))?(ms|s|m|h|d|)\Z")
-_NUMBER: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?\Z")
+_NUMBER: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,3})?\Z")
 # The sandbox's init counts as a process, too.
 _INIT: Final = 1
 
@@ -118,7 +118,11 @@ def parse(name: str, value: str | float) -> int | float:
         if name == "cpu_time":
             parsed = _whole_seconds(text, parsed)
     elif not _NUMBER.match(text) or (name != "cpu" and "." in text):
-        raise UsageError(repr(text), f"it is no number for {name}", "write 0.5, 1 or 2" if name == "cpu" else "")
+        raise UsageError(
+            repr(text),
+            f"it is no number for {name}",
+            "write 0.5, 1 or 2" if name == "cpu" else "write a whole number: 64",
+        )
     else:
         parsed = float(text) if name == "cpu" else int(text)
     check(Limits(**{name: parsed}))  # type: ignore[arg-type]
@@ -179,6 +183,22 @@ def _by_cgroup(limits: Limits, delegated: Delegated | None, name: str) -> bool:
     )
 
 
+def lacks_mechanism(
+    limits: Limits, name: str, delegated: Delegated | None, uid: int, *, user_namespace: bool
+) -> UnsupportedError | None:
+    """Return the error of a limit that is set and that nothing can hold here, else None."""
+    if getattr(limits, name) is None or _by_cgroup(limits, delegated, name):
+        return None
+    if name == "cpu":
+        return _no_mechanism("limits.cpu", "the cpu controller", "no resource limit shares processors out")
+    # kernel/fork.c: root is never refused; the count is of a user in a user namespace (5.14).
+    if name == "processes" and uid == 0:
+        return _no_mechanism("limits.processes", "the pids controller", "RLIMIT_NPROC does not hold for root")
+    if name == "processes" and not user_namespace:
+        return _no_mechanism("limits.processes", "the pids controller", "RLIMIT_NPROC counts all of the user's")
+    return None
+
+
 def ops(limits: Limits, delegated: Delegated | None = None, *, uid: int, user_namespace: bool = True) -> Iterator[Op]:
     """Yield the ops that hold the limits, ascending by code.
 
@@ -215,16 +235,13 @@ def _rlimits(
     limits: Limits, delegated: Delegated | None, uid: int, *, user_namespace: bool
 ) -> Iterator[tuple[int, int]]:
     """Yield the resource limits of each process."""
-    if limits.cpu is not None and not _by_cgroup(limits, delegated, "cpu"):
-        raise _no_mechanism("limits.cpu", "the cpu controller", "no resource limit shares processors out")
+    for name in CONTROLLERS:
+        error = lacks_mechanism(limits, name, delegated, uid, user_namespace=user_namespace)
+        if error is not None:
+            raise error
     if limits.memory is not None and not _by_cgroup(limits, delegated, "memory"):
         yield _AS, limits.memory
     if limits.processes is not None and not _by_cgroup(limits, delegated, "processes"):
-        # kernel/fork.c: root is never refused; the count is of a user in a user namespace (5.14).
-        if uid == 0:
-            raise _no_mechanism("limits.processes", "the pids controller", "RLIMIT_NPROC does not hold for root")
-        if not user_namespace:
-            raise _no_mechanism("limits.processes", "the pids controller", "RLIMIT_NPROC counts all of the user's")
         yield _NPROC, limits.processes + _INIT
     if limits.cpu_time is not None:
         yield _CPU, limits.cpu_time

@@ -15,6 +15,9 @@ _OURS: Final = frozenset({"/proc", "/dev"})  # the host's show its processes; it
 _KINDS: Final = {
     Kind.BIND: MountKind.BIND, Kind.TMPFS: MountKind.TMPFS, Kind.COPY: MountKind.COPY, Kind.HIDE: MountKind.HIDE,
 }  # fmt: skip
+_PROC: Final = {
+    Proc.FULL: MountFlag(0), Proc.PROCESSES: MountFlag.PROCESSES, Proc.WRITABLE: MountFlag.WRITE,
+}  # fmt: skip
 
 
 def view_ops(policy: FilesystemPolicy, *, terminals: bool) -> Iterator[Op]:
@@ -31,8 +34,7 @@ def view_ops(policy: FilesystemPolicy, *, terminals: bool) -> Iterator[Op]:
         for entry in entries(policy)
         if entry.kind is not Kind.BIND or (private and entry.path not in _OURS)
     ]
-    processes = MountFlag.PROCESSES if policy.proc is Proc.PROCESSES else MountFlag(0)
-    given = [plan.mount(MountKind.PROC, "/proc", processes)]
+    given = [plan.mount(MountKind.PROC, "/proc", _PROC[policy.proc])]
     if private:
         given.append(plan.mount(MountKind.DEV, "/dev", MountFlag.TERMINALS if terminals else MountFlag(0)))
         given.append(plan.mount(MountKind.TMPFS, "/dev/shm", MountFlag.WRITE, mode=0o1777))  # noqa: S108
@@ -72,7 +74,7 @@ def describe(policy: FilesystemPolicy) -> Iterator[str]:
         start = ", ".join(rights) if entry.kind is not Kind.HIDE else ""
         yield f"{entry.path}: {start}{words}" + (", where it is there" if entry.optional else "")
     if policy.view is View.PRIVATE:
-        yield "/dev: null, zero, full, random, urandom, shm, links to the descriptors; /proc: the sandbox's processes"
+        yield "/dev: null, zero, full, random, urandom, shm, its own terminals; /proc: the sandbox's processes"
         yield "nothing else is there: no other path of the host can be named"
     else:
         yield "the host's tree; /proc: the sandbox's processes"

@@ -369,9 +369,17 @@ def gate(*, observe: bool = False) -> Op:
 _NAMESPACE_HINTS: Final = {
     Namespace.USER: (
         "let the user have user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone,"
-        " kernel.apparmor_restrict_unprivileged_userns; or run as root; or share it"
+        " kernel.apparmor_restrict_unprivileged_userns; in a container, let its filter pass clone3;"
+        " in a sandbox, start no other"
     ),
     Namespace.NETWORK: "sysctl user.max_net_namespaces; or network mode host",
+}
+_MOUNT_HINTS: Final = {
+    MountKind.BIND: "check the path and who may open it",
+    MountKind.TMPFS: "it takes a folder, and none is made in what the view shows of the host: make it first",
+    MountKind.COPY: "check the path and who may open it; a - before it skips what is not there",
+    MountKind.HIDE: "check the path; a - before it skips what is not there",
+    MountKind.PROC: "an outer sandbox or container must not cover parts of its /proc",
 }
 
 
@@ -429,7 +437,7 @@ def mount(kind: MountKind, path: str, flags: MountFlag | int = 0, *, mode: int =
 
     mode: of a tmpfs' root.
     """
-    hint = "check the path and who may open it" if kind is MountKind.BIND else ""
+    hint = _MOUNT_HINTS.get(kind, "")
     return Op(
         OpCode.MOUNT, a=kind, b=mode, c=size, flags=int(flags), data=os.fsencode(path), label=path, hint=hint
     )  # fmt: skip
@@ -459,7 +467,10 @@ def rlimit(resource: int, value: int) -> Op:
 
 def scheduling(policy: int, nice: int) -> Op:
     """Set the scheduling policy (0 other, 3 batch, 5 idle) and niceness (-20 to 19)."""
-    label, hint = f"policy {policy}, niceness {nice}", "only root can raise a priority"
+    label, hint = (
+        f"policy {policy}, niceness {nice}",
+        "a sandbox has no right to raise a priority: start it with nice instead",
+    )
     return Op(OpCode.SCHEDULING, a=policy, b=nice + 20, label=label, hint=hint)
 
 
@@ -613,5 +624,5 @@ def command(path: str, name: str) -> Op:
 def execute(arguments: Collection[str], name: str) -> Op:
     """Fail: none of the candidates could be executed; carries the arguments for all of them."""
     data = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
-    hint = "check the name, or the PATH that the profile keeps"
+    hint = "check the name and PATH, or show it: --execute PATH"
     return Op(OpCode.EXEC, a=len(arguments), data=data, label=name, hint=hint)

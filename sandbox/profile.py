@@ -284,6 +284,12 @@ def _check_limits(profile: Profile) -> None:
 
 
 def _check_landlock(profile: Profile) -> None:
+    declared = any(getattr(profile.filesystem, name) for name in ("read", "write", "execute"))
+    if profile.filesystem.view is View.HOST and declared and not profile.landlock.files:
+        raise ProfileError(
+            profile.source_path or profile.name, "landlock.files", "nothing else holds the paths of view = \"host\"",
+            "leave it true, or declare no paths",
+        )  # fmt: skip
     for name in profile.landlock.optional:
         if name not in ABI_OF and name != "landlock":
             source = profile.source_path or profile.name

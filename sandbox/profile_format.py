@@ -53,7 +53,8 @@ def _format_walls(profile: Profile) -> Iterable[str]:
     for name in LIMITS:
         if (value := getattr(profile.limits, name)) is not None:
             yield f"{name} = {_quote(format_limit(name, value))}"
-    yield from ("", "[landlock]", f"optional = {_quote_list(profile.landlock.optional)}")
+    yield from ("", "[landlock]", f"files = {str(profile.landlock.files).lower()}")
+    yield f"optional = {_quote_list(profile.landlock.optional)}"
 
 
 def _format_rule(rule: ProtocolRule) -> str:

@@ -182,6 +182,7 @@ class LimitsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class LandlockTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[landlock]`."""
 
+    files: Annotated[bool, _meta("it governs files, beside the view")] | UnsetType = UNSET
     optional: Annotated[tuple[str, ...], _meta("rights that the kernel may lack")] = ()
 
 
@@ -311,7 +312,8 @@ def _parse_limits(table: LimitsTable, path: str) -> Limits:
         try:
             values[name] = parse_limit(name, value)
         except UsageError as error:
-            raise ProfileError(path, f"limits.{name}", f"{error.object}: {error.reason}", error.hint) from error
+            reason = error.reason if error.object == name else f"{error.object}: {error.reason}"
+            raise ProfileError(path, f"limits.{name}", reason, error.hint) from error
     return Limits(**values)
 
 
@@ -353,8 +355,11 @@ def _hint_for(leaf: str, value: object) -> str:
         "access": Access, "type": FdType, "exec": ExecPolicy, "scm_rights": ScmRights, "shape": ShapeWord,
         "tty": Tty, "scheduling": Scheduling, "view": View, "proc": Proc, "mode": NetworkMode, "share": SharedNamespace,
     }  # fmt: skip
-    if leaf in words and isinstance(value, str):
-        return nearest(value, [str(word) for word in words[leaf]])
+    known = [str(word) for word in words.get(leaf, ())]
+    if isinstance(value, list):
+        value = next((word for word in value if word not in known), None)
+    if known and isinstance(value, str):
+        return nearest(value, known)
     return {"umask": 'write it as octal text, as in "022"', "number": f"use 3 to {LAST_NUMBER}"}.get(leaf, "")
 
 
@@ -469,7 +474,7 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
             network=profile.network if draft.network.mode is UNSET else draft.network.mode,
             share=union(profile.share, draft.namespaces.share),
             limits=_merge_limits(profile.limits, draft.limits),
-            landlock=LandlockPolicy(union(profile.landlock.optional, draft.landlock.optional)),
+            landlock=_merge_landlock(profile.landlock, draft.landlock),
         )
     return profile
 
@@ -477,6 +482,10 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
 def _merge_filesystem(first: FilesystemPolicy, table: FilesystemTable) -> FilesystemPolicy:
     lists = {name: union(getattr(first, name), getattr(table, name)) for name in PATH_LISTS}
     return replace(first, **(_said(table) | lists))
+
+
+def _merge_landlock(first: LandlockPolicy, table: LandlockTable) -> LandlockPolicy:
+    return replace(first, **(_said(table) | {"optional": union(first.optional, table.optional)}))
 
 
 def _merge_limits(first: Limits, second: Limits) -> Limits:

@@ -103,6 +103,11 @@ def _inside(*needles: str, shape: Shape = Shape.NUMBER) -> tuple[ProtocolRule, .
     return tuple(ProtocolRule(Place.ARGUMENT, shape, needle, anywhere=True) for needle in needles)
 
 
+def _whatever_starts(program: str) -> ProtocolRule:
+    """All that a program left open, at every exec that it makes."""
+    return ProtocolRule(Place.CALLER_ARGUMENT, Shape.ALL, program=program)
+
+
 _JOBSERVER_VARIABLES: Final = ("MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS")
 _ALL: Final = (
     Protocol(
@@ -263,6 +268,18 @@ _ALL: Final = (
             for program in ("socat", "socat1")
             for needle in ("fdin=", "fdout=")
         ),
+    ),
+    Protocol(
+        "chromium",
+        "the processes of a Chromium: zygote, renderers, crash reporter; it closes all else before",
+        "Chromium, base/process/launch_posix.cc, CloseSuperfluousFds",
+        tuple(_whatever_starts(program) for program in ("chromium", "chromium-browser", "chrome", "headless_shell")),
+    ),
+    Protocol(
+        "python-inherit",
+        "what a Python program left inheritable: pass_fds, os.set_inheritable, os.dup2; it names nothing",
+        "PEP 446; CPython Modules/_posixsubprocess.c",
+        tuple(_whatever_starts(f"python3{minor}") for minor in ("", *(f".{n}" for n in range(9, 17)))),
     ),
 )
 PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType({protocol.name: protocol for protocol in _ALL})

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sandbox.caller import Caller
-from sandbox.errors import GrantError, ProfileError
-from sandbox.filesystem import FilesystemPolicy, covers, split_optional
+from sandbox.errors import GrantError, ProfileError, UsageError
+from sandbox.filesystem import FilesystemPolicy, covers, normal, split_optional
 from sandbox.grants import FileGrant, Grant, SecretGrant
 from sandbox.limits import parse
 from sandbox.profile import (
@@ -45,6 +45,7 @@ class Additions:
     filesystem: FilesystemPolicy = field(default_factory=FilesystemPolicy)
     network: NetworkMode | None = None
     share: tuple[SharedNamespace, ...] = ()
+    delegate: tuple[str, ...] = ()
     limits: Mapping[str, str | float] = field(default_factory=dict)
     tty: Tty | None = None
     user: str | None = None
@@ -54,7 +55,8 @@ class Additions:
 def for_caller(profile: Profile, caller: Caller, additions: Additions | None = None) -> Profile:
     """Resolve a profile's placeholders, then add what the command line or the Python caller says.
 
-    Relative paths that are added start at the caller's working directory. A grant replaces its namesake of the profile.
+    Relative paths that are added start at the caller's working directory. A grant replaces its namesake of the profile,
+    a path that is added to be shown the profile's tmpfs in its place.
     `{cwd}` in the view is the folder that the command starts in: the one that `chdir` names, else the caller's.
     Establishes: every path is absolute.
     Raises: GrantError if a name is given to two of the added grants; ProfileError if a placeholder has no value, or for
@@ -81,12 +83,21 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
         filesystem=_filesystem_for(profile, started_in, files, at_home=at_home),
         network=added.network or profile.network,
         share=union(profile.share, added.share),
+        descriptors=replace(profile.descriptors, delegate=union(profile.descriptors.delegate, added.delegate)),
         limits=replace(profile.limits, **_parsed(added.limits)),
     )
 
 
 def _parsed(limits: Mapping[str, str | float]) -> dict[str, Any]:
-    return {name: parse(name, value) for name, value in limits.items()}
+    return {name: _parsed_limit(name, value) for name, value in limits.items()}
+
+
+def _parsed_limit(name: str, value: str | float) -> int | float:
+    try:
+        return parse(name, value)
+    except UsageError as error:
+        reason = error.reason if error.object == name else f"{error.object}: {error.reason}"
+        raise UsageError(f"limit {name}", reason, error.hint) from error
 
 
 def _process_for(profile: Profile, caller: Caller, added: Additions) -> ProcessPolicy:
@@ -113,11 +124,16 @@ def _absolute_lists(lists: FilesystemPolicy, caller: Caller) -> FilesystemPolicy
 def _filesystem_for(
     profile: Profile, caller: Caller, added: FilesystemPolicy, *, at_home: bool
 ) -> FilesystemPolicy:  # fmt: skip
-    lists: dict[str, Any] = {
-        name: union(tuple(_expanded_entries(profile, caller, name, at_home=at_home)), getattr(added, name))
-        for name in PATH_LISTS
-    }
+    own = {name: tuple(_expanded_entries(profile, caller, name, at_home=at_home)) for name in PATH_LISTS}
+    # Who says --write ~ means the folder, and not the empty one that the profile has in its place.
+    shown = {_path_of(text) for name in ("read", "write", "execute", "private") for text in getattr(added, name)}
+    own["tmpfs"] = tuple(text for text in own["tmpfs"] if _path_of(text) not in shown)
+    lists: dict[str, Any] = {name: union(texts, getattr(added, name)) for name, texts in own.items()}
     return replace(profile.filesystem, **lists)
+
+
+def _path_of(text: str) -> str:
+    return normal(split_optional(text)[0])
 
 
 def _marked(text: str, change: Callable[[str], str]) -> str:
@@ -180,6 +196,10 @@ def _expand(text: str, caller: Caller, profile: Profile, key: str) -> str:
 
     def value(match: re.Match[str]) -> str:
         found = values.get(match[1])
+        if match[1] == "cwd" and not found:
+            raise ProfileError(
+                profile.source_path or profile.name, key, "the working directory is gone", "name one: --chdir /"
+            )
         if not found or not found.startswith("/"):
             reason = f"{match[0]} stands for {found!r} here, which is no absolute path"
             raise ProfileError(profile.source_path or profile.name, key, reason, "set the caller's variable for it")

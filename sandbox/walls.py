@@ -9,7 +9,7 @@ from sandbox import landlock, limits
 from sandbox import plan as ops
 from sandbox.caller import Caller
 from sandbox.errors import InternalError, LaunchError, UsageError
-from sandbox.filesystem import View, covers
+from sandbox.filesystem import Proc, View, covers, normal
 from sandbox.grants import FileGrant, Grant, InheritGrant, number_of
 from sandbox.landlock import Ruleset, Scope
 from sandbox.mounts import view_ops
@@ -33,7 +33,7 @@ def wall_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
     Raises: UsageError for what this caller cannot have; UnsupportedError for a limit that nothing can hold.
     """
     own = own_namespaces(profile)
-    uid = _identity(profile, caller)[0]
+    uid = identity_of(profile, caller)[0]
     yield ops.terminal(terminal_of(profile, caller))
     yield from (ops.namespace(namespace) for namespace in own)
     yield from _identity_ops(profile, caller)
@@ -42,13 +42,13 @@ def wall_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
     if profile.network is NetworkMode.LOOPBACK:
         yield ops.loopback()
     if Namespace.MOUNT in own:
-        yield from _view_ops(profile)
+        yield from _view_ops(profile, uid)
     yield from limits.ops(profile.limits, caller.delegated, uid=uid, user_namespace=Namespace.USER in own)
     yield from _scheduling_ops(profile, caller)
 
 
-def _identity(profile: Profile, caller: Caller) -> tuple[int, int]:
-    """Return who the command runs as."""
+def identity_of(profile: Profile, caller: Caller) -> tuple[int, int]:
+    """Return who the command runs as, user and group."""
     if profile.process.user is None and profile.process.group is None:
         return caller.uid, caller.gid
     if caller.identity is None:
@@ -57,7 +57,7 @@ def _identity(profile: Profile, caller: Caller) -> tuple[int, int]:
 
 
 def _identity_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
-    wanted = _identity(profile, caller)
+    wanted = identity_of(profile, caller)
     if caller.uid == 0 and (wanted != (0, 0) or profile.process.user is not None):
         yield ops.identity(*wanted)
     elif wanted != (caller.uid, caller.gid):
@@ -70,7 +70,12 @@ def _identity_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
         )
 
 
-def _view_ops(profile: Profile) -> Iterator[Op]:
+def _view_ops(profile: Profile, uid: int) -> Iterator[Op]:
+    if profile.filesystem.proc is Proc.WRITABLE and uid == 0:
+        raise UsageError(
+            "filesystem.proc", "writable, it lets root change the host's settings in /proc/sys",
+            "name another user: --user NAME",
+        )  # fmt: skip
     shared_processes = SharedNamespace.PID in profile.share
     for op in view_ops(profile.filesystem, terminals=True):
         # The host's /proc stays where its processes are shared; the kernel mounts no other for us.
@@ -103,7 +108,12 @@ def wanted_ruleset(profile: Profile) -> Ruleset:
     scopes = landlock.ALL_SCOPES
     if SharedNamespace.PID in profile.share:
         scopes &= ~Scope.SIGNAL
-    return landlock.ruleset(profile.filesystem, bind=ports, connect=ports, scopes=scopes)
+    return landlock.ruleset(profile.filesystem, bind=ports, connect=ports, scopes=scopes, files=profile.landlock.files)
+
+
+def governs_files(profile: Profile) -> bool:
+    """Tell whether Landlock governs files."""
+    return profile.landlock.files and landlock.governs_files(profile.filesystem)
 
 
 def landlock_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) -> Iterator[Op]:
@@ -132,9 +142,9 @@ def working_directory(profile: Profile, caller: Caller) -> str | None:
     folder = profile.process.chdir
     if profile.filesystem.view is View.HOST:
         return folder
-    folder = folder or caller.cwd
-    if not folder:
+    if not folder and not caller.cwd:
         raise UsageError("chdir", "the working directory is gone", "name one: --chdir /")
+    folder = normal(folder or caller.cwd)
     if not covers(profile.filesystem, folder):
         hint = f"show it: --read {folder}; or start elsewhere: --chdir /"
         raise LaunchError("chdir", folder, 0, "it is not in the view", hint)

@@ -16,6 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from sandbox import (
+    PROTOCOLS,
     Additions,
     Caller,
     FilesystemPolicy,
@@ -85,6 +86,11 @@ def complete_grant(_ctx: click.Context, _param: click.Parameter, incomplete: str
     return [CompletionItem(kind) for kind in kinds if kind.startswith(incomplete)]
 
 
+def complete_protocol(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the built-in delegation protocols."""
+    return [CompletionItem(name, help=p.purpose) for name, p in PROTOCOLS.items() if name.startswith(incomplete)]
+
+
 def complete_file(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Leave it to the shell."""
     return [CompletionItem(incomplete, type="file")]
@@ -98,6 +104,13 @@ def parse_limits(
         if "=" not in text:
             raise UsageError(f"--limit {text}", "it is no NAME=VALUE", "as in --limit memory=512M")
     return tuple((name, value) for name, _, value in (text.partition("=") for text in texts))
+
+
+def parse_user(ctx: click.Context, _param: click.Parameter, text: str | None) -> str | None:
+    """Refuse a value of `--user` that leaves a name out where it begins to say one."""
+    if text is not None and not ctx.resilient_parsing and ("" in (text, text.rpartition(":")[2])):
+        raise UsageError(f"--user {text}", "a name is missing", "as in --user nobody or --user nobody:nogroup")
+    return text
 
 
 def parse_grants(ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[Grant, ...]:
@@ -124,6 +137,7 @@ class Choice:
     timeout: str | None
     tty: Tty | None
     share: tuple[SharedNamespace, ...]
+    delegate: tuple[str, ...]
     user: str | None
 
     def resolve(self, caller: Caller) -> tuple[Profile, Caller]:
@@ -142,6 +156,7 @@ class Choice:
             ),
             network=self.net,
             share=self.share,
+            delegate=self.delegate,
             limits=dict(self.limits) | timeout,
             tty=self.tty,
             user=user or None,
@@ -180,10 +195,14 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     command: Callable[..., Any] = gathered
     for option in (
-        click.option("--user", metavar="NAME[:GROUP]", help="Root only: whom the command runs as."),
+        click.option("--user", callback=parse_user, metavar="NAME[:GROUP]", help="Root only: who runs the command."),
         click.option(
             "--share", multiple=True, type=_word(SharedNamespace), callback=_members(SharedNamespace),
             help="A namespace that is the host's.",
+        ),
+        click.option(
+            "--delegate", multiple=True, metavar="PROTOCOL", shell_complete=complete_protocol,
+            help="A protocol by which an exec may name descriptors that it passes.",
         ),
         click.option(
             "--tty", type=_word(Tty), callback=_members(Tty), help="The terminal: none, one of its own, yours."
@@ -224,10 +243,11 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(cls=LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sandbox-launcher", prog_name="sandbox")
 def app() -> None:
-    r"""Run programs so that authority reaches them only by declared descriptors.
+    r"""Run programs so that authority reaches them only by what is declared, or by descriptors that are sent.
 
     \b
-    sandbox run -- sh -c 'ls -l /proc/self/fd'
+    sandbox run -- sh -c 'ls -l / ~ /proc/self/fd'
+    sandbox run --write build --net host --timeout 5m -- make
     sandbox run --grant log=file:/tmp/log:append,create -- sh -c 'echo hello >&"$SANDBOX_FD_LOG"'
     sandbox explain -p sealed
     """

@@ -29,7 +29,7 @@ static void map_plan(int fd, struct plan *plan)
 	long mapped;
 
 	if (found < 0 || (found & seals) != seals)
-		fail_step(STEP_PLAN, found == -EBADF ? EBADF : REASON_NOT_SEALED, 0);
+		fail_step(STEP_PLAN, found == -EBADF ? REASON_NO_PLAN : REASON_NOT_SEALED, 0);
 	if (sys2(__NR_fstat, fd, addr(&status)) < 0 || status.st_size <= 0 || status.st_size > PLAN_MAX_SIZE) {
 		reporter.plan_error = "its size is impossible";
 		fail_step(STEP_PLAN, REASON_PLAN, 0);

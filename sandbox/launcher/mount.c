@@ -166,14 +166,14 @@ int mount_copy(const struct op *op, int source, unsigned mode, uint64_t attribut
 	return copy_file(op, source, mode & 0777, attributes);
 }
 
-/* Read-only: with the root user's ID, and no capability at all, /proc/sys could be written. */
+/* Without MOUNT_WRITE, since with the root user's ID, and no capability at all, /proc/sys could be written. */
 int mount_proc(const struct op *op)
 {
 	int context = begin(op, "proc");
 
 	if (op->flags & MOUNT_PROCESSES)
 		set(op, context, "subset", "pid");
-	return end(op, context, mount_attributes(0));
+	return end(op, context, mount_attributes(op->flags & MOUNT_WRITE));
 }
 
 int mount_terminals(const struct op *op)

@@ -28,6 +28,7 @@ const char *reason_text(int error)
 	case REASON_PRIVILEGED: return "the launcher must not be set-uid, set-gid or hold file capabilities";
 	case REASON_TOO_MANY: return "too many variables";
 	case REASON_CHILD_VANISHED: return "the child ended before it could start the command";
+	case REASON_NO_PLAN: return "its descriptor is not open; an outer sandbox closes it: start no sandbox in another";
 	default: return NULL;
 	}
 }

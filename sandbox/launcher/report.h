@@ -24,6 +24,7 @@ enum reason {
 	REASON_PRIVILEGED = -14,
 	REASON_TOO_MANY = -15,
 	REASON_CHILD_VANISHED = -16,
+	REASON_NO_PLAN = -17,
 };
 
 /* A step that failed. */

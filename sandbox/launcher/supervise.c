@@ -216,7 +216,8 @@ _Noreturn void supervise(struct watched *watched)
 			{.fd = watched->signal_fd, .events = POLLIN},
 			{.fd = watched->socket, .events = POLLIN},
 			{.fd = watched->parent_fd, .events = POLLIN},
-			{.fd = watched->gate.listener, .events = POLLIN},
+			/* The command's own exec is told before any that it makes itself. */
+			{.fd = watched->child_fd < 0 ? -1 : watched->gate.listener, .events = POLLIN},
 			{.fd = watched->timer_fd, .events = POLLIN},
 		};
 		int terminals = terminal_poll(polled + 5);

@@ -156,8 +156,8 @@ def report(
         "",
         "The waiting launcher keeps " + ", ".join(f"{value // 1024} kB {name}" for name, value in memory.items()) + ".",
         "",
-        "bubblewrap sets up a mount namespace, which a sandbox of this version does not; it is listed as what people",
-        "use today, not as the same work.",
+        "bubblewrap has a mount namespace here and none of the other walls; it is listed as what people use today, not",
+        "as the same work.",
     ]
     return "\n".join(lines) + "\n"
 

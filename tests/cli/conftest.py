@@ -23,7 +23,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """Return a small environment: no profiles of whoever runs the tests, no locale."""
     home = tmp_path / "home"
     home.mkdir()
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONSAFEPATH": "1"}
+    # As an ordinary user the installed packages are a copy (tests/kernel/run-as-ordinary-user).
+    packages = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONSAFEPATH": "1", **packages}
 
 
 @pytest.fixture

@@ -34,11 +34,14 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
         ("sandbox ''", ["run", "check", "explain", "survey", "probe", "profiles", "completion"]),
         ("sandbox pro", ["probe", "profiles"]),
         ("sandbox profiles ''", ["list", "path", "schema", "show"]),
-        ("sandbox run -p ''", ["base", "sealed", "untrusted"]),
+        ("sandbox run -p ''", ["base", "nested", "sealed", "untrusted"]),
         ("sandbox run -p un", ["untrusted"]),
         ("sandbox explain --profile s", ["sealed"]),
-        ("sandbox check ''", ["base", "sealed", "untrusted"]),
+        ("sandbox check ''", ["base", "nested", "sealed", "untrusted"]),
         ("sandbox run --st", ["--status-fd"]),
+        ("sandbox run --net ''", ["none", "loopback", "host"]),
+        ("sandbox explain --tty p", ["private"]),
+        ("sandbox run --share u", ["user", "uts"]),
         ("sandbox completion ''", ["bash", "zsh", "fish"]),
     ],
 )
@@ -47,7 +50,8 @@ def test_completion_in_bash_offers(shell: Run, words: str, wanted: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    "words", ["sandbox run --profile ./x", "sandbox run ''", "sandbox run -- l", "sandbox check /et"]
+    "words",
+    ["sandbox run --profile ./x", "sandbox run --read ./x", "sandbox run ''", "sandbox run -- l", "sandbox check /et"],
 )
 def test_completion_in_bash_leaves_files_to_the_shell(shell: Run, words: str) -> None:
     assert completions(shell, words)[0] == "compopt -o default"

@@ -328,6 +328,27 @@ END
         """,
         "told\ntold back\n",
     ),
+    # Its zygote and its crash reporter; a page that it draws shows that they work together.
+    "chromium": (
+        """echo '<h1>told</h1>' >page.html
+        timeout 100 chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage \\
+            --no-first-run --user-data-dir=$PWD/data --screenshot=$PWD/shot.png file://$PWD/page.html >/dev/null 2>&1
+        head -c 4 shot.png | tail -c 3
+        """,
+        "PNG",
+    ),
+    "python-inherit": (
+        """python3 - <<'END'
+import os, subprocess
+r, w = os.pipe()
+child = ["sh", "-c", 'n=$1; eval "echo told >""&$n"', "sh", str(w)]
+subprocess.run(child, pass_fds=[w], stderr=subprocess.DEVNULL)
+os.close(w)
+print(os.read(r, 9).decode())
+END
+        """,
+        "told\n\n",
+    ),
     "socat": (
         """printf '#!/bin/sh\\ncat <&3 >&4\\n' >filter; chmod +x filter
         echo told | socat - EXEC:./filter,fdin=3,fdout=4
@@ -342,8 +363,8 @@ NEEDED: Final = {
     "displayfd": ["Xvfb", "xkbcomp"], "apt": ["apt-get", "dpkg"], "sshd": ["sshd", "ssh-keygen"],
     "dbus": ["dbus-daemon"],
     "server-restart:nginx": ["nginx"], "server-restart:gunicorn": ["gunicorn"],
-    "server-restart:php-fpm": ["php-fpm8.2"], "devtools-pipe": ["chromium"], "erlang-port": ["escript"],
-    "socat": ["socat"],
+    "server-restart:php-fpm": ["php-fpm8.2"], "devtools-pipe": ["chromium"], "chromium": ["chromium"],
+    "erlang-port": ["escript"], "socat": ["socat"],
 }  # fmt: skip
 PATH: Final = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 

@@ -14,6 +14,8 @@ import sandbox
 from sandbox.protocols import PROTOCOLS
 from tests.compat.delegating import OPTIONS, PRESENT, SCRIPTS, WAIT_FOR, protocol_of
 
+DECLARED = ("python-inherit",)  # untrusted does not admit it
+
 
 def do(command: Sequence[str], script: str, folder: Path) -> tuple[str, str]:
     """Run a script in a fresh folder and return what it says: output, messages."""
@@ -57,7 +59,8 @@ def test_program_passes_descriptors_as_it_does_outside(
     outside = do([], script, tmp_path / "outside")
     assert outside[0] == wanted
     folder = tmp_path / "inside"
-    assert do(run(sandbox_command, folder, options=OPTIONS.get(name, ())), script, folder) == outside
+    options = [*OPTIONS.get(name, ()), *(["--delegate", name] if name in DECLARED else [])]
+    assert do(run(sandbox_command, folder, options=options), script, folder) == outside
 
 
 @pytest.mark.parametrize("name", PRESENT)
@@ -65,7 +68,8 @@ def test_program_passes_nothing_where_the_profile_lacks_the_protocol(
     sandbox_command: Sequence[str], tmp_path: Path, name: str
 ) -> None:
     script, wanted = SCRIPTS[name]
-    for names, passes in ((set(PROTOCOLS), True), (set(PROTOCOLS) - {protocol_of(name)}, False)):
+    others = set(PROTOCOLS) - {protocol_of(name), *DECLARED}
+    for names, passes in ((others | {protocol_of(name)}, True), (others, False)):
         profile = admitting(names, tmp_path / "profile.toml")
         folder = tmp_path / f"inside-{passes}"
         out, err = do(run(sandbox_command, folder, profile, OPTIONS.get(name, ())), script, folder)

@@ -34,7 +34,8 @@ def run(command: list[str | Path], folder: Path, environment: Mapping[str, str] 
 
 
 @pytest.mark.parametrize(
-    ("name", "files", "least"), [("unit_text", ("text",), 30), ("unit_fd", ("fd", "plan", "report", "text"), 38)]
+    ("name", "files", "least"),
+    [("unit_text", ("text",), 30), ("unit_fd", ("fd", "plan", "report", "terminal", "text"), 38)],
 )
 def test_unit_in_c_passes(name: str, files: tuple[str, ...], least: int, tmp_path: Path) -> None:
     lines = run([build_harness(name, files)], tmp_path).splitlines()

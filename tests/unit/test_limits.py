@@ -69,6 +69,7 @@ def test_duration_text_means_the_same_time(milliseconds: int) -> None:
     ("name", "value", "parsed"),
     [("memory", "1G", 1 << 30), ("memory", 4096, 4096), ("processes", 10, 10), ("processes", "10", 10), ("cpu", 2, 2.0),
      ("cpu", 0.5, 0.5), ("cpu", "0.25", 0.25), ("cpu_time", "2m", 120), ("cpu_time", 3, 3), ("open_files", "64", 64),
+     ("open_files", 1 << 20, 1 << 20), ("processes", 4_000_000, 4_000_000),
      ("file_size", "0", 0), ("core_size", 0, 0), ("timeout", "250ms", 250), ("timeout", 2, 2000),
      ("timeout", 0.5, 500)],
 )  # fmt: skip

@@ -91,6 +91,7 @@ core_size = 0
 timeout = "5m"
 
 [landlock]
+files = false
 optional = ["ioctl_dev", "signal"]
 
 [environment]
@@ -185,7 +186,7 @@ def test_parse_complete_text_gives_every_value() -> None:
         network=NetworkMode.LOOPBACK,
         share=(SharedNamespace.IPC,),
         limits=Limits(512 << 20, 64, 0.5, 30, 256, 1 << 30, 0, 300_000),
-        landlock=LandlockPolicy(("ioctl_dev", "signal")),
+        landlock=LandlockPolicy(("ioctl_dev", "signal"), files=False),
         environment=Environment(keep=("PATH", "LC_*"), set=(("NAME", "value"), ("EMPTY", ""))),
         filter=FilterSection(("@base", "openat")),
         grants=(
@@ -426,7 +427,7 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
     "view-number": ("[filesystem]\nhide=[1]", "filesystem.hide[0]", "expected `str`", "", "[filesystem]\nhide=['/a']"),
     "network-word": ("[network]\nmode='lo'", "network.mode", "invalid enum value 'lo'", "loopback",
                      "[network]\nmode='loopback'"),
-    "share-word": ("[namespaces]\nshare=['net']", "namespaces.share[0]", "invalid enum value", "",
+    "share-word": ("[namespaces]\nshare=['net']", "namespaces.share[0]", "invalid enum value", "cgroup, ipc",
                    "[namespaces]\nshare=['ipc']"),
     "limit-name": ("[limits]\nmem='1G'", "limits.mem", "unknown key", "'memory'", "[limits]\nmemory='1G'"),
     "limit-text": ("[limits]\nmemory='much'", "limits.memory", "is not a size", "512M", "[limits]\nmemory='1G'"),

@@ -120,6 +120,16 @@ CASES: dict[str, list[Case]] = {
             (program, needle) for program in ("socat", "socat1") for needle in ("fdin=", "fdout=")
         )
     ],
+    **{
+        name: [
+            Case(
+                index, Exec(caller=(f"/usr/lib/{rule.program}", rule.program, "x")), None,
+                Exec((rule.program, "x"), caller=(f"/usr/lib/{rule.program}x", rule.program, "x")),
+            )
+            for index, rule in enumerate(PROTOCOLS[name].rules)
+        ]
+        for name in ("chromium", "python-inherit")
+    },
 }  # fmt: skip
 EVERY = [(name, case) for name, cases in CASES.items() for case in cases]
 

@@ -58,6 +58,17 @@ def test_for_caller_home_folder_that_is_named_is_left_to_what_names_it() -> None
     assert (shown.filesystem.read, shown.filesystem.write) == (("/etc",), ("/home/u/src",))
 
 
+@pytest.mark.parametrize("name", ["read", "write", "execute", "private"])
+def test_for_caller_path_that_is_added_wins_over_an_empty_folder_of_the_profile(name: str) -> None:
+    profile = replace(HERE, filesystem=FilesystemPolicy(tmpfs=("{home}", "/tmp"), hide=("/etc/key",)))
+    for path in ("/home/u", "/home/u/.", "-/home/u/"):
+        added = FilesystemPolicy(**{name: (path, "/etc/key")})  # type: ignore[arg-type]
+        files = for_caller(profile, CALLER, Additions(filesystem=added)).filesystem
+        assert (files.tmpfs, files.hide) == (("/tmp",), ("/etc/key",))
+    below = FilesystemPolicy(**{name: ("/home/u/src",)})  # type: ignore[arg-type]
+    assert for_caller(profile, CALLER, Additions(filesystem=below)).filesystem.tmpfs == ("/home/u", "/tmp")
+
+
 def test_for_caller_root_folder_is_not_shown_by_being_the_working_directory() -> None:
     assert for_caller(HERE, replace(CALLER, cwd="/")).filesystem.read == ("/etc",)
 
@@ -67,7 +78,7 @@ def test_for_caller_user_without_a_home_has_no_folder_for_it() -> None:
 
 
 def test_for_caller_gone_working_directory_is_refused_where_it_is_to_be_shown() -> None:
-    with pytest.raises(ProfileError, match="no absolute path"):
+    with pytest.raises(ProfileError, match="the working directory is gone"):
         for_caller(HERE, replace(CALLER, cwd=""))
     assert for_caller(Profile("p"), replace(CALLER, cwd="")).filesystem == FilesystemPolicy()
 
@@ -79,12 +90,14 @@ def test_for_caller_scalars_of_the_caller_win() -> None:
     )  # fmt: skip
     assert for_caller(profile, CALLER) == profile
     added = Additions(
-        network=NetworkMode.HOST, share=(SharedNamespace.UTS,), limits={"memory": "1M", "timeout": 2}, tty=Tty.INHERIT,
+        network=NetworkMode.HOST, share=(SharedNamespace.UTS,), delegate=("apt",),
+        limits={"memory": "1M", "timeout": 2}, tty=Tty.INHERIT,
         user="c",
     )  # fmt: skip
     result = for_caller(profile, CALLER, added)
     assert result.network is NetworkMode.HOST
     assert result.share == (SharedNamespace.IPC, SharedNamespace.UTS)
+    assert result.descriptors.delegate == ("apt",)
     assert result.limits == Limits(memory=1 << 20, processes=9, timeout=2000)
     assert (result.process.tty, result.process.user, result.process.group) == (Tty.INHERIT, "c", None)
 

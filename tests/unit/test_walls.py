@@ -10,11 +10,11 @@ import pytest
 from sandbox import walls
 from sandbox.caller import Caller
 from sandbox.errors import LaunchError, ProfileError, SandboxError, UnsupportedError, UsageError
-from sandbox.filesystem import FilesystemPolicy, View
+from sandbox.filesystem import FilesystemPolicy, Proc, View
 from sandbox.grants import FileGrant, Grant, SecretGrant, number_grants
 from sandbox.landlock import LandlockPolicy, Scope
 from sandbox.limits import Limits
-from sandbox.plan import Namespace, Op, OpCode, Terminal
+from sandbox.plan import MountFlag, MountKind, Namespace, Op, OpCode, Terminal
 from sandbox.profile import (
     FilterSection,
     NetworkMode,
@@ -175,6 +175,27 @@ def test_landlock_lets_descriptors_be_opened_anew_before_it_is_enforced() -> Non
     assert [op.c for op in ops if op.flags == 2] == [0, 1, 2, 9]
     assert ops[-1].code is OpCode.RESTRICT
     assert not any(op.flags == 2 for op in landlock(HOST, file)), "files are not governed there"
+
+
+def test_landlock_leaves_files_to_the_view_where_the_profile_says_so() -> None:
+    alone = replace(PROFILE, landlock=LandlockPolicy(files=False))
+    assert walls.governs_files(PROFILE)
+    assert not walls.governs_files(alone)
+    assert not any(op.code is OpCode.PATH_RULE for op in landlock(alone))
+    assert walls.wanted_ruleset(alone).scopes == walls.wanted_ruleset(PROFILE).scopes
+    with pytest.raises(ProfileError, match=r"landlock\.files"):
+        check(replace(HOST, filesystem=replace(HOST.filesystem, read=("/usr",)), landlock=LandlockPolicy(files=False)))
+    check(replace(HOST, filesystem=replace(HOST.filesystem, read=("/usr",))))
+
+
+def test_writable_proc_is_for_all_but_root() -> None:
+    writable = replace(PROFILE, filesystem=replace(PROFILE.filesystem, proc=Proc.WRITABLE))
+    proc = [op for op in walls.wall_ops(writable, CALLER) if op.data == b"/proc"]
+    assert [(op.a, op.flags) for op in proc] == [(MountKind.PROC, MountFlag.WRITE)]
+    with pytest.raises(UsageError, match=r"/proc/sys"):
+        list(walls.wall_ops(writable, replace(CALLER, uid=0)))
+    other = replace(writable, process=replace(writable.process, user="u"))
+    assert list(walls.wall_ops(other, replace(CALLER, uid=0, identity=(1000, 1000))))
 
 
 def test_landlock_that_the_kernel_lacks_is_an_error_unless_optional() -> None:

@@ -539,7 +539,8 @@ def run_launcher(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_plan_on_a_closed_descriptor_is_refused() -> None:
     for arguments in (["--check-plan", "987"], ["987"]):
         done = run_launcher(*arguments)
-        assert (done.returncode, done.stderr) == (125, "sandbox: plan: Bad file descriptor\n")
+        assert done.returncode == 125
+        assert done.stderr.startswith("sandbox: plan: its descriptor is not open; ")
 
 
 @pytest.mark.parametrize(
