@@ -319,7 +319,7 @@ def mandatory_rules_hold(plan: Plan) -> bool:
         and all(low < high for low, high in itertools.pairwise(numbers))
         and all(3 <= number <= 65535 for number in numbers)
         and len(rules) <= 256
-        and all(1 <= op.a <= 4 and 1 <= op.b <= 5 and op.flags <= 1 and op.data.count(0) == 2 for op in rules)
+        and all(1 <= op.a <= 5 and 1 <= op.b <= 5 and op.flags <= 1 and op.data.count(0) == 2 for op in rules)
         and all(op.a <= 1 for op in plan.ops if op.code == 0x0707)
         and all(op.flags <= 1 for op in plan.ops if op.code == 0x0501)
         and all(op.c <= 1 for op in plan.ops if op.code == 0x0101)
