@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from sandbox import peers, seccomp, syscalls, walls
 from sandbox import plan as ops
-from sandbox import seccomp, syscalls, walls
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, InternalError, PlanError, UsageError
 from sandbox.grants import (
@@ -81,14 +81,21 @@ def build(
     )
 
 
-def filter_policy(profile: Profile, grants: Sequence[Grant]) -> seccomp.FilterPolicy:
-    """Return what the filter of a profile refuses and allows, with the numbers of its grants reserved."""
+def filter_policy(profile: Profile, grants: Sequence[Grant], landlock_abi: int) -> seccomp.FilterPolicy:
+    """Return what the filter of a profile refuses and allows, with the numbers of its grants reserved.
+
+    landlock_abi: the kernel's; what Landlock cannot hold of granted sockets, the filter does.
+    """
+    sockets = peers.held(profile, grants, landlock_abi)
     return seccomp.FilterPolicy(
         allow=syscalls.expand(profile.filter.allow),
         reserved=(*((0, 1, 2) if profile.descriptors.reserve_stdio else ()), *(number_of(grant) for grant in grants)),
         gated=bool(profile.descriptors.delegate) and profile.process.exec is ExecPolicy.ALLOW,
         strict=profile.descriptors.strict,
         unix_sockets=profile.descriptors.scm_rights is ScmRights.ALLOW,
+        offline=sockets.offline,
+        keeps_peers=sockets.named,
+        keeps_listeners=sockets.listening,
     )
 
 
@@ -246,7 +253,7 @@ def _confinement_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) 
         yield ops.exec_once()
     else:
         yield ops.gate()
-    for program in seccomp.compile(filter_policy(profile, grants)):
+    for program in seccomp.compile(filter_policy(profile, grants, caller.landlock_abi)):
         yield ops.filter_program(program)
 
 

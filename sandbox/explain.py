@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sandbox import landlock, limits, mounts, seccomp, syscalls, walls
+from sandbox import landlock, limits, mounts, peers, seccomp, syscalls, walls
 from sandbox.build import build, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
 from sandbox.filesystem import View
@@ -22,11 +22,13 @@ from sandbox.grants import (
     InheritGrant,
     ListenGrant,
     SecretGrant,
+    accepted_types,
     number_grants,
     number_of,
     variable_for,
 )
-from sandbox.plan import Namespace, OpCode, Plan, Terminal
+from sandbox.peers import Held
+from sandbox.plan import OBTAINING, Namespace, OpCode, Plan, Terminal
 from sandbox.profile import ExecPolicy, NetworkMode, Profile, ScmRights, SharedNamespace, Tty, check, delegated
 
 # A caller may hold tens of thousands of descriptors; so many closed ones are named.
@@ -57,7 +59,7 @@ def _explanation(profile: Profile, plan: Plan | None, caller: Caller) -> Iterato
         "Namespaces": _namespaces(profile),
         "Landlock": _landlock(profile, caller),
         "Limits": _limits(profile, caller),
-        "Filter": iter(seccomp.describe(filter_policy(profile, grants))),
+        "Filter": iter(seccomp.describe(filter_policy(profile, grants, caller.landlock_abi))),
         "Not protected": not_protected(profile),
         "Plan": iter(plan.describe() if plan else ()),
     }
@@ -71,13 +73,14 @@ def _descriptors(profile: Profile, grants: Sequence[Grant], caller: Caller) -> I
     kept, _ = landlock.downgrade(walls.wanted_ruleset(profile), caller.landlock_abi)
     # Without the right to truncate (ABI 3), a file that was given for reading could be cut short by its link.
     governed = landlock.FileRight.TRUNCATE in kept.files
+    sockets = peers.held(profile, grants, caller.landlock_abi)
     yield "0, 1, 2  the caller's standard streams, /dev/null where it has none"
     if policy.reserve_stdio:
         yield "         reserved: nothing else can be put onto them (reserve_stdio)"
     for grant in grants:
         access = f", {grant.access}" if isinstance(grant, FileGrant) else ""
         yield f"{number_of(grant):<8} {grant_label(grant)}{access}; told by {variable_for(grant.name)}"
-        yield from (f"           {line}" for line in residue(grant, governed=governed))
+        yield from (f"           {line}" for line in residue(grant, sockets, governed=governed))
     yield "every other descriptor of the caller is closed"
     if policy.strict:
         yield "strict: no call creates a descriptor without close-on-exec"
@@ -193,10 +196,11 @@ def not_protected(profile: Profile) -> Iterator[str]:
     yield "the kernel: whoever finds a hole in it is out"
 
 
-def residue(grant: Grant, *, governed: bool) -> tuple[str, ...]:
+def residue(grant: Grant, sockets: Held, *, governed: bool) -> tuple[str, ...]:
     """Return what a program can do with a numbered grant beyond what its name says; tests show each line to be true.
 
-    governed: Landlock holds files, so that a descriptor can be opened anew with the access that it has itself.
+    sockets: what is held of sockets. governed: Landlock holds files, so that a descriptor can be opened anew with the
+    access that it has itself.
     """
     number = number_of(grant)
     link = f"/proc/self/fd/{number}"
@@ -220,20 +224,19 @@ def residue(grant: Grant, *, governed: bool) -> tuple[str, ...]:
         case SecretGrant():
             return ("can: read, map", "cannot: write, grow, shrink, unseal")
         case InheritGrant():
-            return tuple(_inherited_residue(grant, held if governed else reopen, metadata))
+            return tuple(_inherited_residue(grant, sockets, held if governed else reopen, metadata))
         case ListenGrant() | ConnectGrant() | DatagramGrant():
-            return ()
+            return tuple(peers.residue(grant, sockets))
 
 
-def _inherited_residue(grant: InheritGrant, reopening: str, metadata: str) -> Iterator[str]:
-    number = number_of(grant)
+def _inherited_residue(grant: InheritGrant, sockets: Held, reopening: str, metadata: str) -> Iterator[str]:
+    number, types = number_of(grant), accepted_types(grant.type)
     yield "can: what the caller's descriptor can; offset, flags and locks are shared with the caller"
     if grant.type in (None, FdType.FILE):
         yield from (line.replace(": ", ": a file: ", 1) for line in (reopening, metadata))
     if grant.type in (None, FdType.PIPE):
         yield f"still: a pipe: /proc/self/fd/{number} opens the other end as well"
-    if grant.type in (None, FdType.SOCKET):
-        yield "still: a Unix socket: descriptors can be sent and received over it, as the filter allows"
+    yield from peers.inherited_residue(types, sockets)
 
 
 def descriptor_table(plan: Plan) -> Iterator[str]:
@@ -257,7 +260,7 @@ def descriptor_table(plan: Plan) -> Iterator[str]:
     if len(closed) > len(listed):
         yield f"descriptors {closed[len(listed)]} to {closed[-1]}: {len(closed) - len(listed)} more: closed"
     for op in plan.ops:
-        if op.code in (OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV):
+        if op.code in OBTAINING - {OpCode.INHERIT}:
             yield f"opened by the launcher: granted as {placed[op.a]} ({op.label})"
 
 

@@ -566,7 +566,7 @@ def restrict() -> Op:
 
 def stdio(types: Collection[FdType]) -> Op:
     """Refuse standard streams that are of none of `types`."""
-    hint = "redirect it from or to a file, a pipe, a socket or a terminal"
+    hint = "redirect it from or to a file, a pipe, a connected socket or a terminal"
     return Op(OpCode.STDIO, a=mask_of(types), label="standard stream", hint=hint)
 
 

@@ -108,6 +108,19 @@ own: with a set-uid bit, whoever runs it afterwards is the user. (mkdir(2) leave
 OPENS: Final = {"open": 1, "openat": 2}
 """Calls that make a file where their flags say so -> the argument that holds them; the mode is the next one."""
 O_MAKES: Final = (0o100, 0o20000000)  # O_CREAT, __O_TMPFILE; asm-generic/fcntl.h
+MSG_FASTOPEN: Final = 0x20000000  # linux/socket.h
+SENDS: Final = {"sendto": 3, "sendmsg": 2, "sendmmsg": 3}
+"""Calls that send -> the argument that holds their flags. MSG_FASTOPEN connects a TCP socket, past Landlock."""
+REROUTES: Final = {  # setsockopt: level and option; linux/in.h, in6.h, asm-generic/socket.h
+    "IP_OPTIONS": (0, 4),
+    "IPV6_RTHDR": (41, 57),
+    "IPV6_2292PKTOPTIONS": (41, 6),
+    "SO_BINDTODEVICE": (1, 25),
+    "SO_BINDTOIFINDEX": (1, 62),
+}
+"""What sends a socket's packets by way of a host, or an interface, of the holder's choice, whatever its peer is."""
+NAMES_ADDRESS: Final = ("connect", "sendmsg", "sendmmsg")
+"""Calls that name an address behind a pointer; of sendto the size of the address is seen: none is named without one."""
 SECCOMP_FILTER_FLAG_NEW_LISTENER: Final = 1 << 3  # linux/seccomp.h
 
 # linux/sched.h. CLONE_NEWTIME (0x80) is missing on purpose: clone(2) takes its low eight bits as the signal to send at
@@ -147,7 +160,8 @@ class FilterPolicy:
 
     gated: close-on-exec may be cleared on numbers that are not reserved, since the exec gate decides anyway.
     strict: no call may create a descriptor without close-on-exec. unix_sockets: they may be made; with them descriptors
-    can be sent, and a filter cannot look into a message.
+    can be sent, and a filter cannot look into a message. offline: no TCP Fast Open and no route of a socket's own.
+    keeps_peers: no call names an address; keeps_listeners: no socket begins to listen (peers.py says why).
     Raises: UsageError for an unknown syscall, one of ENOSYS_ALWAYS, or a number that is no descriptor's.
     """
 
@@ -156,6 +170,9 @@ class FilterPolicy:
     gated: bool = False
     strict: bool = False
     unix_sockets: bool = True
+    offline: bool = False
+    keeps_peers: bool = False
+    keeps_listeners: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what could not be enforced."""
@@ -186,7 +203,7 @@ def decide(policy: FilterPolicy, arch: int, nr: int, args: Sequence[int]) -> Ver
 
 def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> bool:
     match name:
-        case _ if policy.strict and _leaves_open(name, low):
+        case _ if (policy.strict and _leaves_open(name, low)) or _turns_socket(policy, name, low):
             return True
         case _ if name in MODES:
             return any(low[MODES[name]] & bit for bit in SET_ID_BITS)
@@ -211,6 +228,17 @@ def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> b
             return bool(low[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER)
         case _:
             return False
+
+
+def _turns_socket(policy: FilterPolicy, name: str, low: Sequence[int]) -> bool:
+    """Whether a call would lead a socket that somebody granted elsewhere."""
+    if policy.offline and name in SENDS and low[SENDS[name]] & MSG_FASTOPEN:
+        return True
+    if policy.offline and name == "setsockopt" and (low[1], low[2]) in REROUTES.values():
+        return True
+    if policy.keeps_peers and (name in NAMES_ADDRESS or (name == "sendto" and low[5])):
+        return True
+    return policy.keeps_listeners and name == "listen"
 
 
 def _families(policy: FilterPolicy) -> frozenset[int]:
@@ -281,6 +309,7 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
         yield Rule("ioctl", (Condition(1, mask, command),))
     yield Rule("ioctl", (Condition(1, LOW32, TIOCSCTTY), Condition(2, LOW32, 1)))
     yield from _socket_rules(policy)
+    yield from _peer_rules(policy)
     yield from _set_id_rules()
     for option in PRCTL_REFUSED.values():
         yield Rule("prctl", (Condition(0, LOW32, option),))
@@ -308,6 +337,21 @@ def _socket_rules(policy: FilterPolicy) -> Iterator[Rule]:
             yield Rule(name, (Condition(0, mask, value),))
         for protocol in HIDDEN_TCP.values():
             yield Rule(name, (Condition(2, LOW32, protocol),))
+
+
+def _peer_rules(policy: FilterPolicy) -> Iterator[Rule]:
+    if policy.offline:
+        for name, arg in SENDS.items():
+            yield Rule(name, (Condition(arg, MSG_FASTOPEN, MSG_FASTOPEN),))
+        for level, option in REROUTES.values():
+            yield Rule("setsockopt", (Condition(1, LOW32, level), Condition(2, LOW32, option)))
+    if policy.keeps_peers:
+        for name in NAMES_ADDRESS:
+            yield Rule(name, ())
+        for bit in range(32):
+            yield Rule("sendto", (Condition(5, 1 << bit, 1 << bit),))
+    if policy.keeps_listeners:
+        yield Rule("listen", ())
 
 
 def _set_id_rules() -> Iterator[Rule]:
@@ -470,6 +514,7 @@ def _describe(policy: FilterPolicy) -> Iterator[str]:
         families = ", ".join(FAMILIES)
         yield f"EPERM: socket, socketpair of any family but {families}: the kernel's own, raw and other machines'"
         yield f"EPERM: socket of {', '.join(HIDDEN_TCP)}: TCP by another name, which no rule on ports sees"
+    yield from _describe_peers(policy)
     if policy.allow & (MODES.keys() | OPENS.keys()):
         made = ", ".join((*MODES, *OPENS))
         yield f"EPERM: set-uid and set-gid bits in the modes of {made}: no file is left behind that lends its owner"
@@ -489,6 +534,17 @@ def _describe(policy: FilterPolicy) -> Iterator[str]:
     for reason, names in groupby(ENOSYS_ALWAYS, ENOSYS_ALWAYS.__getitem__):
         yield f"ENOSYS: {', '.join(names)}: {reason}"
     yield "ENOSYS: every number that is not in the table of Linux 6.18"
+
+
+def _describe_peers(policy: FilterPolicy) -> Iterator[str]:
+    if policy.offline and policy.allow & SENDS.keys():
+        yield f"EPERM: {', '.join(SENDS)} with MSG_FASTOPEN: no TCP connection but by connect, which Landlock sees"
+    if policy.offline and "setsockopt" in policy.allow:
+        yield f"EPERM: setsockopt of {', '.join(REROUTES)}: a granted socket takes no way of its own"
+    if policy.keeps_peers:
+        yield f"EPERM: {', '.join(NAMES_ADDRESS)}, and sendto with an address: granted sockets keep their peers"
+    if policy.keeps_listeners:
+        yield "EPERM: listen: a granted connection becomes no listener"
 
 
 def _describe_groups(policy: FilterPolicy) -> Iterator[str]:

@@ -6,7 +6,8 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,9 @@ def inject(
 ) -> Injected:
     """Run the launcher with a fault; `executed` is what the kernel told of the child's exec."""
     (report.parent / "new").unlink(missing_ok=True)  # or the next run would take another way
+    (report.parent / "stale").unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(report.parent / "stale"))
     ended = launch(
         plan,
         launcher=launcher_path(),
@@ -94,14 +98,17 @@ def inject(
 @pytest.fixture(params=["descriptors", "walls"])
 def plan(
     probes: Probes, marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> bytes:
-    """Return a plan that holds ops of every kind, and whose command would show itself."""
+) -> Iterator[bytes]:
+    """Yield a plan that holds ops of every kind, and whose command would show itself."""
     (tmp_path / "secret").write_text("x" * 20_000)
     (tmp_path / "data").write_text("data")
     monkeypatch.setenv("TOKEN", "value")
     grants = [
         f"i=inherit:{GRANT}", f"f=file:{tmp_path}/data", f"n=file:{tmp_path}/new:write,create",
         f"s=secret:{tmp_path}/secret", "e@40=secret:env:TOKEN",
+        f"l=listen:unix:{tmp_path}/stale:mode=600,owner={os.geteuid()}:{os.getegid()}",
+        "t=listen:tcp:[::1]:0:ipv6_only,reuse_port", f"c=connect:unix:{tmp_path}/listening",
+        f"d=datagram:unix:{tmp_path}/receiving",
     ]  # fmt: skip
     additions = Additions(
         filesystem=FilesystemPolicy(execute=(str(probes.folder),), write=(str(tmp_path),)),
@@ -111,11 +118,15 @@ def plan(
     walls = request.param == "walls"
     attributes: dict[str, Any] = {"nice": 1, "cpus": "0", "tty": Tty.PRIVATE} if walls else {}
     command = [probes["mark"], str(marker)]
-    return wire.encode(
-        plan_of(
-            command, *grants, walls=walls, additions=additions if walls else None, chdir=str(tmp_path), **attributes
+    with socket.socket(socket.AF_UNIX) as stream, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagram:
+        stream.bind(str(tmp_path / "listening"))
+        stream.listen(4096)
+        datagram.bind(str(tmp_path / "receiving"))
+        yield wire.encode(
+            plan_of(
+                command, *grants, walls=walls, additions=additions if walls else None, chdir=str(tmp_path), **attributes
+            )
         )
-    )
 
 
 def up_to_fork(calls: Sequence[Call]) -> list[Call]:
@@ -138,6 +149,7 @@ def test_fault_none_the_command_runs(probes: Probes, plan: bytes, marker: Path, 
         "socketpair", "sendmsg", "prctl", "clone3", "dup3", "openat",
         "getdents64", "memfd_create", "fchmod", "read", "write", "chdir", "umask", "rt_sigprocmask", "seccomp",
         "execve",
+        "socket", "bind", "listen", "connect", "setsockopt", "fchownat", "clock_gettime", "unlinkat",
     }  # fmt: skip
 
 
@@ -165,13 +177,17 @@ def test_fault_at_each_call_nothing_is_executed(
 
 
 @pytest.mark.parametrize(
-    "name", ["close_range", "dup3", "getdents64", "seccomp", "clone3", "socketpair", "sendmsg", "memfd_create", "chdir"]
-)
+    "name",
+    [
+        "close_range", "dup3", "getdents64", "seccomp", "clone3", "socketpair", "sendmsg", "memfd_create", "chdir",
+        "listen", "connect",
+    ],
+)  # fmt: skip
 def test_fault_message_names_the_step(probes: Probes, plan: bytes, marker: Path, tmp_path: Path, name: str) -> None:
     steps = {
         "close_range": {"sweep"}, "dup3": {"place"}, "getdents64": {"verify"}, "seccomp": {"gate", "filter"},
         "clone3": {"fork"}, "socketpair": {"start"}, "sendmsg": {"gate"}, "memfd_create": {"secret"},
-        "chdir": {"chdir", "view"},
+        "chdir": {"chdir", "view"}, "listen": {"listen"}, "connect": {"connect", "listen"},
     }  # fmt: skip
     report = tmp_path / "report"
     calls = [call for call in up_to_fork(inject(probes, plan, report).calls) if call.name == name]

@@ -55,14 +55,17 @@ def question(path: Path, programs: Sequence[bytes], cases: Sequence[Case] = ()) 
 
 def random_policy(chance: random.Random, kind: Kind) -> FilterPolicy:
     names = [*chance.sample(list(GROUPS), 8), *chance.sample(sorted(NUMBERS.keys() - ENOSYS_ALWAYS.keys()), 40)]
-    usual = ("fcntl", "ioctl", "dup2", "dup3", "clone", "seccomp", *CREATING)
+    usual = (*POINTED, "listen", *CREATING)
     reserved = (*chance.sample(range(20), 4), *chance.sample(range(65536), 4))
     return FilterPolicy(expand([*names, *usual]), reserved, *kind)
 
 
-# gated, strict, unix_sockets.
-Kind = tuple[bool, bool, bool]
-KINDS: list[Kind] = [(False, False, True), (True, False, True), (True, True, False), (False, True, True)]
+# gated, strict, unix_sockets, offline, keeps_peers, keeps_listeners.
+Kind = tuple[bool, bool, bool, bool, bool, bool]
+KINDS: list[Kind] = [
+    (False, False, True, False, False, False), (True, False, True, True, False, True),
+    (True, True, False, True, True, False), (False, True, True, False, True, True),
+]  # fmt: skip
 CREATING = ("socket", "socketpair", "openat", "pipe2", "memfd_create", "recvmsg", "dup", "accept4", "epoll_create1")
 
 
@@ -74,6 +77,10 @@ POINTED = {
     "dup3": (1, []),
     "clone": (0, [*seccomp.CLONE_NEW.values(), 17, 0x80, 0x30020000]),
     "seccomp": (1, [0, 8, 9, 7, 16]),
+    "connect": (1, []),
+    "sendmsg": (2, [0, seccomp.MSG_FASTOPEN, seccomp.MSG_FASTOPEN | 0x4000, 0x10000000]),
+    "sendto": (5, [0, 0, 1, 16, 1 << 31]),
+    "setsockopt": (2, [4, 57, 6, 25, 62, 5]),
 }
 
 
@@ -85,6 +92,10 @@ def random_case(chance: random.Random, policy: FilterPolicy, entries: Sequence[i
         if name in POINTED:
             place, near = POINTED[name]
             pointed = {place: chance.choice(near or [*policy.reserved, 21, 0, 2, 4, 1 << 31])}
+            if name == "setsockopt":
+                pointed[1] = chance.choice([0, 1, 41])
+            if name == "sendto":
+                pointed[3] = chance.choice([0, seccomp.MSG_FASTOPEN, 0x4000])
             if name in ("fcntl", "ioctl"):
                 pointed[0] = chance.choice([*policy.reserved, 21])
         else:

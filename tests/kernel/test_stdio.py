@@ -21,7 +21,7 @@ SUBSETS = [subset for size in range(4) for subset in itertools.combinations(rang
 NULL = os.stat("/dev/null")
 REFUSED = ["directory", "path", "block-device", "char-device", "namespace", "pidfd", "epoll", "timerfd", "signalfd",
            "inotify", "fanotify", "userfaultfd", "io_uring", "seccomp-listener", "bpf"]  # fmt: skip
-ACCEPTED = ["file", "pipe", "socket", "memfd", "eventfd", "null", "tty"]
+ACCEPTED = ["file", "pipe", "listener", "stream", "memfd", "eventfd", "null", "tty"]
 
 
 def closing(numbers: tuple[int, ...]) -> Callable[[], None]:
@@ -121,7 +121,7 @@ def test_stdio_of_another_type_is_refused(probes: Probes, marker: Path, kind: st
     assert ended.code == 125
     assert ended.err == (
         f"sandbox: stdio: standard stream: the descriptor is of another type: {kind}; "
-        "redirect it from or to a file, a pipe, a socket or a terminal\n"
+        "redirect it from or to a file, a pipe, a connected socket or a terminal\n"
     )
     assert not marker.exists()
 

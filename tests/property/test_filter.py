@@ -22,6 +22,12 @@ WITH_ARGUMENTS = (
     "dup3",
     "clone",
     "seccomp",
+    "connect",
+    "listen",
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "setsockopt",
     "socket",
     "socketpair",
     "prctl",
@@ -53,7 +59,7 @@ RESERVED = st.lists(st.one_of(st.integers(0, 12), st.integers(0, 65535), st.inte
 def policies(draw: st.DrawFn) -> FilterPolicy:
     names = draw(st.lists(st.sampled_from([*GROUPS, *FILTERABLE]), max_size=30))
     usual = draw(st.sampled_from([(), WITH_ARGUMENTS, ("@base", "@process", "@sandbox")]))
-    flags = [draw(st.booleans()) for _ in range(3)]
+    flags = [draw(st.booleans()) for _ in range(6)]
     return FilterPolicy(expand([*names, *usual]), tuple(draw(RESERVED)), *flags)
 
 
@@ -68,7 +74,7 @@ def calls(draw: st.DrawFn, policy: FilterPolicy) -> bpf.SeccompData:
 
 
 @st.composite
-def close_calls(draw: st.DrawFn, policy: FilterPolicy) -> bpf.SeccompData:
+def close_calls(draw: st.DrawFn, policy: FilterPolicy) -> bpf.SeccompData:  # noqa: C901, PLR0912 - one table
     """A call for which a rule nearly or just holds; the upper halves of its arguments are arbitrary."""
     near = [number + bias for number in (*policy.reserved, 5) for bias in (-1, 0, 1) if number + bias >= 0]
     name = draw(st.sampled_from(WITH_ARGUMENTS))
@@ -93,6 +99,13 @@ def close_calls(draw: st.DrawFn, policy: FilterPolicy) -> bpf.SeccompData:
             )
         case "personality":
             low[0] = draw(PERSONALITIES)
+        case "setsockopt":
+            low[1:3] = draw(st.sampled_from([*seccomp.REROUTES.values(), (1, 4), (0, 25), (41, 5), (0, 0), (41, 58)]))
+        case _ if name in seccomp.SENDS:
+            low[seccomp.SENDS[name]] = draw(
+                st.sampled_from([0, seccomp.MSG_FASTOPEN, 0x4000, 0x60004000, 0x1FFFFFFF, 0xDFFFFFFF])
+            )
+            low[5] = draw(st.sampled_from([0, 0, 1, 16, 28, 0x80000000]))
         case _ if name in seccomp.MODES:
             low[seccomp.MODES[name]] = draw(MODES)
         case _ if name in seccomp.OPENS:
@@ -136,6 +149,8 @@ def test_filter_attenuated_policy_never_allows_more(data: st.DataObject, policy:
     attenuated = FilterPolicy(
         kept, more_reserved, gated=policy.gated and data.draw(st.booleans()),
         strict=policy.strict or data.draw(st.booleans()), unix_sockets=policy.unix_sockets and data.draw(st.booleans()),
+        offline=policy.offline or data.draw(st.booleans()), keeps_peers=policy.keeps_peers or data.draw(st.booleans()),
+        keeps_listeners=policy.keeps_listeners or data.draw(st.booleans()),
     )  # fmt: skip
     before, after = decoded(policy), decoded(attenuated)
     for call in data.draw(many_calls(attenuated)):

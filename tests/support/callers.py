@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
 from sandbox import wire
+from sandbox.addresses import looked_up
 from sandbox.build import build
 from sandbox.caller import Caller
 from sandbox.events import Event, event_of
@@ -116,6 +117,7 @@ def plan_of(
         loaded if walls else opened(loaded), caller, replace(additions or Additions(), grants=tuple(parsed))
     )
     loaded = replace(loaded, process=replace(loaded.process, **changes))
+    caller = looked_up(caller, loaded.grants)
     return build(loaded, [str(word) for word in command], caller, status=status)
 
 

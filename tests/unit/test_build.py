@@ -462,7 +462,7 @@ def test_build_close_on_exec_may_be_cleared_only_where_the_gate_decides(
     descriptors: DescriptorPolicy, process: ProcessPolicy | None, gated: bool
 ) -> None:
     profile = profile_of(FileGrant(name="a", file="/a"), descriptors=descriptors, process=process)
-    assert filter_policy(profile, number_grants(profile.grants)).gated is gated
+    assert filter_policy(profile, number_grants(profile.grants), 7).gated is gated
     programs = [bpf.validate(bpf.decode(op.data)) for op in build(profile, ["tool"], CALLER).only(OpCode.FILTER)]
 
     def clearing(number: int) -> seccomp.Verdict:
@@ -475,14 +475,19 @@ def test_build_close_on_exec_may_be_cleared_only_where_the_gate_decides(
 
 def test_build_standard_streams_are_reserved_where_the_profile_says_so() -> None:
     grants = number_grants([FileGrant(name="a", file="/a")])
-    assert filter_policy(profile_of(descriptors=DescriptorPolicy(reserve_stdio=True)), grants).reserved == (0, 1, 2, 3)
-    assert filter_policy(profile_of(), grants).reserved == (3,)
+    assert filter_policy(profile_of(descriptors=DescriptorPolicy(reserve_stdio=True)), grants, 7).reserved == (
+        0,
+        1,
+        2,
+        3,
+    )
+    assert filter_policy(profile_of(), grants, 7).reserved == (3,)
 
 
 def test_build_strict_and_scm_rights_reach_the_filter() -> None:
-    policy = filter_policy(profile_of(descriptors=DescriptorPolicy(strict=True, scm_rights=ScmRights.DENY)), ())
+    policy = filter_policy(profile_of(descriptors=DescriptorPolicy(strict=True, scm_rights=ScmRights.DENY)), (), 7)
     assert (policy.strict, policy.unix_sockets) == (True, False)
-    policy = filter_policy(profile_of(), ())
+    policy = filter_policy(profile_of(), (), 7)
     assert (policy.strict, policy.unix_sockets) == (False, True)
 
 
@@ -495,9 +500,11 @@ def test_build_standard_stream_is_no_socket_where_nothing_may_be_sent() -> None:
 def test_build_filter_reserves_exactly_the_numbers_of_the_grants() -> None:
     grants = number_grants(GRANTS)
     profile = profile_of(*GRANTS)
-    assert filter_policy(profile, grants).reserved == tuple(grant.number for grant in grants)
+    assert filter_policy(profile, grants, 7).reserved == tuple(grant.number for grant in grants)
     plan = build(profile, ["tool"], CALLER)
-    assert tuple(op.data for op in plan.only(OpCode.FILTER)) == tuple(seccomp.compile(filter_policy(profile, grants)))
+    assert tuple(op.data for op in plan.only(OpCode.FILTER)) == tuple(
+        seccomp.compile(filter_policy(profile, grants, 7))
+    )
 
 
 @pytest.mark.parametrize("number", [3, 4, 5, 6, 7, 19, 20, 21])

@@ -41,7 +41,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "mounts": "filesystem plan",
         "walls": "caller errors filesystem grants landlock limits mounts plan profile",
         "wire": "errors grants plan protocols sockets",
-        "build": "errors caller grants profile plan protocols seccomp sockets syscalls walls",
+        "peers": "grants landlock profile sockets walls",
+        "build": "errors caller grants peers profile plan protocols seccomp sockets syscalls walls",
         "events": "errors grants plan wire",
         # Effects.
         "profile_files": "errors profile profile_text",
@@ -53,7 +54,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
-        "explain": "caller filesystem grants landlock limits mounts profile plan syscalls seccomp build walls",
+        "explain": ("caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"),
         # The edge.
         "sandbox": (
             "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan "
@@ -82,7 +83,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
-        "sockets",
+        "peers", "sockets",
     }
 )  # fmt: skip
 

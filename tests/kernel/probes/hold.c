@@ -10,6 +10,7 @@
 #include <linux/filter.h>
 #include <linux/io_uring.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -28,6 +29,31 @@ static int a_file(void) { return open("/etc/passwd", O_RDONLY); }
 static int a_directory(void) { return open("/", O_RDONLY | O_DIRECTORY); }
 static int a_path(void) { return open("/etc/passwd", O_PATH); }
 static int a_socket(void) { return socket(AF_UNIX, SOCK_STREAM, 0); }
+static int a_datagram(void)
+{
+	int ends[2];
+
+	return socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) ? -1 : ends[0];
+}
+static int a_stream(void)
+{
+	int ends[2];
+
+	return socketpair(AF_UNIX, SOCK_STREAM, 0, ends) ? -1 : ends[0];
+}
+static int a_listening_socket(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	return listen(fd, 1) ? -1 : fd;
+}
+/* Sockets whose holder can give them any peer, or that are no TCP and no UDP; the last need no privilege. */
+static int an_unconnected_datagram(void) { return socket(AF_INET, SOCK_DGRAM, 0); }
+static int an_unconnected_stream(void) { return socket(AF_INET6, SOCK_STREAM, 0); }
+static int a_netlink_socket(void) { return socket(AF_NETLINK, SOCK_RAW, 0); }
+static int a_raw_socket(void) { return socket(AF_INET, SOCK_RAW, IPPROTO_TCP); }
+static int a_packet_socket(void) { return socket(AF_PACKET, SOCK_RAW, 0); }
+static int an_mptcp_socket(void) { return socket(AF_INET, SOCK_STREAM, 262 /* IPPROTO_MPTCP */); }
 static int a_memfd(void) { return memfd_create("held", 0); }
 static int an_eventfd(void) { return eventfd(0, 0); }
 static int the_null_device(void) { return open("/dev/null", O_RDWR); }
@@ -115,6 +141,9 @@ static const struct {
 	{"pidfd", a_pidfd}, {"epoll", an_epoll}, {"timerfd", a_timerfd}, {"signalfd", a_signalfd},
 	{"inotify", an_inotify}, {"fanotify", a_fanotify}, {"userfaultfd", a_userfaultfd}, {"io_uring", an_io_uring},
 	{"seccomp-listener", a_listener}, {"bpf", a_bpf_map},
+	{"listener", a_listening_socket}, {"stream", a_stream}, {"datagram", a_datagram}, {"raw-socket", a_netlink_socket},
+	{"unconnected-datagram", an_unconnected_datagram}, {"unconnected-stream", an_unconnected_stream},
+	{"ip", a_raw_socket}, {"packet", a_packet_socket}, {"mptcp", an_mptcp_socket},
 };
 
 int main(int argc, char **argv)
