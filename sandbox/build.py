@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from sandbox import peers, seccomp, syscalls, walls
+from sandbox import carried, peers, seccomp, syscalls, walls
 from sandbox import plan as ops
 from sandbox.caller import Caller
+from sandbox.carried import LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
 from sandbox.errors import GrantError, InternalError, PlanError, UsageError
 from sandbox.grants import (
     SOCKET_TYPES,
@@ -22,7 +23,7 @@ from sandbox.grants import (
     SecretGrant,
     SocketGrant,
     accepted_types,
-    number_grants,
+    is_activated,
     number_of,
     substitute,
     variable_for,
@@ -38,7 +39,8 @@ from sandbox.plan import (
     SocketKind,
     StatusFormat,
 )
-from sandbox.profile import ExecPolicy, Profile, ScmRights, check, delegated
+from sandbox.profile import ExecPolicy, Profile, ScmRights, check, delegated, numbered
+from sandbox.resolve import passed_grants
 from sandbox.sockets import Protocol, sockaddr
 
 DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
@@ -62,8 +64,9 @@ def build(
     Establishes: every grant is placed once at its number; the filter reserves exactly those numbers.
     Raises: ProfileError, GrantError, UsageError before anything is started; UnsupportedError without libseccomp.
     """
+    profile = passed_grants(profile, caller)
     check(profile)
-    grants = number_grants(profile.grants)
+    grants = numbered(profile)
     arguments = [substitute(_clean(word), grants) for word in command]
     if not arguments or not arguments[0]:
         raise UsageError("command", "it is empty", "give a program and its arguments")
@@ -125,7 +128,7 @@ def grant_label(grant: Grant) -> str:
     """Return the words by which messages name a grant."""
     match grant:
         case InheritGrant():
-            return f"grant {grant.name}: descriptor {grant.inherit}"
+            return f"grant {grant.name}: {'descriptor ' if grant.passed_as is None else ''}{grant.inherit}"
         case FileGrant():
             return f"grant {grant.name}: file {grant.file}"
         case SecretGrant():
@@ -177,7 +180,7 @@ def _obtain(slot: int, grant: Grant, caller: Caller) -> Iterator[Op]:
     label = grant_label(grant)
     match grant:
         case InheritGrant(type=fd_type):
-            yield ops.inherit(slot, grant.inherit, accepted_types(fd_type), grant.access, label)
+            yield ops.inherit(slot, grant.fd, accepted_types(fd_type), grant.access, label)
         case FileGrant(file=path, access=access):
             yield ops.file(slot, path, access, create=grant.create, truncate=grant.truncate, label=label)
         case SecretGrant(variable=None):
@@ -192,7 +195,7 @@ def _descriptor_ops(
     profile: Profile, grants: Sequence[Grant], status: tuple[int, StatusFormat] | None, caller: Caller
 ) -> Iterator[Op]:
     for grant in grants:
-        if status is not None and isinstance(grant, InheritGrant) and grant.inherit == status[0]:
+        if status is not None and isinstance(grant, InheritGrant) and grant.fd == status[0]:
             raise GrantError(grant.name, f"descriptor {grant.inherit} is the status descriptor", "use another one")
     # A standard stream may be a Unix socket; where nothing may be sent over one, none is accepted.
     denied = profile.descriptors.scm_rights is ScmRights.DENY
@@ -210,7 +213,40 @@ def _descriptor_ops(
 
 def environment_set(profile: Profile, grants: Sequence[Grant]) -> dict[str, str]:
     """Return the variables that the child gets beside those that the profile keeps: set ones and grants' numbers."""
-    return dict(profile.environment.set) | {variable_for(g.name): str(number_of(g)) for g in grants}
+    variables = dict(profile.environment.set) | {variable_for(g.name): str(number_of(g)) for g in grants}
+    activated = [grant for grant in grants if profile.descriptors.activation and is_activated(grant)]
+    if activated:
+        variables |= {LISTEN_FDS: str(len(activated)), LISTEN_FDNAMES: ":".join(grant.name for grant in activated)}
+    return variables
+
+
+def _carried_ops(profile: Profile, grants: Sequence[Grant], caller: Caller, said: Collection[str]) -> Iterator[Op]:
+    """Yield what becomes of the caller's variables that carry descriptors, but for those that are `said` anew."""
+    notified = notify_variables(profile, caller)
+    for name, value in notified.items():
+        yield ops.env_set(name, value)
+    ids = [LISTEN_PID] if profile.descriptors.activation and any(map(is_activated, grants)) else []
+    if WATCHDOG_USEC in notified and WATCHDOG_PID in caller.environ:
+        ids.append(WATCHDOG_PID)
+    yield from map(ops.env_pid, ids)
+    numbers = {grant.fd: number_of(grant) for grant in grants if isinstance(grant, InheritGrant)}
+    for name, new in carried.rewritten(caller.environ, numbers).items():
+        if not (name in said or name in notified or name in ids) and _is_kept(profile, name):
+            yield ops.env_drop(name) if new is None else ops.env_set(name, new)
+
+
+def _is_kept(profile: Profile, variable: str) -> bool:
+    return any(keeps(pattern, variable) for pattern in profile.environment.keep)
+
+
+def notify_variables(profile: Profile, caller: Caller) -> dict[str, str]:
+    """Return the variables by which the child tells the caller's service manager how it is, where that asks for it."""
+    if not profile.process.notify:
+        return {}
+    # A watchdog waits for the process that WATCHDOG_PID names, where it names one.
+    ours = caller.environ.get(WATCHDOG_PID, str(caller.pid)) == str(caller.pid)
+    names = (NOTIFY_SOCKET, WATCHDOG_USEC) if ours else (NOTIFY_SOCKET,)
+    return {name: caller.environ[name] for name in names if name in caller.environ}
 
 
 def _attribute_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) -> Iterator[Op]:
@@ -228,6 +264,7 @@ def _attribute_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) ->
         yield ops.env_keep(pattern)
     for name, value in variables.items():
         yield ops.env_set(name, value)
+    yield from _carried_ops(profile, grants, caller, variables)
 
 
 def keeps(pattern: str, variable: str) -> bool:
@@ -253,7 +290,11 @@ def _confinement_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) 
         yield ops.exec_once()
     else:
         yield ops.gate()
-    for program in seccomp.compile(filter_policy(profile, grants, caller.landlock_abi)):
+    policy = filter_policy(profile, grants, caller.landlock_abi)
+    if policy.keeps_peers and notify_variables(profile, caller):
+        reason = "with a udp grant no call may name an address, and sd_notify(3) does"
+        raise UsageError("process.notify", reason, "leave notify or the grant out")
+    for program in seccomp.compile(policy):
         yield ops.filter_program(program)
 
 

@@ -24,8 +24,8 @@ class Caller:
     cwd is "" when the working directory has been removed. landlock_abi: the kernel's, 0 where it has no Landlock.
     uid, gid: the effective ones. identity: whom the profile names, user and group (see becoming). interactive: standard
     input and output are terminals. delegated: a cgroup in which the launcher can make one for the sandbox. nice,
-    scheduling: this process's, of sched(7); a real-time policy counts as the ordinary one. hosts: the addresses of
-    the names in socket grants, owners: the users and groups of their files (addresses.looked_up).
+    scheduling: this process's, of sched(7); a real-time policy counts as the ordinary one. pid: this process. hosts:
+    the addresses of the names in socket grants, owners: the users and groups of their files (addresses.looked_up).
     """
 
     environ: Mapping[str, str]
@@ -42,6 +42,7 @@ class Caller:
     delegated: Delegated | None = None
     nice: int = 0
     scheduling: int = os.SCHED_OTHER
+    pid: int = 0
     hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -67,6 +68,7 @@ class Caller:
             # The parent's child is the launcher itself where it takes this process's place.
             delegated=cgroups.find(alone=parent_pid == os.getppid()),
             nice=os.getpriority(os.PRIO_PROCESS, 0),
+            pid=os.getpid(),
             scheduling=policy if (policy := os.sched_getscheduler(0)) in _ORDINARY else os.SCHED_OTHER,
         )
 

@@ -23,13 +23,22 @@ from sandbox.grants import (
     ListenGrant,
     SecretGrant,
     accepted_types,
-    number_grants,
     number_of,
     variable_for,
 )
 from sandbox.peers import Held
 from sandbox.plan import OBTAINING, Namespace, OpCode, Plan, Terminal
-from sandbox.profile import ExecPolicy, NetworkMode, Profile, ScmRights, SharedNamespace, Tty, check, delegated
+from sandbox.profile import (
+    ExecPolicy,
+    NetworkMode,
+    Profile,
+    ScmRights,
+    SharedNamespace,
+    Tty,
+    check,
+    delegated,
+    numbered,
+)
 
 # A caller may hold tens of thousands of descriptors; so many closed ones are named.
 MAX_CLOSED_LISTED: Final = 32
@@ -47,7 +56,7 @@ def explain(profile: Profile, command: Sequence[str], caller: Caller) -> Iterato
 
 
 def _explanation(profile: Profile, plan: Plan | None, caller: Caller) -> Iterator[str]:
-    grants = number_grants(profile.grants)
+    grants = numbered(profile)
     yield f"profile {profile.name} ({profile.source_path}): {profile.description}"
     sections = {
         "Descriptors of the child": _descriptors(profile, grants, caller),
@@ -108,7 +117,12 @@ def _later_execs(profile: Profile, grants: Sequence[Grant]) -> Iterator[str]:
 def _environment(profile: Profile, grants: Sequence[Grant]) -> Iterator[str]:
     yield "kept from the caller: " + (", ".join(profile.environment.keep) or "nothing")
     yield "set: " + (", ".join(environment_set(profile, grants)) or "nothing")
+    if profile.descriptors.activation:
+        yield "LISTEN_PID: the command's process ID, as it sees that itself"
+    if profile.process.notify:
+        yield "NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID: as the caller has them; the socket is in the view"
     yield "every other variable is removed"
+    yield "those that name descriptors (LISTEN_FDS, MAKEFLAGS ...) are rewritten for inherited grants, or removed"
 
 
 def _process(profile: Profile, caller: Caller) -> Iterator[str]:

@@ -9,6 +9,7 @@ import enum
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final, TypeAlias
 
 from sandbox.errors import GrantError, UsageError
@@ -17,7 +18,10 @@ from sandbox.sockets import EVERY_HOST, Address, Protocol, parse_address
 FIRST_NUMBER: Final = 3
 LAST_NUMBER: Final = 65535
 MAX_GRANTS: Final = 512
+MANAGER: Final = "systemd:"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z")
+# sd_listen_fds_with_names(3): up to 255 printable characters of ASCII, and no colon.
+_PASSED = re.compile(r"systemd:[!-9;-~][ -9;-~]{0,254}\Z")
 _PLACEHOLDER = re.compile(r"\{fd:([^{}]*)\}")
 # isdecimal() would let other scripts' digits through, and int() refuses thousands of digits with an error of its own.
 _DECIMAL = re.compile(r"[0-9]{1,10}\Z")
@@ -96,16 +100,37 @@ def accepted_types(declared: FdType | None) -> frozenset[FdType]:
 class InheritGrant:
     """A descriptor of the caller's: `inherit` is its number there; the caller keeps its own copy.
 
+    inherit can also be `systemd:NAME`: the descriptor of that name that a service manager has passed to the caller, and
+    passed_fd the number that it has (resolve.passed_grants).
+
     propagate (of every grant): it passes at every exec, while its number still is this open file.
     type None accepts SAFE_TYPES; access None accepts any mode, otherwise the mode must be exactly that.
     """
 
     name: str
-    inherit: int
+    inherit: int | str
     type: FdType | None = None
     access: Access | None = None
     number: int | None = None
     propagate: bool = False
+    passed_fd: int | None = None
+
+    @property
+    def passed_as(self) -> str | None:
+        """The name by which a service manager has passed it, or None where it is the caller's number."""
+        return self.inherit.removeprefix(MANAGER) if isinstance(self.inherit, str) else None
+
+    @property
+    def fd(self) -> int:
+        """The caller's number.
+
+        Raises: GrantError if it is still a service manager's name.
+        """
+        if isinstance(self.inherit, int):
+            return self.inherit
+        if self.passed_fd is None:
+            raise GrantError(self.name, f"nobody has looked {self.inherit} up", "start it as a service")
+        return self.passed_fd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +279,9 @@ def checked(grant: Grant) -> Grant:
             f"use {FIRST_NUMBER} to {LAST_NUMBER}, or leave it out",
         )
     match grant:
-        case InheritGrant(inherit=fd) if not 0 <= fd < 2**31:
+        case InheritGrant(inherit=str(text)) if not _PASSED.match(text):
+            raise GrantError(grant.name, f"{text!r} is not a descriptor", f"give a number, or {MANAGER}NAME")
+        case InheritGrant(inherit=int(fd)) if not 0 <= fd < 2**31:
             raise GrantError(grant.name, f"{fd} is not a descriptor", "give the number that the caller has open")
         case FileGrant(file=path) if not path or "\0" in path:
             raise GrantError(grant.name, "the path is empty or holds a NUL byte", 'write file = "/a/path"')
@@ -348,9 +375,11 @@ def _parse_value(name: str, kind: str, value: str) -> Grant:
     if kind == "file":
         flags = {word: True for word in ("create", "truncate") if word in words}
         return FileGrant(name=name, file=value, access=access or Access.READ, **flags)
+    fd_type = next((FdType(word) for word in words if word in list(FdType)), None)
+    if value.startswith(MANAGER):
+        return InheritGrant(name=name, inherit=value, type=fd_type, access=access)
     if not _DECIMAL.match(value):
         raise GrantError(name, f"{value!r} is not a descriptor number", "write NAME=inherit:5[:read][,pipe]")
-    fd_type = next((FdType(word) for word in words if word in list(FdType)), None)
     return InheritGrant(name=name, inherit=int(value), type=fd_type, access=access)
 
 
@@ -433,24 +462,58 @@ def format_grant(grant: Grant) -> str:
             return f"{head}=datagram:{grant.datagram}"
 
 
-def number_grants(grants: Iterable[Grant]) -> tuple[Grant, ...]:
+def is_activated(grant: Grant) -> bool:
+    """Tell whether `activation` tells the child of a grant: it is a socket by what its declaration says."""
+    match grant:
+        case InheritGrant():
+            return grant.type in SOCKET_TYPES or grant.passed_as is not None
+        case ListenGrant() | ConnectGrant() | DatagramGrant():
+            return True
+        case _:
+            return False
+
+
+def number_grants(grants: Iterable[Grant], *, activation: bool = False) -> tuple[Grant, ...]:
     """Give every grant its number: the declared one, else the lowest free from 3 up in order of declaration.
 
+    activation: those that is_activated tells have the numbers from 3 up, in order of declaration.
     Establishes: numbers, names, variables and inherited descriptors are pairwise different.
     Returns: the grants in ascending order of number.
     Raises: GrantError that names the second of two grants that collide.
     """
     given = [checked(grant) for grant in grants]
+    if activation:
+        given = _number_activated(given)
     if len(given) > MAX_GRANTS:
         raise GrantError(given[MAX_GRANTS].name, f"more than {MAX_GRANTS} grants", "send further ones over a socket")
     _refuse_doubles(given, lambda g: g.name, "the name is used twice")
     _refuse_doubles(given, lambda g: variable_for(g.name), "its variable is that of another grant")
     _refuse_doubles(given, lambda g: g.number, "the number is used twice")
-    _refuse_doubles(given, lambda g: g.inherit if isinstance(g, InheritGrant) else None, "the descriptor is used twice")
+    _refuse_doubles(given, _source_of, "the descriptor is used twice")
     taken = {grant.number for grant in given}
     free = (number for number in range(FIRST_NUMBER, LAST_NUMBER) if number not in taken)
     numbered = [grant if grant.number is not None else replace(grant, number=next(free)) for grant in given]
     return tuple(sorted(numbered, key=number_of))
+
+
+def _source_of(grant: Grant) -> int | str | None:
+    if not isinstance(grant, InheritGrant):
+        return None
+    return grant.inherit if grant.passed_fd is None else grant.passed_fd
+
+
+def _number_activated(grants: Sequence[Grant]) -> list[Grant]:
+    places = count(FIRST_NUMBER)
+    found: list[Grant] = []
+    for grant in grants:
+        number = next(places) if is_activated(grant) else grant.number
+        if grant.number not in (None, number):
+            reason = f"activation gives it number {number}"
+            raise GrantError(
+                grant.name, reason, "leave number out, or declare the sockets in the order of their numbers"
+            )
+        found.append(replace(grant, number=number))
+    return found
 
 
 def number_of(grant: Grant) -> int:

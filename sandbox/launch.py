@@ -29,7 +29,7 @@ from sandbox.plan import OpCode, Plan, StatusFormat
 from sandbox.probe import launcher_path
 from sandbox.profile import PATH_LISTS, NetworkMode, Profile, SharedNamespace, Tty, check
 from sandbox.profile_files import default_search_path, load
-from sandbox.resolve import Additions, for_caller
+from sandbox.resolve import Additions, for_caller, passed_grants
 
 Command: TypeAlias = Sequence[str | bytes | os.PathLike[str]]
 Stream: TypeAlias = int | IO[Any] | None
@@ -92,6 +92,7 @@ class Walls(TypedDict, total=False):
     """What Popen and run add to a profile's walls; each as the option of `sandbox run` of that name.
 
     read, write, execute, tmpfs, private, hide: paths; limits: by name, as in {"memory": "512M"}; user: "NAME[:GROUP]".
+    activation: tell the child of its sockets by LISTEN_FDS; notify: it may use the caller's NOTIFY_SOCKET.
     """
 
     read: Paths
@@ -106,6 +107,8 @@ class Walls(TypedDict, total=False):
     limits: Mapping[str, str | float]
     tty: str
     user: str
+    activation: bool
+    notify: bool
 
 
 class Popen:
@@ -153,7 +156,7 @@ class Popen:
         chosen, caller = _chosen_profile(profile, caller, grants, env or {}, cwd, walls)
         with contextlib.ExitStack() as ours:
             chosen = _above_streams(chosen, ours)
-            read_end, write_end = status_pipe({g.inherit for g in chosen.grants if isinstance(g, InheritGrant)})
+            read_end, write_end = status_pipe({g.fd for g in chosen.grants if isinstance(g, InheritGrant)})
             ours.callback(os.close, write_end)
             # Unbuffered; a file, so that it is closed even if nobody ever waits.
             self._status = io.FileIO(read_end)
@@ -301,10 +304,12 @@ def _chosen_profile(
         delegate=tuple(walls.get("delegate", ())),
         limits=walls.get("limits", {}),
         tty=None if tty is None else _member(Tty, "tty", tty),
+        activation=walls.get("activation", False),
+        notify=walls.get("notify", False),
         user=user or None,
         group=group or None,
     )
-    chosen = for_caller(profile, caller, added)
+    chosen = passed_grants(for_caller(profile, caller, added), caller)
     check(chosen)
     caller = caller.becoming(chosen.process.user, chosen.process.group)
     return chosen, looked_up(caller, chosen.grants)
@@ -328,14 +333,14 @@ def _member(kind: type[Member], name: str, word: str) -> Member:
 
 def _above_streams(profile: Profile, ours: contextlib.ExitStack) -> Profile:
     """Copy what is inherited from 0, 1 and 2: those are this process's streams, not those that the child gets there."""
-    named = {grant.inherit for grant in profile.grants if isinstance(grant, InheritGrant)}
+    named = {grant.fd for grant in profile.grants if isinstance(grant, InheritGrant)}
 
     def copied(grant: Grant) -> Grant:
-        if not isinstance(grant, InheritGrant) or grant.inherit > 2:
+        if not isinstance(grant, InheritGrant) or grant.fd > 2:
             return grant
-        if not _is_open(grant.inherit):
+        if not _is_open(grant.fd):
             raise LaunchError("inherit", grant_label(grant), errno.EBADF, hint="open it in this process")
-        copy = _copy_above(grant.inherit, named)
+        copy = _copy_above(grant.fd, named)
         ours.callback(os.close, copy)
         return replace(grant, inherit=copy)
 

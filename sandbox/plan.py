@@ -18,6 +18,7 @@ from sandbox.sockets import format_sockaddr, split_sockaddrs
 
 MAX_SLOTS: Final = 512
 MAX_ENV_OPS: Final = 4096
+MAX_PID_VARIABLES: Final = 2
 MAX_FILTERS: Final = 4
 MAX_COMMANDS: Final = 64
 MAX_ARGS: Final = 1 << 18
@@ -89,6 +90,8 @@ class OpCode(enum.IntEnum):
     RLIMIT = 0x0607
     SCHEDULING = 0x0608
     AFFINITY = 0x0609
+    ENV_DROP = 0x0610
+    ENV_PID = 0x0611
     NO_NEW_PRIVS = 0x0701
     RULESET = 0x0702
     PATH_RULE = 0x0703
@@ -149,6 +152,8 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.RLIMIT: OpRule("limit", 0, MAX_RLIMITS),
     OpCode.SCHEDULING: OpRule("scheduling", 0, 1),
     OpCode.AFFINITY: OpRule("affinity", 0, 1, Data.TEXT),
+    OpCode.ENV_DROP: OpRule("environment", 0, MAX_ENV_OPS, Data.TEXT),
+    OpCode.ENV_PID: OpRule("environment", 0, MAX_PID_VARIABLES, Data.TEXT),
     OpCode.NO_NEW_PRIVS: OpRule("no_new_privs", 1, 1),
     OpCode.RULESET: OpRule("landlock", 0, 1),
     OpCode.PATH_RULE: OpRule("landlock", 0, MAX_PATH_RULES, Data.TEXT),
@@ -374,6 +379,8 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.CHDIR: lambda op: repr(_text(op.data)),
     OpCode.ENV_KEEP: lambda op: f"keep {_text(op.data)}",
     OpCode.ENV_SET: lambda op: f"set {_text(op.data)}",
+    OpCode.ENV_DROP: lambda op: f"drop {_text(op.data)}, whatever keeps it",
+    OpCode.ENV_PID: lambda op: f"set {_text(op.data)} to the command's process ID, as it sees that itself",
     OpCode.NO_NEW_PRIVS: lambda _: "set; set-uid files and file capabilities give nothing",
     OpCode.EXEC_ONCE: lambda _: "the command itself, and no program after it",
     OpCode.FILTER: lambda op: f"load {len(op.data) // 8} instructions",
@@ -672,6 +679,16 @@ def env_keep(pattern: str) -> Op:
 def env_set(name: str, value: str) -> Op:
     """Set a variable."""
     return Op(OpCode.ENV_SET, data=os.fsencode(f"{name}={value}"), label=name)
+
+
+def env_drop(name: str) -> Op:
+    """Keep a variable of the caller's from the child, whatever keeps it."""
+    return Op(OpCode.ENV_DROP, data=os.fsencode(name), label=name)
+
+
+def env_pid(name: str) -> Op:
+    """Set a variable to the command's process ID, in its own PID namespace."""
+    return Op(OpCode.ENV_PID, data=os.fsencode(name), label=name)
 
 
 def no_new_privs() -> Op:

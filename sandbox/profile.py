@@ -86,7 +86,7 @@ class ProcessPolicy:
     """What the child starts with. chdir None: the caller's working directory.
 
     user, group: whom root becomes, by name or number; None: the caller. nice, scheduling, cpus (0-3,8), oom_score_adj:
-    None is the caller's.
+    None is the caller's. notify: it may tell the caller's service manager how it is.
     """
 
     umask: int = DEFAULT_UMASK
@@ -101,6 +101,7 @@ class ProcessPolicy:
     scheduling: Scheduling | None = None
     cpus: str | None = None
     oom_score_adj: int | None = None
+    notify: bool = False
 
 
 class NetworkMode(enum.StrEnum):
@@ -139,12 +140,16 @@ class ScmRights(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DescriptorPolicy:
-    """What becomes of descriptors at later execs, and inside. delegate: names of protocols; empty: none passes."""
+    """What becomes of descriptors at later execs, and inside. delegate: names of protocols; empty: none passes.
+
+    activation: sockets have the numbers from 3 up, and the child is told of them as systemd tells a service.
+    """
 
     delegate: tuple[str, ...] = ()
     reserve_stdio: bool = False
     strict: bool = False
     scm_rights: ScmRights = ScmRights.ALLOW
+    activation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,13 +244,21 @@ def merge_grants(first: Iterable[Grant], second: Iterable[Grant]) -> tuple[Grant
     return tuple((merged | {grant.name: grant for grant in second}).values())
 
 
+def numbered(profile: Profile) -> tuple[Grant, ...]:
+    """Return a profile's grants with their numbers, ascending.
+
+    Raises: GrantError for grants that collide.
+    """
+    return number_grants(profile.grants, activation=profile.descriptors.activation)
+
+
 def check(profile: Profile) -> None:
     """Refuse what can be refused before anything is started.
 
     Raises: GrantError for grants that collide; ProfileError for unknown syscalls or groups, or a filter under which
     nothing could start.
     """
-    number_grants(profile.grants)
+    grants = numbered(profile)
     try:
         allowed = syscalls.expand(profile.filter.allow)
     except ProfileError as error:
@@ -260,7 +273,7 @@ def check(profile: Profile) -> None:
     _check_landlock(profile)
     _check_view(profile)
     _check_limits(profile)
-    for grant in profile.grants:
+    for grant in grants:
         if profile.descriptors.scm_rights is ScmRights.DENY and _may_be_unix(grant):
             raise GrantError(grant.name, "scm_rights is denied, and this may be a Unix socket", "name another type")
 
@@ -294,7 +307,7 @@ def _check_view(profile: Profile) -> None:
 
 
 def _check_limits(profile: Profile) -> None:
-    most = max((grant.number or 0 for grant in number_grants(profile.grants)), default=0)
+    most = max((grant.number or 0 for grant in numbered(profile)), default=0)
     if profile.limits.open_files is not None and most >= profile.limits.open_files:
         reason = f"a grant has number {most}"
         raise ProfileError(

@@ -29,6 +29,7 @@ def format_profile(profile: Profile) -> str:
         lines.append(f"chdir = {_quote(process.chdir)}")
     lines += [f"die_with_parent = {str(process.die_with_parent).lower()}", f'exec = "{process.exec}"']
     lines += [f'tty = "{process.tty}"', f"hostname = {_quote(process.hostname)}"]
+    lines.append(f"notify = {str(process.notify).lower()}")
     for name in ("user", "group", "scheduling", "cpus"):
         if getattr(process, name) is not None:
             lines.append(f"{name} = {_quote(getattr(process, name))}")
@@ -42,7 +43,7 @@ def format_profile(profile: Profile) -> str:
     policy = profile.descriptors
     lines += ["", "[descriptors]", f"delegate = {_quote_list(policy.delegate)}"]
     lines += [f"reserve_stdio = {str(policy.reserve_stdio).lower()}", f"strict = {str(policy.strict).lower()}"]
-    lines += [f'scm_rights = "{policy.scm_rights}"']
+    lines += [f'scm_rights = "{policy.scm_rights}"', f"activation = {str(policy.activation).lower()}"]
     lines += ["", "[filter]", f"allow = {_quote_list(profile.filter.allow)}"]
     lines += _format_walls(profile)
     for grant in profile.grants:
@@ -88,7 +89,7 @@ def _format_rule(rule: ProtocolRule) -> str:
 def _format_grant(grant: Grant) -> Iterable[str]:
     match grant:
         case InheritGrant():
-            yield f"inherit = {grant.inherit}"
+            yield f"inherit = {grant.inherit if isinstance(grant.inherit, int) else _quote(grant.inherit)}"
             if grant.type is not None:
                 yield f'type = "{grant.type}"'
         case FileGrant():

@@ -110,6 +110,7 @@ class ProcessTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scheduling: Annotated[Scheduling, _meta("scheduling policy")] | UnsetType = UNSET
     cpus: Annotated[str, _meta("processors, as 0-3,8", CPUS_PATTERN)] | UnsetType = UNSET
     oom_score_adj: Annotated[int, msgspec.Meta(ge=-1000, le=1000, description="who goes first")] | UnsetType = UNSET
+    notify: Annotated[bool, _meta("it may use the caller's NOTIFY_SOCKET")] | UnsetType = UNSET
 
 
 class EnvironmentTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,6 +127,7 @@ class DescriptorsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reserve_stdio: Annotated[bool, _meta("0, 1 and 2 cannot be overwritten")] | UnsetType = UNSET
     strict: Annotated[bool, _meta("no call creates a descriptor without close-on-exec")] | UnsetType = UNSET
     scm_rights: Annotated[ScmRights, _meta("deny: no Unix sockets, so that none is sent")] | UnsetType = UNSET
+    activation: Annotated[bool, _meta("the child is told of its sockets by LISTEN_FDS")] | UnsetType = UNSET
 
 
 class RuleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -214,7 +216,10 @@ Propagate = Annotated[bool, _meta("it passes at every exec")]
 class InheritTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[grants.NAME]` with `inherit`."""
 
-    inherit: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1, description="the caller's descriptor")]
+    inherit: (
+        Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1, description="the caller's descriptor")]
+        | Annotated[str, _meta("systemd:NAME", r"^systemd:[!-9;-~][ -9;-~]{0,254}" + END)]
+    )
     type: Annotated[FdType, _meta("what it must be")] | UnsetType = UNSET
     access: Annotated[Access, _meta("how it must be open")] | UnsetType = UNSET
     number: Number | UnsetType = UNSET

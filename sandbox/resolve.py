@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sandbox.caller import Caller
+from sandbox.carried import NOTIFY_SOCKET, passed_by_manager
 from sandbox.errors import GrantError, ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy, covers, normal, split_optional
-from sandbox.grants import ConnectGrant, DatagramGrant, FileGrant, Grant, ListenGrant, SecretGrant
+from sandbox.grants import ConnectGrant, DatagramGrant, FileGrant, Grant, InheritGrant, ListenGrant, SecretGrant
 from sandbox.limits import parse
 from sandbox.profile import (
     PATH_LISTS,
@@ -50,6 +51,8 @@ class Additions:
     tty: Tty | None = None
     user: str | None = None
     group: str | None = None
+    activation: bool = False
+    notify: bool = False
 
 
 def for_caller(profile: Profile, caller: Caller, additions: Additions | None = None) -> Profile:
@@ -73,6 +76,8 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
     process = _process_for(profile, caller, added)
     started_in = caller if process.chdir is None else replace(caller, cwd=process.chdir)
     files = _absolute_lists(added.filesystem, caller)
+    if process.notify:
+        files = _with_notify_socket(files, caller)
     # A home folder that was named to start in is the one of the view; one that we happen to be in may be a mistake.
     at_home = process.chdir is not None or covers(files, caller.cwd or "/")
     return replace(
@@ -83,9 +88,51 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
         filesystem=_filesystem_for(profile, started_in, files, at_home=at_home),
         network=added.network or profile.network,
         share=union(profile.share, added.share),
-        descriptors=replace(profile.descriptors, delegate=union(profile.descriptors.delegate, added.delegate)),
+        descriptors=replace(
+            profile.descriptors,
+            delegate=union(profile.descriptors.delegate, added.delegate),
+            activation=profile.descriptors.activation or added.activation,
+        ),
         limits=replace(profile.limits, **_parsed(added.limits)),
     )
+
+
+def _with_notify_socket(files: FilesystemPolicy, caller: Caller) -> FilesystemPolicy:
+    """Show the socket of the caller's service manager: who shows a socket lets it be connected to, and nothing more."""
+    where = caller.environ.get(NOTIFY_SOCKET, "")
+    if not where:
+        return files
+    if not where.startswith("/"):
+        raise UsageError(
+            "process.notify", f"NOTIFY_SOCKET is {where!r}, which is no path",
+            "abstract names are not reached from a sandbox; leave notify out",
+        )  # fmt: skip
+    return replace(files, read=union(files.read, (where,)))
+
+
+def passed_grants(profile: Profile, caller: Caller) -> Profile:
+    """Return the profile with the numbers of the descriptors that a service manager has passed to the caller.
+
+    Raises: GrantError for one that it has not passed, or that was passed to another process.
+    """
+    grants = tuple(_passed(grant, caller) if isinstance(grant, InheritGrant) else grant for grant in profile.grants)
+    return replace(profile, grants=grants)
+
+
+def _passed(grant: InheritGrant, caller: Caller) -> InheritGrant:
+    if grant.passed_as is None or grant.passed_fd is not None:
+        return grant
+    found = passed_by_manager(caller.environ, caller.pid)
+    if isinstance(found, str):
+        raise GrantError(
+            grant.name, f"{grant.inherit}: {found}", "start it by a socket unit, or systemd-socket-activate"
+        )
+    numbers = found.get(grant.passed_as, [])
+    if len(numbers) != 1:
+        said = f"{len(numbers)} descriptors have that name" if numbers else "no descriptor has that name"
+        hint = f"passed are {', '.join(sorted(found)) or 'none'}; see FileDescriptorName= of systemd.socket(5)"
+        raise GrantError(grant.name, f"{grant.inherit}: {said}", hint)
+    return replace(grant, passed_fd=numbers[0])
 
 
 def _parsed(limits: Mapping[str, str | float]) -> dict[str, Any]:
@@ -109,6 +156,7 @@ def _process_for(profile: Profile, caller: Caller, added: Additions) -> ProcessP
         process,
         chdir=folder if added.chdir is None else _absolute(added.chdir, caller),
         tty=added.tty or process.tty,
+        notify=process.notify or added.notify,
         user=added.user or process.user,
         group=added.group or (None if added.user else process.group),
     )

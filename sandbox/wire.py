@@ -300,6 +300,8 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
         "a number is out of range",
     ),
     OpCode.UMASK: (lambda op: op.a > 0o777, "the umask is out of range"),
+    OpCode.ENV_DROP: (lambda op: not op.data or b"=" in op.data, "a variable's name is none"),
+    OpCode.ENV_PID: (lambda op: not op.data or b"=" in op.data, "a variable's name is none"),
     OpCode.ENV_SET: (lambda op: op.data.find(b"=") <= 0, "a variable has no name"),
 }  # fmt: skip
 _FLAGGED: Final = frozenset(

@@ -142,6 +142,8 @@ class Choice:
     tty: Tty | None
     share: tuple[SharedNamespace, ...]
     delegate: tuple[str, ...]
+    activation: bool
+    notify: bool
     user: str | None
 
     def resolve(self, caller: Caller) -> tuple[Profile, Caller]:
@@ -163,6 +165,8 @@ class Choice:
             delegate=self.delegate,
             limits=dict(self.limits) | timeout,
             tty=self.tty,
+            activation=self.activation,
+            notify=self.notify,
             user=user or None,
             group=group or None,
         )  # fmt: skip
@@ -200,6 +204,8 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     command: Callable[..., Any] = gathered
     for option in (
+        click.option("--notify", is_flag=True, help="Let it tell the service manager how it is (NOTIFY_SOCKET)."),
+        click.option("--activation", is_flag=True, help="Tell it of its sockets as systemd does (LISTEN_FDS)."),
         click.option("--user", callback=parse_user, metavar="NAME[:GROUP]", help="Root only: who runs the command."),
         click.option(
             "--share", multiple=True, type=_word(SharedNamespace), callback=_members(SharedNamespace),

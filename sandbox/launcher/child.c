@@ -39,6 +39,39 @@ static bool same_name(const char *variable, const char *other)
 	return text_same(variable, other, length < text_length(variable) ? length : text_length(variable));
 }
 
+/* Whether a variable has that name. */
+static bool is_named(const char *variable, const char *name)
+{
+	return text_starts(variable, name) && variable[text_length(name)] == '=';
+}
+
+/* Whether a variable is not the caller's any more: another op sets it, or says that it goes. */
+static bool is_replaced(const struct plan *plan, const char *variable)
+{
+	for_ops(plan, set, OP_ENV_SET) if (same_name(variable, op_text(plan, set))) return true;
+	for_ops(plan, drop, OP_ENV_DROP) if (is_named(variable, op_text(plan, drop))) return true;
+	for_ops(plan, pid, OP_ENV_PID) if (is_named(variable, op_text(plan, pid))) return true;
+	return false;
+}
+
+/* NAME= and our own process ID, as this PID namespace has it: that of the command, since exec keeps it. */
+static void add_pid(const struct plan *plan, const struct op *op)
+{
+	static char texts[MAX_PID_VARIABLES][128];
+	static int used;
+	char number[NUMBERED_PATH], *next = texts[used++];
+	const char *name = op_text(plan, op), *digits = number;
+
+	if (text_length(name) + NUMBERED_PATH > sizeof texts[0])
+		fail(op_index(op), REASON_TOO_MANY, 0);
+	text_numbered_path(number, "=", must(op, sys0(__NR_getpid)));
+	add_variable(op, next);
+	while (*name)
+		*next++ = *name++;
+	while ((*next++ = *digits++))
+		;
+}
+
 /* ENV_KEEP: a name, or the start of one and '*'. A variable that two ops name, or that ENV_SET sets, comes once. */
 static bool name_fits(const char *pattern, const char *variable)
 {
@@ -54,7 +87,8 @@ static void keep_variables(const struct plan *plan, const struct op *op, char **
 	for (; *environment; environment++) {
 		bool wanted = name_fits(op_text(plan, op), *environment) && text_find(*environment, '=') > 0;
 
-		for_ops(plan, set, OP_ENV_SET) if (wanted && same_name(*environment, op_text(plan, set))) wanted = false;
+		if (wanted && is_replaced(plan, *environment))
+			wanted = false;
 		for (uint32_t i = 0; wanted && i < progress.variables; i++)
 			if (same_name(*environment, progress.environment[i]))
 				wanted = false;
@@ -133,6 +167,7 @@ static void run_op(const struct plan *plan, const struct op *op, const struct st
 	case OP_CHDIR: must(op, sys1(__NR_chdir, addr(op_text(plan, op)))); return;
 	case OP_ENV_KEEP: keep_variables(plan, op, start->environment); return;
 	case OP_ENV_SET: add_variable(op, op_text(plan, op)); return;
+	case OP_ENV_PID: add_pid(plan, op); return;
 	case OP_RESET: attributes_reset(op); return;
 	case OP_RLIMIT: attributes_limit(op); return;
 	case OP_SCHEDULING: attributes_scheduling(op); return;

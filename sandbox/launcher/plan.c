@@ -272,6 +272,9 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 		return op->a > GATE_OBSERVE ? "a gate's mode is unknown" : NULL;
 	case OP_UMASK:
 		return op->a > 0777 ? "the umask is out of range" : NULL;
+	case OP_ENV_DROP:
+	case OP_ENV_PID:
+		return op->data_size == 0 || text_find(op_text(plan, op), '=') >= 0 ? "a variable's name is none" : NULL;
 	case OP_ENV_SET:
 		return text_find(op_text(plan, op), '=') > 0 ? NULL : "a variable has no name";
 	default:

@@ -125,6 +125,8 @@ def full_plan() -> Plan:
             ops.env_keep("LC_*"),
             ops.env_set("A", "b=c"),
             ops.env_keep("PATH"),
+            ops.env_drop("MAKEFLAGS"),
+            ops.env_pid("LISTEN_PID"),
         ],
         confinement=[
             ops.ruleset((1 << 40) - 1, 3, 3),

@@ -123,10 +123,11 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
     assert codes == sorted(codes)
     assert set(codes) >= MANDATORY
     process = ProcessPolicy(
-        chdir="/", die_with_parent=True, user="u", nice=3, cpus="0", oom_score_adj=1, tty=Tty.PRIVATE
+        chdir="/", die_with_parent=True, user="u", nice=3, cpus="0", oom_score_adj=1, tty=Tty.PRIVATE,
+        notify=True,
     )  # fmt: skip
     walled = dataclasses.replace(
-        profile_of(*GRANTS, *SOCKETS[:-1], descriptors=EVERY_PROTOCOL),
+        profile_of(*GRANTS, *SOCKETS[:-1], keep=("*",), descriptors=EVERY_PROTOCOL),
         process=process,
         filesystem=FilesystemPolicy(read=("/etc",)),
         network=NetworkMode.LOOPBACK,
@@ -134,7 +135,13 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
         limits=Limits(processes=5, timeout=1000, open_files=99),
     )
     caller = dataclasses.replace(
-        CALLER, uid=0, gid=0, identity=(5, 6), **LOOKED_UP, delegated=Delegated("/cg", frozenset({"pids"}))
+        CALLER,
+        uid=0,
+        gid=0,
+        identity=(5, 6),
+        **LOOKED_UP,
+        delegated=Delegated("/cg", frozenset({"pids"})),
+        environ={"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "0", "LISTEN_FDS": "1"},
     )
     everything = build(
         walled, ["tool"], caller, status=(8, StatusFormat.JSON), exec_events=True, trace=True
@@ -598,3 +605,91 @@ def test_build_inherited_socket_is_of_the_types_that_its_word_means() -> None:
     assert accepted(FdType.SOCKET) == mask_of(every)
     for one in (FdType.LISTENER, FdType.STREAM, FdType.DATAGRAM, FdType.RAW_SOCKET):
         assert accepted(one) == one.bit
+
+
+# Socket activation and what variables carry
+
+
+def variables_of(plan: Plan) -> dict[str, str]:
+    return dict(text.split("=", 1) for text in texts(plan, OpCode.ENV_SET))
+
+
+def test_build_activation_tells_of_the_sockets_and_of_nothing_else() -> None:
+    grants = [
+        FileGrant(name="f", file="/x"),
+        ListenGrant(name="web", listen="tcp:*:80"),
+        ListenGrant(name="x", listen="unix:/x"),
+    ]
+    for activation in (True, False):
+        profile = profile_of(*grants, descriptors=DescriptorPolicy(activation=activation))
+        plan = build(profile, ["tool"], CALLER)
+        told = {name: value for name, value in variables_of(plan).items() if name.startswith("LISTEN")}
+        assert told == ({"LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:x"} if activation else {})
+        assert texts(plan, OpCode.ENV_PID) == (["LISTEN_PID"] if activation else [])
+    none = build(profile_of(grants[0], descriptors=DescriptorPolicy(activation=True)), ["tool"], CALLER)
+    assert (texts(none, OpCode.ENV_PID), "LISTEN_FDS" in variables_of(none)) == ([], False)
+
+
+def test_build_inherited_from_a_service_manager() -> None:
+    environ = {"LISTEN_FDS": "2", "LISTEN_PID": "42", "LISTEN_FDNAMES": "web:log"}
+    caller = dataclasses.replace(CALLER, environ=environ, pid=42)
+    grant = InheritGrant(name="a", inherit="systemd:log")
+    op = build(profile_of(grant), ["tool"], caller).only(OpCode.INHERIT)[0]
+    assert (op.b, op.label) == (4, "grant a: systemd:log")
+    for changed, reason in (
+        ({"pid": 43}, "a: systemd:log: what a service manager has passed is for process 42, and this is 43"),
+        ({"environ": {}}, "a: systemd:log: no service manager has passed descriptors"),
+        (
+            {"environ": environ | {"LISTEN_FDNAMES": "web:web"}},
+            "a: systemd:log: no descriptor has that name; passed are web",
+        ),
+        ({"environ": environ | {"LISTEN_FDNAMES": "log:log"}}, "a: systemd:log: 2 descriptors have that name"),
+    ):
+        with pytest.raises(GrantError, match=f"grant: {reason}"):
+            build(profile_of(grant), ["tool"], dataclasses.replace(caller, **changed))
+
+
+def test_build_variables_that_carry_descriptors_are_dropped_or_rewritten_where_they_would_be_kept() -> None:
+    environ = {
+        "LISTEN_FDS": "1", "MAKEFLAGS": "-j --jobserver-auth=7,8", "WAYLAND_SOCKET": "5", "NODE_CHANNEL_FD": "9",
+        "NOTIFY_SOCKET": "/n", "HOME": "/h",
+    }  # fmt: skip
+    caller = dataclasses.replace(CALLER, environ=environ)
+    grants = [InheritGrant(name="a", inherit=7), InheritGrant(name="b", inherit=8, number=9)]
+    for keep, dropped in (
+        (("*",), {"LISTEN_FDS", "WAYLAND_SOCKET", "NODE_CHANNEL_FD", "NOTIFY_SOCKET"}), (("LISTEN_*",), {"LISTEN_FDS"}),
+        (("HOME",), set()),
+    ):  # fmt: skip
+        plan = build(profile_of(*grants, keep=keep), ["tool"], caller)
+        assert set(texts(plan, OpCode.ENV_DROP)) == dropped
+        assert variables_of(plan).get("MAKEFLAGS") == ("-j --jobserver-auth=3,9" if keep == ("*",) else None)
+    said = build(profile_of(keep=("*",), variables=(("WAYLAND_SOCKET", "3"),)), ["tool"], caller)
+    assert (variables_of(said)["WAYLAND_SOCKET"], "WAYLAND_SOCKET" in texts(said, OpCode.ENV_DROP)) == ("3", False)
+
+
+def test_build_notify_keeps_what_the_service_manager_said_to_us() -> None:
+    def built(environ: dict[str, str], *grants: Grant, notify: bool = True) -> Plan:
+        caller = dataclasses.replace(CALLER, environ=environ, pid=42)
+        return build(profile_of(*grants, keep=("*",), process=ProcessPolicy(notify=notify)), ["tool"], caller)
+
+    environ = {"NOTIFY_SOCKET": "/run/n", "WATCHDOG_USEC": "9", "WATCHDOG_PID": "42"}
+    plan = built(environ)
+    assert variables_of(plan) == {"NOTIFY_SOCKET": "/run/n", "WATCHDOG_USEC": "9"}
+    assert (texts(plan, OpCode.ENV_PID), texts(plan, OpCode.ENV_DROP)) == (["WATCHDOG_PID"], [])
+    another = built(environ | {"WATCHDOG_PID": "41"})
+    assert variables_of(another) == {"NOTIFY_SOCKET": "/run/n"}
+    assert set(texts(another, OpCode.ENV_DROP)) == {"WATCHDOG_USEC", "WATCHDOG_PID"}
+    assert variables_of(built({})) == {}
+    plan = built(environ, notify=False)
+    assert (variables_of(plan), set(texts(plan, OpCode.ENV_DROP))) == ({}, set(environ))
+
+
+def test_build_notify_and_a_socket_that_keeps_its_peer_do_not_go_together() -> None:
+    caller = dataclasses.replace(CALLER, environ={"NOTIFY_SOCKET": "/run/n"})
+    grant = DatagramGrant(name="a", datagram="udp:127.0.0.1:9")
+    profile = dataclasses.replace(
+        profile_of(grant, process=ProcessPolicy(notify=True)), network=NetworkMode.NONE, share=()
+    )
+    with pytest.raises(UsageError, match=r"process.notify: with a udp grant no call may name an address"):
+        build(profile, ["tool"], caller)
+    assert build(dataclasses.replace(profile, grants=()), ["tool"], caller).ops

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -24,6 +25,7 @@ from sandbox.grants import (
     SecretGrant,
     checked,
     format_grant,
+    is_activated,
     kind_of,
     number_grants,
     number_of,
@@ -57,6 +59,10 @@ ACCEPTED: Final[dict[str, Grant]] = {
     "a+propagate=secret:env:K": SecretGrant(name="a", secret="env:K", propagate=True),
     "a=file:/x+propagate": FileGrant(name="a", file="/x+propagate"),
     "a=file:+propagate=/x": FileGrant(name="a", file="+propagate=/x"),
+    "a=inherit:systemd:web": InheritGrant(name="a", inherit="systemd:web"),
+    "a=inherit:systemd:my web.socket:stream": InheritGrant(
+        name="a", inherit="systemd:my web.socket", type=FdType.STREAM
+    ),
     "a=inherit:5:listener": InheritGrant(name="a", inherit=5, type=FdType.LISTENER),
     "a=listen:tcp:127.0.0.1:80": ListenGrant(name="a", listen="tcp:127.0.0.1:80"),
     "a=listen:tcp:[::1]:0:ipv6_only,backlog=5": ListenGrant(name="a", listen="tcp:[::1]:0", ipv6_only=True, backlog=5),
@@ -118,6 +124,9 @@ REFUSED: Final[dict[str, tuple[str, str, str]]] = {
     "a=inherit:5:pipe,socket": ("a", "is not a descriptor number", "NAME=inherit:5"),
     "a=inherit:5:read,write": ("a", "is not a descriptor number", "NAME=inherit:5"),
     "a=inherit:5:read,create": ("a", "is not a descriptor number", "NAME=inherit:5"),
+    "a=inherit:systemd:": ("a", "'systemd:' is not a descriptor", "systemd:NAME"),
+    "a=inherit:systemd:a:b": ("a", "'systemd:a:b' is not a descriptor", "systemd:NAME"),
+    "a=inherit:systemd:\u00e9": ("a", "is not a descriptor", "systemd:NAME"),
     "a=secret:": ("a", "no source", "env:NAME"),
     "a=secret:env:": ("a", "no source", "env:NAME"),
     "a=secret:env:A=B": ("a", "no source", "env:NAME"),
@@ -244,6 +253,47 @@ def test_number_grants_refuses_what_collides(wrong: list[Grant], right: list[Gra
     assert len(number_grants(right)) == len(right)
     with pytest.raises(GrantError, match=f"grant: {message}"):
         number_grants(wrong)
+
+
+def test_number_grants_with_activation_gives_sockets_the_first_numbers() -> None:
+    texts = [
+        "f=file:/x",
+        "a=listen:tcp:h:1",
+        "i=inherit:5",
+        "b=inherit:6:stream",
+        "c@5=connect:unix:/x",
+        "d=inherit:systemd:e",
+    ]
+    given = [parse_grant(text) for text in texts]
+    numbers = {grant.name: grant.number for grant in number_grants(given, activation=True)}
+    assert numbers == {"a": 3, "b": 4, "c": 5, "d": 6, "f": 7, "i": 8}
+    assert [grant.name for grant in given if is_activated(grant)] == ["a", "b", "c", "d"]
+    without = {grant.name: grant.number for grant in number_grants(given)}
+    assert without == {"f": 3, "a": 4, "c": 5, "i": 6, "b": 7, "d": 8}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["a=listen:tcp:h:1", "b@5=listen:tcp:h:2"], "b: activation gives it number 4"),
+        (["a=listen:tcp:h:1", "f@3=file:/x"], "f: the number is used twice"),
+    ],
+)
+def test_number_grants_with_activation_refuses_another_number(texts: list[str], message: str) -> None:
+    given = [parse_grant(text) for text in texts]
+    assert len(number_grants(given)) == len(given) or "twice" in message
+    with pytest.raises(GrantError, match=f"grant: {message}"):
+        number_grants(given, activation=True)
+
+
+def test_inherited_by_a_managers_name_has_a_number_when_it_is_looked_up() -> None:
+    grant = InheritGrant(name="a", inherit="systemd:web")
+    assert (grant.passed_as, InheritGrant(name="a", inherit=5).passed_as) == ("web", None)
+    assert replace(grant, passed_fd=7).fd == 7
+    with pytest.raises(GrantError, match="grant: a: nobody has looked systemd:web up"):
+        assert grant.fd
+    with pytest.raises(GrantError, match="b: the descriptor is used twice"):
+        number_grants([replace(grant, passed_fd=7), InheritGrant(name="b", inherit=7)])
 
 
 def test_variable_for_is_a_shells_name() -> None:

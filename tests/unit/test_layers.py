@@ -21,6 +21,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "errors": "",
         "probe": "errors kernel",
         "sockets": "errors",
+        "carried": "",
         "grants": "errors sockets",
         "protocols": "",
         "filesystem": "",
@@ -31,7 +32,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "profile": "errors caller filesystem grants landlock limits protocols sockets syscalls",
         "profile_text": "errors filesystem grants landlock limits protocols profile",
         "profile_format": "grants limits protocols profile",
-        "resolve": "caller errors filesystem grants limits profile",
+        "resolve": "carried caller errors filesystem grants limits profile",
         # Tables and pure functions over values.
         "syscall_table": "",
         "syscalls": "errors syscall_table",
@@ -42,7 +43,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "walls": "caller errors filesystem grants landlock limits mounts plan profile",
         "wire": "errors grants plan protocols sockets",
         "peers": "grants landlock profile sockets walls",
-        "build": "errors caller grants peers profile plan protocols seccomp sockets syscalls walls",
+        "build": "errors carried caller grants peers resolve profile plan protocols seccomp sockets syscalls walls",
         "events": "errors grants plan wire",
         # Effects.
         "profile_files": "errors profile profile_text",
@@ -83,7 +84,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
-        "peers", "sockets",
+        "carried", "peers", "sockets",
     }
 )  # fmt: skip
 

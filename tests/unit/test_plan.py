@@ -152,6 +152,14 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
     (ops.env_keep("LC_*"), (OpCode.ENV_KEEP, 0, 0, 0, 0, b"LC_*"), "environment", "env_keep        keep LC_*"),
     (ops.env_set("A", "b=c"), (OpCode.ENV_SET, 0, 0, 0, 0, b"A=b=c"), "environment", "env_set         set A=b=c"),
     (
+        ops.env_drop("A"), (OpCode.ENV_DROP, 0, 0, 0, 0, b"A"), "environment",
+        "env_drop        drop A, whatever keeps it",
+    ),
+    (
+        ops.env_pid("A"), (OpCode.ENV_PID, 0, 0, 0, 0, b"A"), "environment",
+        "env_pid         set A to the command's process ID, as it sees that itself",
+    ),
+    (
         ops.no_new_privs(), (OpCode.NO_NEW_PRIVS, 0, 0, 0, 0, b""), "no_new_privs",
         "no_new_privs    set; set-uid files and file capabilities give nothing",
     ),

@@ -260,6 +260,15 @@ def variable_without_name(parts: Parts) -> None:
     parts.op(OpCode.ENV_SET)[plans.SIZE] -= 1
 
 
+def name_from_a_setting(code: OpCode) -> Callable[[], bytes]:
+    """Return the full plan's bytes with `A=b=c` for the name of a variable."""
+
+    def change(parts: Parts) -> None:
+        parts.op(code)[plans.DATA : plans.SIZE + 1] = parts.op(OpCode.ENV_SET)[plans.DATA : plans.SIZE + 1]
+
+    return with_parts(change)
+
+
 def many_arguments() -> bytes:
     parts = taken_apart(full_plan())
     count = ops.MAX_ARGS + 1
@@ -447,6 +456,8 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a number is out of range", changed(OpCode.PLACE, plans.FLAGS, 2)),
     ("the umask is out of range", changed(OpCode.UMASK, plans.A, 0o1000)),
     ("a variable has no name", with_parts(variable_without_name)),
+    ("a variable's name is none", name_from_a_setting(OpCode.ENV_DROP)),
+    ("a variable's name is none", name_from_a_setting(OpCode.ENV_PID)),
     *(("an op comes too often", repeat(code, rule.most + 1)) for code, rule in RULES.items()),
     *(
         ("a mandatory op is missing", repeat(code, 0))
