@@ -49,7 +49,7 @@ os.chdir("/srv")
 Server(("", 0), http.server.SimpleHTTPRequestHandler).serve_forever()
 """
 NGINX_CONFIG: Final = """
-daemon off; master_process off; {user} pid {folder}/pid; error_log stderr; worker_rlimit_nofile 64;
+daemon off; {user} pid {folder}/pid; error_log stderr; worker_rlimit_nofile 64;
 events {{ worker_connections 16; }}
 http {{
   access_log off;
