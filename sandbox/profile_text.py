@@ -216,10 +216,11 @@ Propagate = Annotated[bool, _meta("it passes at every exec")]
 class InheritTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[grants.NAME]` with `inherit`."""
 
-    inherit: (
-        Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1, description="the caller's descriptor")]
-        | Annotated[str, _meta("systemd:NAME", r"^systemd:[!-9;-~][ -9;-~]{0,254}" + END)]
-    )
+    inherit: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+        | Annotated[str, _meta("systemd:NAME", r"^systemd:[!-9;-~][ -9;-~]{0,254}" + END)],
+        _meta("the caller's descriptor; or systemd:NAME"),
+    ]
     type: Annotated[FdType, _meta("what it must be")] | UnsetType = UNSET
     access: Annotated[Access, _meta("how it must be open")] | UnsetType = UNSET
     number: Number | UnsetType = UNSET

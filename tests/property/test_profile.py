@@ -17,10 +17,13 @@ from sandbox.grants import (
     FIRST_NUMBER,
     LAST_NUMBER,
     Access,
+    ConnectGrant,
+    DatagramGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
+    ListenGrant,
     SecretGrant,
     format_grant,
     number_grants,
@@ -61,6 +64,35 @@ def unique(grants: list[Grant]) -> tuple[Grant, ...]:
     return tuple({grant.name: grant for grant in grants}.values())
 
 
+HOSTS: Final = st.sampled_from(["127.0.0.1", "[::1]", "[fe80::1%2]", "host", "a-b.example"])
+PORTS: Final = st.integers(1, 65535)
+
+
+def sockets_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
+    """Any grant of a socket."""
+    common: dict[str, st.SearchStrategy[Any]] = {"name": NAMES, "number": NUMBERS, "propagate": st.booleans()}
+    unix = paths.map("unix:{}".format) | VARIABLES.map("unix:@{}".format)
+
+    def ports(*protocols: str) -> st.SearchStrategy[str]:
+        return st.builds("{}:{}:{}".format, st.sampled_from(protocols), HOSTS, PORTS)
+
+    backlogs = st.integers(1, 65535)
+    return st.one_of(
+        st.builds(ListenGrant, listen=ports("tcp", "udp"), backlog=backlogs, reuse_port=st.booleans(), **common),
+        st.builds(ListenGrant, listen=st.just("tcp:*:0"), ipv6_only=st.booleans(), **common),
+        st.builds(ListenGrant, listen=unix, backlog=backlogs, **common),
+        st.builds(
+            ListenGrant, listen=paths.map("unix:{}".format), mode=st.none() | st.sampled_from(["600", "0", "0777"]),
+            owner=st.none() | st.sampled_from(["me", "me:us", "33:44"]), **common,
+        ),
+        st.builds(
+            ConnectGrant, connect=unix | ports("tcp"), **common,
+            timeout=st.integers(1, 3600_000).map(lambda time: time / 1000),
+        ),
+        st.builds(DatagramGrant, datagram=unix | ports("udp"), **common),
+    )  # fmt: skip
+
+
 def grants_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
     return st.one_of(
         st.builds(
@@ -76,6 +108,11 @@ def grants_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
             SecretGrant, name=NAMES, secret=paths | VARIABLES.map("env:{}".format), number=NUMBERS,
             propagate=st.booleans(),
         ),
+        st.builds(
+            InheritGrant, name=NAMES, inherit=st.from_regex(r"systemd:[!-9;-~]{1,8}", fullmatch=True), number=NUMBERS,
+            type=st.none() | st.sampled_from(FdType),
+        ),
+        sockets_with(paths),
     )  # fmt: skip
 
 
@@ -114,7 +151,7 @@ PROFILES: Final = st.builds(
     description=TEXT.filter(lambda text: text.isprintable()),
     process=st.builds(
         ProcessPolicy, umask=st.integers(0, 0o777), chdir=st.none() | PATHS, die_with_parent=st.booleans(),
-        exec=st.sampled_from(ExecPolicy),
+        exec=st.sampled_from(ExecPolicy), notify=st.booleans(),
     ),
     environment=st.builds(
         Environment,
@@ -127,6 +164,7 @@ PROFILES: Final = st.builds(
         DescriptorPolicy,
         delegate=st.lists(st.sampled_from(sorted(PROTOCOLS)) | NAMES, unique=True, max_size=4).map(tuple),
         reserve_stdio=st.booleans(), strict=st.booleans(), scm_rights=st.sampled_from(ScmRights),
+        activation=st.booleans(),
     ),
     protocols=PROTOCOLS_OF_OWN,
 )  # fmt: skip
