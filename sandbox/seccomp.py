@@ -115,6 +115,9 @@ REROUTES: Final = {  # setsockopt: level and option; linux/in.h, in6.h, asm-gene
     "IP_OPTIONS": (0, 4),
     "IPV6_RTHDR": (41, 57),
     "IPV6_2292PKTOPTIONS": (41, 6),
+    "IP_UNICAST_IF": (0, 50),
+    "IPV6_UNICAST_IF": (41, 76),
+    "IPV6_PKTINFO": (41, 50),
     "SO_BINDTODEVICE": (1, 25),
     "SO_BINDTOIFINDEX": (1, 62),
 }

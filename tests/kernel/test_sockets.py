@@ -603,7 +603,7 @@ def test_connection_leaves_unix_sockets_inside_usable(host: Host) -> None:
 ROUTES: Final = """
 import errno, socket
 one = socket.socket(fileno=3)
-options = (0, 4, bytes(4)), (1, 62, 0), (1, 25, b"lo"), (41, 57, bytes(8)), (41, 6, bytes(8)), (1, 9, 1)
+options = (0, 4, bytes(4)), (0, 50, 0), (1, 62, 0), (1, 25, b"lo"), (41, 57, bytes(8)), (41, 6, bytes(8)), (1, 9, 1)
 for level, option, value in options:
     try:
         one.setsockopt(level, option, value)
@@ -622,8 +622,16 @@ def test_socket_takes_no_route_of_its_own(host: Host) -> None:
         lines: list[str] = done.stdout.splitlines()
         return lines
 
-    assert tried("none") == ["0 4 EPERM", "1 62 EPERM", "1 25 EPERM", "41 57 EPERM", "41 6 EPERM", "1 9 0"]
-    assert tried("host") == ["0 4 0", "1 62 0", "1 25 0", "41 57 ENOPROTOOPT", "41 6 ENOPROTOOPT", "1 9 0"]
+    assert tried("none") == [
+        "0 4 EPERM",
+        "0 50 EPERM",
+        "1 62 EPERM",
+        "1 25 EPERM",
+        "41 57 EPERM",
+        "41 6 EPERM",
+        "1 9 0",
+    ]
+    assert tried("host") == ["0 4 0", "0 50 0", "1 62 0", "1 25 0", "41 57 ENOPROTOOPT", "41 6 ENOPROTOOPT", "1 9 0"]
 
 
 INTERFACES: Final = """

@@ -53,6 +53,26 @@ static size_t use_data(const struct plan *plan, const struct op *op)
 	case OP_MOUNT:
 		demand(text[0] == '/' && op->a >= MOUNT_BIND && op->a <= MOUNT_HIDE && op->b <= 07777);
 		return text_length(text);
+	case OP_LISTEN:
+	case OP_CONNECT:
+		demand(op->data_size >= FAMILY_SIZE && op->a < MAX_SLOTS);
+		while (used < op->data_size) {
+			uint32_t size = address_size(text + used, op->data_size - (uint32_t)used);
+			volatile char byte;
+
+			demand(size <= op->data_size - used && size > FAMILY_SIZE);
+			for (uint32_t at = 0; at < size; at++)
+				byte = text[used + at], (void)byte;
+			if (address_family(text + used) == FAMILY_UNIX && text[used + FAMILY_SIZE])
+				demand(text_length(text + used + FAMILY_SIZE) + FAMILY_SIZE + 1 == size);
+			used += size;
+		}
+		demand(op->code == OP_CONNECT || used == address_size(text, op->data_size));
+		return used;
+	case OP_ENV_DROP:
+	case OP_ENV_PID:
+		demand(text_find(text, '=') < 0 && op->data_size > 0);
+		return text_length(text);
 	case OP_ENV_SET:
 		demand(text_find(text, '=') > 0);
 		return text_length(text);
@@ -81,6 +101,7 @@ static void use(const struct plan *plan)
 		last = op->code;
 		used += text_length(plan->data + op->label) + text_length(plan->data + op->hint) + use_data(plan, op);
 		filled += op->code >= OP_INHERIT && op->code <= OP_SECRET_ENV;
+		filled += op->code == OP_LISTEN || op->code == OP_CONNECT;
 		placed += op->code == OP_PLACE;
 		demand(op->code != OP_PLACE || (op->b >= FIRST_NUMBER && op->b <= LAST_NUMBER && op->a < MAX_SLOTS));
 	}

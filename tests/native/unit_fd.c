@@ -56,6 +56,15 @@ static int end_of(int (*make)(int ends[2]))
 
 static int make_sockets(int ends[2]) { return socketpair(AF_UNIX, SOCK_STREAM, 0, ends); }
 
+static int make_datagrams(int ends[2]) { return socketpair(AF_UNIX, SOCK_DGRAM, 0, ends); }
+
+static int new_listener(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	return listen(fd, 1) ? -1 : fd;
+}
+
 static int new_file(int flags)
 {
 	char path[] = "/tmp/sandbox-unit-fd.XXXXXX";
@@ -83,7 +92,14 @@ static void test_types(void)
 	check_type("O_PATH of a file", new_file(O_PATH), FD_PATH);
 	check_type("a file of procfs", open("/proc/self/status", O_RDONLY), FD_FILE);
 	check_type("pipe", end_of(pipe), FD_PIPE);
-	check_type("socket", end_of(make_sockets), FD_SOCKET);
+	check_type("connection whose other end is gone", end_of(make_sockets), FD_STREAM);
+	check_type("datagram socket with a peer", end_of(make_datagrams), FD_DATAGRAM);
+	check_type("socket without a peer", socket(AF_INET, SOCK_STREAM, 0), FD_SOCKET);
+	check_type("Unix socket without a peer", socket(AF_UNIX, SOCK_SEQPACKET, 0), FD_SOCKET);
+	check_type("datagram socket without a peer", socket(AF_INET6, SOCK_DGRAM, 0), FD_SOCKET);
+	check_type("listening socket", new_listener(), FD_LISTENER);
+	check_type("netlink socket", socket(AF_NETLINK, SOCK_RAW, 0), FD_RAW_SOCKET);
+	check_type("MPTCP socket", socket(AF_INET, SOCK_STREAM, 262), FD_RAW_SOCKET);
 	check_type("memfd", memfd_create("m", 0), FD_MEMFD);
 	check_type("memfd with seals", memfd_create("m", MFD_ALLOW_SEALING), FD_MEMFD);
 	check_type("eventfd", eventfd(0, 0), FD_EVENTFD);

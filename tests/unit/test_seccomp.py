@@ -175,6 +175,13 @@ GATED = FilterPolicy(POLICY.allow, POLICY.reserved, gated=True)
 STRICT = FilterPolicy(expand([*GROUPS]), POLICY.reserved, strict=True)
 WITHOUT_UNIX = FilterPolicy(expand(["@base", "@network"]), unix_sockets=False)
 NETWORK = replace(WITHOUT_UNIX, unix_sockets=True)
+OFFLINE = replace(NETWORK, offline=True)
+KEEPS_PEERS = replace(OFFLINE, keeps_peers=True)
+KEEPS_LISTENERS = replace(OFFLINE, keeps_listeners=True)
+FAST_OPEN = [
+    ("sendto", (5, 0, 1, 0x20000000, 0, 16)), ("sendto", (5, 0, 1, 0x20004000 | GARBAGE, 0, 16)),
+    ("sendmsg", (5, 0, 0x20000000)), ("sendmmsg", (5, 0, 1, 0x60000000)),
+]  # fmt: skip
 # All that there are (16 is AF_NETLINK, 17 AF_PACKET, 38 AF_ALG, 40 AF_VSOCK, 44 AF_XDP), none, and what is no family.
 OTHER_FAMILIES = [*({*range(64)} - {1, 2, 10}), 16 | GARBAGE, *(1 << bit | 2 for bit in range(4, 32)), 2**32 - 1]
 CLOEXEC = 0o2000000
@@ -203,6 +210,23 @@ POLICY_CASES = [
     *((NETWORK, name, (family, 1), REFUSED) for name in ("socket", "socketpair") for family in OTHER_FAMILIES),
     *((NETWORK, "socket", (2, 1, protocol), REFUSED) for protocol in (256, 262, 262 | GARBAGE)),
     (NETWORK, "socketpair", (1, 1), ALLOW),
+    *((OFFLINE, name, args, REFUSED) for name, args in FAST_OPEN),
+    *((NETWORK, name, args, ALLOW) for name, args in FAST_OPEN),
+    (OFFLINE, "sendto", (5, 0, 1, 0x4000, 0, 16), ALLOW),
+    (OFFLINE, "sendmsg", (5, 0, 0xDFFFFFFF), ALLOW),
+    (OFFLINE, "connect", (5, 0, 16), ALLOW),
+    *((OFFLINE, "setsockopt", (5, *pair), REFUSED) for pair in seccomp.REROUTES.values()),
+    *((NETWORK, "setsockopt", (5, *pair), ALLOW) for pair in seccomp.REROUTES.values()),
+    (OFFLINE, "setsockopt", (5, GARBAGE, 4 | GARBAGE), REFUSED),
+    (OFFLINE, "setsockopt", (5, 6, 4), ALLOW),
+    (OFFLINE, "setsockopt", (5, 1, 9), ALLOW),
+    *((KEEPS_PEERS, name, (5, 0, 0), REFUSED) for name in ("connect", "sendmsg", "sendmmsg")),
+    *((KEEPS_PEERS, "sendto", (5, 0, 1, 0, 0, 1 << bit), REFUSED) for bit in range(32)),
+    (KEEPS_PEERS, "sendto", (5, 0, 1, 0, 1, GARBAGE), ALLOW),
+    (KEEPS_PEERS, "sendto", (5, 0, 1, 0, 0, 0), ALLOW),
+    (KEEPS_PEERS, "listen", (5, 1), ALLOW),
+    (KEEPS_LISTENERS, "listen", (5, 1), REFUSED),
+    (KEEPS_LISTENERS, "connect", (5, 0, 16), ALLOW),
     (STRICT, "fcntl", (5, 0, 9), REFUSED),
     (STRICT, "fcntl", (5, 1030, 9), ALLOW),
     (STRICT, "fcntl", (5, 2, 0), REFUSED),
@@ -447,6 +471,12 @@ def test_describe_says_what_is_allowed_and_refused() -> None:
         "PR_SET_MM, ",
     ):
         assert words in of_network
+    assert "with MSG_FASTOPEN: no TCP connection but by connect" in "\n".join(seccomp.describe(OFFLINE))
+    assert "setsockopt of IP_OPTIONS, " in "\n".join(seccomp.describe(OFFLINE))
+    assert "connect, sendmsg, sendmmsg, and sendto with an address: " in "\n".join(seccomp.describe(KEEPS_PEERS))
+    assert "EPERM: listen: " in "\n".join(seccomp.describe(KEEPS_LISTENERS))
+    for words in ("MSG_FASTOPEN", "IP_OPTIONS", "sendto with", "EPERM: listen"):
+        assert words not in of_network
     assert "set-uid and set-gid bits in the modes of chmod, " in text
     assert "personality but for" in text
     assert "personality but for" not in of_network
