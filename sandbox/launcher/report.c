@@ -27,6 +27,9 @@ const char *reason_text(int error)
 	case REASON_PLAN: return "";
 	case REASON_PRIVILEGED: return "the launcher must not be set-uid, set-gid or hold file capabilities";
 	case REASON_TOO_MANY: return "too many variables";
+	case REASON_NO_PLAN: return "its descriptor is not open; an outer sandbox closes what its profile lets no exec pass (dev-fd)";
+	case REASON_NO_OPENAT2: return "openat2 is refused: by an older kernel, or by a sandbox around this one, in which no view can be made";
+	case REASON_NAMESPACES_FULL: return "there may be no more of them";
 	case REASON_CHILD_VANISHED: return "the child ended before it could start the command";
 	default: return NULL;
 	}

@@ -24,6 +24,9 @@ enum reason {
 	REASON_PRIVILEGED = -14,
 	REASON_TOO_MANY = -15,
 	REASON_CHILD_VANISHED = -16,
+	REASON_NO_PLAN = -17,
+	REASON_NO_OPENAT2 = -18,
+	REASON_NAMESPACES_FULL = -19,
 };
 
 /* A step that failed. */
