@@ -376,7 +376,8 @@ _RESTRICTED: Final = (
 )
 _USER_HINT: Final = (
     "let the user have user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone,"
-    f" kernel.apparmor_restrict_unprivileged_userns (root: CAP_SETFCAP); {_OUTER}; or run as root and share it"
+    " kernel.apparmor_restrict_unprivileged_userns (root: CAP_SETFCAP), no chroot;"
+    f" {_OUTER}; or run as root and share it"
 )
 # namespaces(7), /proc/sys/user: one setting for each kind.
 _SETTINGS: Final = {

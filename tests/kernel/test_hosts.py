@@ -125,8 +125,17 @@ def test_root_that_may_not_be_mapped_is_told_what_it_lacks() -> None:
     ended = callers.run(["setpriv", "--bounding-set=-setfcap", *command])
     assert (ended.code, ended.out) == (125, "")
     assert ended.err.startswith("sandbox: namespace: user: Operation not permitted; ")
-    assert "(root: CAP_SETFCAP)" in ended.err
+    assert "(root: CAP_SETFCAP), no chroot" in ended.err
     assert callers.run(command) == Ended(0, "in\n", "")
+
+
+def test_chroot_is_named(folder: Path) -> None:
+    """user_namespaces(7): in one, the kernel lets nobody make a user namespace."""
+    inside = ["sh", "-c", 'mount --rbind / "$0" && exec chroot "$0" "$@"', str(folder), *SANDBOX, "run", "--chdir", "/"]
+    ended = callers.run(["unshare", "--user", "--map-root-user", "--mount", *inside, "--", "true"])
+    assert (ended.code, ended.out) == (125, "")
+    assert ended.err.startswith("sandbox: namespace: user: Operation not permitted; ")
+    assert ", no chroot; " in ended.err
 
 
 def test_filter_without_clone3_is_lived_with(probes: Probes, marker: Path) -> None:
