@@ -30,6 +30,7 @@ from sandbox.syscalls import GROUPS, expand
 from tests.support.native import build_launcher
 from tests.support.plans import ALLOW_ALL, plan_for
 from tests.support.probes import Probes, Verdict, public_folder, verdicts
+from tests.support.processes import children
 
 SECONDS = 30
 PROMPT = "READY> "
@@ -256,6 +257,11 @@ def test_terminal_commands_that_reach_beyond_are_refused_by_the_filter(
     found, bare = report(shared, probes, mode, programs), report(shared, probes, mode)
     for name in REFUSED:
         assert found[name] == found[f"{name}-wide"] == Verdict(-1, errno.EPERM), name
+    with at_terminal([probes["terminal"]]) as child:
+        outside = verdicts(re.sub(r"^x+", "", rest(child)[0], flags=re.MULTILINE))
+    for name in ("type-x32", "type-i386", "linux-x32", "linux-i386"):
+        assert found[name] == Verdict(-1, errno.EPERM), name
+        assert outside[name].errno != errno.EPERM, name
     for name in ALLOWED:
         assert found[name].result == bare[name].result == 0, name
     assert found["take-by-force"].errno == errno.EPERM
@@ -627,6 +633,19 @@ def test_settings_after_a_signal_to_the_launcher_are_as_before(shared: Path, num
         child.expect_exact("go\n")
         os.kill(int((shared / "pid").read_text()), number)
         child.expect_exact(f"code {128 + number}\r\n{before}")
+
+
+def test_settings_after_the_init_is_killed_are_as_before(shared: Path) -> None:
+    job = line_of(shared, ["sh", "-c", "stty raw -echo; echo go; exec sleep 60"])
+    (shared / "inner").write_text(f"echo $$ >{shared}/pid; exec {job}\n")
+    (shared / "outer").write_text(f"stty -g; sh {shared}/inner; echo code $?; stty -g\n")
+    with at_terminal(["/bin/sh", str(shared / "outer")], echo=False) as child:
+        child.expect(r"[0-9a-f:]+\r\n")
+        before = str(child.after)
+        child.expect_exact("go\n")
+        (init,) = children(int((shared / "pid").read_text()))
+        os.kill(init, signal.SIGKILL)
+        child.expect_exact(f"code {128 + signal.SIGKILL}\r\n{before}")
 
 
 def test_settings_after_a_failed_start_are_as_before(shared: Path) -> None:
