@@ -285,8 +285,8 @@ def test_processors_are_shared_out(delegated: Path) -> None:
     folder = with_controllers(delegated, "cpu")
 
     path = f"{delegated}/sandbox-*/cpu.stat"
-    show = 'i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done; grep -E "nr_throttled" ' + path
-    throttled = launch(limited(["/bin/sh", "-c", show], Limits(cpu=0.2), folder))
+    show = 'i=0; while [ $i -lt 60000 ]; do i=$((i + 1)); done; grep -E "nr_throttled" ' + path
+    throttled = launch(limited(["/bin/sh", "-c", show], Limits(cpu=0.05), folder))
     assert throttled.code == 0
     assert int(throttled.out.split()[1]) > 0
     free = launch(limited(["/bin/sh", "-c", show], Limits(cpu=8), folder))
