@@ -270,7 +270,7 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	watched.own_group = terminal && terminal->a != TERMINAL_INHERIT;
 	watched.init = (int)fork_init(plan, &start);
 	attributes_oom_keep(plan);
-	watched.timer_fd = start_timer(plan);
+	watched.timer_fd = reporter.timer_fd = start_timer(plan);
 	sys_close(start.socket);
 	give_identity(plan, &watched, &start);
 	become_supervisor(plan, environment);
