@@ -309,12 +309,15 @@ def test_command_line_finds_the_folder_it_is_in_and_says_so(delegated: Path) -> 
     assert "0::/\n" in ended.out
     assert "Max address space         unlimited" in ended.out
     assert below(delegated) == []
-    assert "memory: 256M, by RLIMIT_AS" in run([*SANDBOX, "explain", *options[:2]], setup=joined(beside(delegated))).out
+    with beside(delegated) as other:
+        assert "memory: 256M, by RLIMIT_AS" in run([*SANDBOX, "explain", *options[:2]], setup=joined(other)).out
 
 
-def beside(folder: Path) -> Path:
-    """Return a folder that passes no controller on, and cannot, since this process is not the only one in it."""
+@contextlib.contextmanager
+def beside(folder: Path) -> Iterator[Path]:
+    """Yield a folder that passes no controller on, and cannot, since there is always a process in it."""
     other = folder / "beside"
     other.mkdir()
-    subprocess.Popen(["sleep", "60"], preexec_fn=joined(other))  # noqa: PLW1509 - the fixture ends it
-    return other
+    with subprocess.Popen(["sleep", "60"], preexec_fn=joined(other)) as sleeping:  # noqa: PLW1509
+        yield other
+        sleeping.kill()

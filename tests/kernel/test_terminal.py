@@ -407,7 +407,9 @@ def test_relay_end_of_input_is_typed(shared: Path) -> None:
 
 @pytest.mark.parametrize(("typed", "number"), [("\x03", signal.SIGINT), ("\x1c", signal.SIGQUIT)])
 def test_relay_typed_signals_reach_the_foreground_inside(shared: Path, typed: str, number: int) -> None:
-    with at_terminal(words(shared, ["sh", "-c", f"trap 'echo got; exit 5' {int(number)}; echo go; cat"])) as child:
+    with at_terminal(
+        words(shared, ["sh", "-c", f"trap 'echo got; exit 5' {int(number)}; echo go; read -r _"])
+    ) as child:
         child.expect_exact("go")
         child.send(typed)
         text, code = rest(child)
