@@ -131,7 +131,16 @@ def test_root_that_may_not_be_mapped_is_told_what_it_lacks() -> None:
 
 def test_chroot_is_named(folder: Path) -> None:
     """user_namespaces(7): in one, the kernel lets nobody make a user namespace."""
-    inside = ["sh", "-c", 'mount --rbind / "$0" && exec /usr/sbin/chroot "$0" "$@"', str(folder), *SANDBOX, "run", "--chdir", "/"]
+    inside = [
+        "sh",
+        "-c",
+        'mount --rbind / "$0" && exec /usr/sbin/chroot "$0" "$@"',
+        str(folder),
+        *SANDBOX,
+        "run",
+        "--chdir",
+        "/",
+    ]
     ended = callers.run(["unshare", "--user", "--map-root-user", "--mount", *inside, "--", "true"])
     assert (ended.code, ended.out) == (125, "")
     assert ended.err.startswith("sandbox: namespace: user: Operation not permitted; ")
