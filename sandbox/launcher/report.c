@@ -135,7 +135,8 @@ static void print_failure(const struct failure *failure)
 		line_text(&line, reporter.plan->data + op->hint);
 	}
 	line_text(&line, "\n");
-	sys_write_all(2, line.text, line.length);
+	if (has_room(2))
+		sys_write_all(2, line.text, line.length);
 }
 
 static void add_number(struct line *line, const char *key, int64_t number)

@@ -132,6 +132,17 @@ def test_reader_that_does_not_read_holds_up_neither_time_limit_nor_signals(form:
     os.close(writer)
 
 
+def test_message_that_nobody_reads_does_not_hold_a_failed_start() -> None:
+    reader, writer = filled_pipe()
+    with started(plan_of(["/nowhere"]), stderr=writer) as process:
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 127
+    os.close(reader)
+    os.close(writer)
+
+
 def test_reader_that_is_slow_gets_all() -> None:
     reader, writer = filled_pipe()
     plan = plan_of(["sh", "-c", "exit 4"], status=(writer, StatusFormat.RECORDS))
