@@ -173,11 +173,16 @@ def own_folders() -> list[str]:
     return [word for place in shown for word in ("--execute", place)]
 
 
-def nested(outer: Sequence[str], inner: Sequence[str], folder: Path) -> Ended:
-    """Run the command line within itself; root becomes nobody where the outer profile is for ordinary users only."""
+def within_sandbox(outer: Sequence[str], command: Sequence[str], folder: Path) -> Ended:
+    """Run a Python program of ours inside; root becomes nobody where the outer profile is for ordinary users only."""
     user = ["--user", "65534:65534"] if ROOT and "nested" in outer else []
     options = [*user, *own_folders(), "--env", "PYTHONPATH", "--chdir", str(folder)]
-    return callers.run([*SANDBOX, "run", *outer, *options, "--", *SANDBOX, "run", *inner, "--", "sh", "-c", "echo in"])
+    return callers.run([*SANDBOX, "run", *outer, *options, "--", *command])
+
+
+def nested(outer: Sequence[str], inner: Sequence[str], folder: Path) -> Ended:
+    """Run the command line within itself."""
+    return within_sandbox(outer, [*SANDBOX, "run", *inner, "--", "sh", "-c", "echo in"], folder)
 
 
 def test_sandbox_in_one_that_refuses_namespaces_says_so(folder: Path) -> None:
@@ -199,6 +204,18 @@ WITHOUT_VIEW: Final = '[filesystem]\nview = "host"\n[namespaces]\nshare = ["moun
 def test_sandbox_in_a_nested_one_works_without_gate_and_view(folder: Path) -> None:
     inner = profile(folder, 'extends = ["sealed"]\n' + WITHOUT_VIEW)
     assert nested(["-p", "nested"], ["-p", inner], folder) == Ended(0, "in\n", "")
+
+
+def test_python_in_a_nested_one_gets_records(folder: Path) -> None:
+    """The outer gate lets pass what the launcher's arguments name: the plan, and the status pipe."""
+    inner = profile(folder, 'extends = ["sealed"]\n' + WITHOUT_VIEW)
+    program = f"""
+import sandbox
+with sandbox.Popen(["sh", "-c", "exit 3"], profile={inner!r}) as process:
+    print(process.wait(), [type(event).__name__ for event in process.events])
+"""
+    ended = within_sandbox(["-p", "nested"], [sys.executable, "-P", "-c", program], folder)
+    assert ended == Ended(0, "3 ['Started', 'Exited']\n", "")
 
 
 def test_sandbox_in_a_nested_one_says_what_cannot_be_there(folder: Path) -> None:
