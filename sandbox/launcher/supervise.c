@@ -233,8 +233,8 @@ _Noreturn void supervise(struct watched *watched)
 		}
 		if (polled[1].revents)
 			read_messages(watched);
-		if (polled[3].revents && !gate_answer(&watched->gate))
-			watched->gate.listener = -1;
+		if (polled[3].revents && (!(polled[3].revents & POLLIN) || !gate_answer(&watched->gate)))
+			watched->gate.listener = -1; /* POLLHUP: nobody is left who could ask, and that does not change */
 		if (terminals)
 			terminal_relay(polled + 5);
 		if (polled[0].revents)
