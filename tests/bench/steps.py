@@ -1,7 +1,7 @@
-"""A plan's steps for others to carry out: for bare.c all of them, for bubblewrap and firejail what they have options for.
+"""A plan's steps for others to carry out: for bare.c all, for bubblewrap and firejail what they have options for.
 
-The view is worked out here as the launcher does it while it starts (sandbox/launcher/view.c): what is missing, what is a
-symlink, what another entry shows already.
+The view is worked out here as the launcher does it while it starts (sandbox/launcher/view.c): what is missing, what is
+a symlink, what another entry shows already.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def parts(path: str) -> tuple[str, ...]:
 
 
 def places_of(plan: Plan) -> list[Place]:
-    """Return what the launcher puts into the view, in its order, and the symlinks that it makes (kind BIND, no flags)."""
+    """Return what the launcher puts into the view, in its order; then the symlinks that it makes."""
     found: dict[str, Place] = {}
     links = []
     for op in plan.only(OpCode.MOUNT):
@@ -185,23 +185,7 @@ def bubblewrap(plan: Plan, command: list[str], filter_fds: list[int]) -> list[st
     for name, text in variables_of(plan, os.environ).items():
         words += ["--setenv", name, text]
     for place in places_of(plan):
-        match place.kind:
-            case _ if place.link:
-                words += ["--symlink", place.path, place.link]
-            case MountKind.BIND:
-                words += ["--bind" if place.flags & MountFlag.WRITE else "--ro-bind", place.path, place.path]
-            case MountKind.TMPFS:
-                words += ["--perms", f"{place.op.b:o}", "--size", str(TMPFS_KIB << 10), "--tmpfs", place.path]
-            case MountKind.HIDE if place.is_folder:
-                words += ["--perms", "0", "--tmpfs", place.path]
-            case MountKind.HIDE:
-                words += ["--ro-bind", "/dev/null", place.path]
-            case MountKind.PROC:
-                words += ["--proc", place.path]
-            case MountKind.DEV:
-                words += ["--dev", place.path]
-            case MountKind.COPY:
-                raise NotImplementedError(place.path)
+        words += _bubblewrap_mount(place)
     words += ["--remount-ro", "/"]
     for op in plan.only(OpCode.CHDIR):
         words += ["--chdir", os.fsdecode(op.data)]
@@ -210,8 +194,28 @@ def bubblewrap(plan: Plan, command: list[str], filter_fds: list[int]) -> list[st
     return [*words, *command]
 
 
+def _bubblewrap_mount(place: Place) -> list[str]:
+    if place.link:
+        return ["--symlink", place.path, place.link]
+    match place.kind:
+        case MountKind.BIND:
+            return ["--bind" if place.flags & MountFlag.WRITE else "--ro-bind", place.path, place.path]
+        case MountKind.TMPFS:
+            return ["--perms", f"{place.op.b:o}", "--size", str(TMPFS_KIB << 10), "--tmpfs", place.path]
+        case MountKind.HIDE if place.is_folder:
+            return ["--perms", "0", "--tmpfs", place.path]
+        case MountKind.HIDE:
+            return ["--ro-bind", "/dev/null", place.path]
+        case MountKind.PROC:
+            return ["--proc", place.path]
+        case MountKind.DEV:
+            return ["--dev", place.path]
+        case MountKind.COPY:
+            raise NotImplementedError(place.path)
+
+
 def firejail(plan: Plan, command: list[str]) -> list[str]:
-    """Return the command line of firejail with what comes nearest: its own filter and devices, the same paths hidden."""
+    """Return the command line of firejail that comes nearest: its own filter and devices, the same paths hidden."""
     words = ["/usr/bin/firejail", "--quiet", "--noprofile", "--net=none", "--ipc-namespace", "--hostname=sandbox"]
     words += ["--nonewprivs", "--noroot", "--caps.drop=all", "--seccomp", "--private-dev", "--read-only=/"]
     for place in places_of(plan):
