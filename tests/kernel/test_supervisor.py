@@ -116,7 +116,7 @@ def test_signals_sent_to_the_launcher_arrive_once_each(probes: Probes) -> None:
 def test_supervisor_sleeps_while_a_sandbox_comes_down(tmp_path: Path) -> None:
     """With nobody left who could exec, the gate's listener is ready for ever (POLLHUP): it must not be asked."""
     report = tmp_path / "calls"
-    before = ["/usr/bin/strace", "--trace=poll,ioctl", "-o", report]  # of the launcher itself, and not of its children
+    before: list[str | Path] = ["/usr/bin/strace", "--trace=poll,ioctl", "-o", report]  # the launcher only
     assert launch(plan_of(["true"], walls=True), before=before) == Ended(0, "", "")
     calls = report.read_text()
     assert 2 <= calls.count("poll(") < 20, calls[:4000]
