@@ -76,7 +76,7 @@ class Results:
     sandlock: tuple[float, float] | None = None  # our start and sandlock's
     memory: dict[str, dict[str, int]] = field(default_factory=dict)
     loops: dict[str, dict[str, Cost]] = field(default_factory=dict)  # by what there is to close at each exec
-    builds: dict[str, list[int]] = field(default_factory=dict)
+    builds: dict[str, list[Cost]] = field(default_factory=dict)
     many: dict[str, tuple[int, int]] = field(default_factory=dict)  # before and after MANY_EXECS
 
     def note_load(self) -> None:
@@ -272,8 +272,7 @@ def measure_builds(folder: Path, results: Results, source: Path | None, builds: 
     command = ["/bin/sh", "-c", f"({script}) >/dev/null 2>&1", str(place)]
     with gated_and_not(command, place) as (rows, fds):
         del rows["outside"]
-        taken = measure(folder, rows, fds, 0, builds)
-        results.builds = {name: [int(cost.wall) for cost in costs] for name, costs in taken.items()}
+        results.builds = measure(folder, rows, fds, 0, builds)
 
 
 def start_lines(results: Results) -> Iterator[str]:
@@ -305,6 +304,12 @@ def fair_ratio(starts: dict[str, Cost]) -> tuple[float, float]:
     return starts[OURS].wall / wall, starts[OURS].processor / processor
 
 
+def build_ratios(results: Results) -> tuple[list[float], list[float]]:
+    """Return what configure and make take with the gate to without, of each pair: wall and processor time."""
+    pairs = list(zip(results.builds["with the gate"], results.builds["without the gate"], strict=True))
+    return [own.wall / less.wall for own, less in pairs], [own.processor / less.processor for own, less in pairs]
+
+
 def gate_lines(results: Results) -> Iterator[str]:
     """Yield what the gate costs."""
     heads = (f"{EXECS:,} no-ops, to close at each", "with : without the gate", "the gate, per exec", "inside : outside")
@@ -318,12 +323,12 @@ def gate_lines(results: Results) -> Iterator[str]:
             f" | {added[0]:.0f} us ({added[1]:.0f} us) | {own.wall / outside.wall:.2f} |"
         )
     if results.builds:
-        own_times, less_times = results.builds["with the gate"], results.builds["without the gate"]
-        pairs = [own / less for own, less in zip(own_times, less_times, strict=True)]
+        walls, processors = build_ratios(results)
         yield ""
         yield (
-            f"`./configure && make` of a package, {len(pairs)} pairs: {median(pairs):.3f} is the median of their ratios"
-            f" ({min(pairs):.3f} to {max(pairs):.3f}); {median(own_times) / 1e9:.1f} s each."
+            f"`./configure && make` of a package, {len(walls)} pairs: {median(walls):.3f} ({median(processors):.3f}) is the"
+            f" median of their ratios, of {min(walls):.3f} to {max(walls):.3f} ({min(processors):.3f} to"
+            f" {max(processors):.3f}); {median(cost.wall for cost in results.builds['with the gate']) / 1e9:.1f} s each."
         )
     yield ""
     words = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in results.many.items())
@@ -341,6 +346,7 @@ def target_lines(results: Results) -> Iterator[str]:
     rows = [
         ("start: at most 1.2 x plain C", f"{plain:.2f}", plain <= 1.2),
         ("the same, less the C library's start", f"{fair:.2f}", fair <= 1.2),
+        ("the same, of processor time", f"{fair_ratio(first)[1]:.2f}", fair_ratio(first)[1] <= 1.2),
         ("as many descriptors as allowed add less than 1 ms", f"{added:.2f} ms", added < 1),
         ("the same, less what they add to fork + exec", f"{added - unavoidable:.2f} ms", added - unavoidable < 1),
         ("launcher and init keep at most 0.5 MB together", f"{together} kB", together <= 512),
@@ -353,8 +359,9 @@ def target_lines(results: Results) -> Iterator[str]:
         ratio = results.sandlock[0] / results.sandlock[1]
         rows.append(("start: below sandlock", f"{ratio:.2f} x", ratio < 1))
     if results.builds:
-        ratio = median(a / b for a, b in zip(*reversed(list(results.builds.values())), strict=True))
-        rows.append(("gate: at most 1.05 on configure and make", f"{ratio:.3f}", ratio <= 1.05))
+        for words, ratios in zip(("", ", of processor time"), build_ratios(results), strict=True):
+            ratio = median(ratios)
+            rows.append((f"gate: at most 1.05 on configure and make{words}", f"{ratio:.3f}", ratio <= 1.05))
     yield "| target | measured | |"
     yield "|---|---|---|"
     yield from (f"| {name} | {value} | {'met' if met else '**not met**'} |" for name, value, met in rows)
