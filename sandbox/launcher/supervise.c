@@ -88,7 +88,7 @@ static void take_message(struct watched *watched, const struct message *message,
 {
 	switch (message->type) {
 	case MESSAGE_GRANT: gate_hold(&watched->gate, fd); return;
-	case MESSAGE_LISTENER: watched->gate.listener = fd; return;
+	case MESSAGE_LISTENER: gate_listen(&watched->gate, fd); return;
 	case MESSAGE_TERMINAL: terminal_attach(plan_find(reporter.plan, OP_TERMINAL), fd); return;
 	case MESSAGE_STARTED: take_start(watched, fd); return;
 	case MESSAGE_STOPPED: stop_as_child(watched, message->status); return;
