@@ -326,9 +326,10 @@ def gate_lines(results: Results) -> Iterator[str]:
         walls, processors = build_ratios(results)
         yield ""
         yield (
-            f"`./configure && make` of a package, {len(walls)} pairs: {median(walls):.3f} ({median(processors):.3f}) is the"
-            f" median of their ratios, of {min(walls):.3f} to {max(walls):.3f} ({min(processors):.3f} to"
-            f" {max(processors):.3f}); {median(cost.wall for cost in results.builds['with the gate']) / 1e9:.1f} s each."
+            f"`./configure && make` of a package, {len(walls)} pairs: {median(walls):.3f} ({median(processors):.3f}) is"
+            f" the median of their ratios, of {min(walls):.3f} to {max(walls):.3f}"
+            f" ({min(processors):.3f} to {max(processors):.3f});"
+            f" {median(cost.wall for cost in results.builds['with the gate']) / 1e9:.1f} s each."
         )
     yield ""
     words = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in results.many.items())
