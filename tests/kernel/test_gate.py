@@ -70,6 +70,14 @@ def test_unmodified_program_leaks_nothing(probes: Probes, partial: Path, languag
     assert len(table(launch(without_gate(plan), launcher=partial).out).numbers) > 3
 
 
+@pytest.mark.parametrize("closed", [0, 2])
+def test_three_descriptors_are_not_taken_for_the_streams(probes: Probes, partial: Path, closed: int) -> None:
+    """Where 0, 1 and 2 are all there is the gate need not look at each; here as many are open."""
+    plan = plan_of([BASH, "-c", f'exec 7</etc/passwd {closed}>&-; exec "$0"', probes["fds"]])
+    assert set(table(launch(without_gate(plan), launcher=partial).out).numbers) == {0, 1, 2, 7} - {closed}
+    assert set(table(launch(plan).out).numbers) == {0, 1, 2} - {closed}
+
+
 def test_script_and_loader_leak_nothing(probes: Probes, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     script = tmp_path / "script"
