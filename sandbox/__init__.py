@@ -16,7 +16,17 @@ from sandbox.errors import (
 )
 from sandbox.events import Descriptor, Event, Executed, Exited, Failed, Started
 from sandbox.filesystem import FilesystemPolicy, View
-from sandbox.grants import Access, FdType, FileGrant, Grant, InheritGrant, SecretGrant, format_grant, parse_grant
+from sandbox.grants import (
+    Access,
+    DirectoryGrant,
+    FdType,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    SecretGrant,
+    format_grant,
+    parse_grant,
+)
 from sandbox.landlock import LandlockPolicy
 from sandbox.launch import Popen, original_environment, replace_process, run
 from sandbox.limits import Limits
@@ -38,6 +48,7 @@ __all__ = [
     "CommandNotExecutableError",
     "CommandNotFoundError",
     "Descriptor",
+    "DirectoryGrant",
     "Event",
     "Executed",
     "Exited",

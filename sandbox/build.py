@@ -13,6 +13,7 @@ from sandbox.errors import GrantError, PlanError, UsageError
 from sandbox.grants import (
     SAFE_TYPES,
     STDIO_TYPES,
+    DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
@@ -106,6 +107,8 @@ def grant_label(grant: Grant) -> str:
             return f"grant {grant.name}: descriptor {grant.inherit}"
         case FileGrant():
             return f"grant {grant.name}: file {grant.file}"
+        case DirectoryGrant():
+            return f"grant {grant.name}: folder {grant.directory}"
         case SecretGrant():
             source = f"variable {grant.variable}" if grant.variable else f"file {grant.secret}"
             return f"grant {grant.name}: {source}"
@@ -116,9 +119,11 @@ def _obtain(slot: int, grant: Grant) -> Op:
     match grant:
         case InheritGrant(type=fd_type):
             types = SAFE_TYPES if fd_type is None else frozenset({fd_type})
-            return ops.inherit(slot, grant.inherit, types, grant.access, label)
-        case FileGrant(file=path, access=access):
-            return ops.file(slot, path, access, create=grant.create, truncate=grant.truncate, label=label)
+            return ops.inherit(slot, grant.inherit, types, grant.access, label, raw=grant.raw)
+        case FileGrant(file=path, access=access, create=create, truncate=truncate):
+            return ops.file(slot, path, access, create=create, truncate=truncate, label=label, raw=grant.raw)
+        case DirectoryGrant(directory=path, write=write, create=create):
+            return ops.directory(slot, path, write=write or create, execute=grant.execute, label=label)
         case SecretGrant(variable=None):
             return ops.secret_file(slot, grant.secret, label)
         case SecretGrant():

@@ -14,6 +14,7 @@ from sandbox.caller import Caller
 from sandbox.filesystem import View
 from sandbox.grants import (
     Access,
+    DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
@@ -202,6 +203,8 @@ def residue(grant: Grant, *, governed: bool) -> tuple[str, ...]:
     metadata = "still: its mode, times and extended attributes can be changed, if the user owns it"
     rest = (held if governed else reopen, metadata)
     match grant:
+        case FileGrant(access=Access.READ, raw=False):
+            return ("can: read, seek, map, lock", f"cannot: write, by {number} or {link}", UNCHANGED)
         case FileGrant(access=Access.READ):
             return ("can: read, seek, map, lock", f"cannot: write through {number} itself", *rest)
         case FileGrant(access=Access.APPEND):
@@ -214,16 +217,37 @@ def residue(grant: Grant, *, governed: bool) -> tuple[str, ...]:
             return ("can: write, truncate, seek, lock", f"cannot: read through {number} itself", *rest)
         case FileGrant():
             return ("can: read, write, truncate, seek, map, lock", *rest)
+        case DirectoryGrant():
+            return tuple(_folder_residue(grant))
         case SecretGrant():
             return ("can: read, map", "cannot: write, grow, shrink, unseal")
         case InheritGrant():
             return tuple(_inherited_residue(grant, held if governed else reopen, metadata))
 
 
+UNCHANGED: Final = "cannot: change its mode, owner, times or attributes, link or execute it"
+
+
+def _folder_residue(grant: DirectoryGrant) -> Iterator[str]:
+    verbs = {"write what is there": grant.write, "make, move and remove": grant.create, "execute": grant.execute}
+    yield ", ".join(["can: list, read", *(verb for verb, can in verbs.items() if can)])
+    if not all(verbs.values()):
+        yield "cannot: " + ", ".join(verb for verb, can in verbs.items() if not can)
+    yield "cannot: reach what lies above it"
+    if grant.write or grant.create:
+        yield "still: modes, times and extended attributes of what the user owns can be changed"
+
+
 def _inherited_residue(grant: InheritGrant, reopening: str, metadata: str) -> Iterator[str]:
     number = number_of(grant)
-    yield "can: what the caller's descriptor can; offset, flags and locks are shared with the caller"
-    if grant.type in (None, FdType.FILE):
+    anew = not grant.raw and grant.type in (None, FdType.FILE)
+    if anew:
+        yield "can: a file: what the caller's descriptor can; it is opened anew: offset, flags and locks are its own"
+        yield "cannot: a file that is open for reading only: be written or changed by any means"
+        yield from (line.replace(": ", ": a file that is open for writing: ", 1) for line in (reopening, metadata))
+    if not anew or grant.type is None:
+        yield "can: what the caller's descriptor can; offset, flags and locks are shared with the caller"
+    if grant.raw and grant.type in (None, FdType.FILE):
         yield from (line.replace(": ", ": a file: ", 1) for line in (reopening, metadata))
     if grant.type in (None, FdType.PIPE):
         yield f"still: a pipe: /proc/self/fd/{number} opens the other end as well"
@@ -252,7 +276,7 @@ def descriptor_table(plan: Plan) -> Iterator[str]:
     if len(closed) > len(listed):
         yield f"descriptors {closed[len(listed)]} to {closed[-1]}: {len(closed) - len(listed)} more: closed"
     for op in plan.ops:
-        if op.code in (OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV):
+        if op.code in (OpCode.FILE, OpCode.DIRECTORY, OpCode.SECRET_FILE, OpCode.SECRET_ENV):
             yield f"opened by the launcher: granted as {placed[op.a]} ({op.label})"
 
 

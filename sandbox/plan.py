@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sandbox.grants import Access, FdType
@@ -64,6 +64,7 @@ class OpCode(enum.IntEnum):
     FILE = 0x0303
     SECRET_FILE = 0x0304
     SECRET_ENV = 0x0305
+    DIRECTORY = 0x0306
     NAMESPACE = 0x0401
     IDENTITY = 0x0402
     HOSTNAME = 0x0403
@@ -121,6 +122,7 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.FILE: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
     OpCode.SECRET_FILE: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
     OpCode.SECRET_ENV: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
+    OpCode.DIRECTORY: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
     OpCode.NAMESPACE: OpRule("namespace", 0, MAX_NAMESPACES),
     OpCode.IDENTITY: OpRule("identity", 0, 1),
     OpCode.HOSTNAME: OpRule("hostname", 0, 1, Data.TEXT),
@@ -153,7 +155,9 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.EXEC: OpRule("exec", 1, 1, Data.ARGV),
 }
 MANDATORY: Final = frozenset(code for code, rule in RULES.items() if rule.least)
-OBTAINING: Final = frozenset({OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV})
+OBTAINING: Final = frozenset({OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV, OpCode.DIRECTORY})
+ACCESS_BITS: Final = 7
+OPEN_RAW: Final = 8  # the open file as it is, not one opened anew through a mount of its own
 
 
 class Terminal(enum.IntEnum):
@@ -254,7 +258,11 @@ def _types(mask: int) -> str:
 def _open_words(op: Op) -> str:
     access = next(access for access, flags in _OPEN_FLAGS.items() if flags == op.b & (os.O_ACCMODE | os.O_APPEND))
     flags = [word for word, bit in (("create", os.O_CREAT), ("truncate", os.O_TRUNC)) if op.b & bit]
-    return ", ".join([str(access), *flags])
+    return ", ".join([str(access), *flags]) + _raw_word(op)
+
+
+def _raw_word(op: Op) -> str:
+    return ", raw" if op.flags & OPEN_RAW else ""
 
 
 def _arguments(op: Op) -> str:
@@ -262,7 +270,9 @@ def _arguments(op: Op) -> str:
 
 
 def _access_word(op: Op) -> str:
-    return next((f", {access}" for access, code in _ACCESS_CODES.items() if access and code == op.flags), "")
+    code = op.flags & ACCESS_BITS
+    access = next((f", {access}" for access, known in _ACCESS_CODES.items() if access and known == code), "")
+    return access + _raw_word(op)
 
 
 _TERMINAL_WORDS: Final = {
@@ -277,10 +287,13 @@ RLIMIT_NAMES: Final = {
 }  # fmt: skip
 
 
+def _rights_letters(op: Op) -> str:
+    return "".join(letter if op.flags & flag else "-" for letter, flag in zip("wx", MountFlag, strict=False))
+
+
 def _mount_words(op: Op) -> str:
-    rights = "".join(letter if op.flags & flag else "-" for letter, flag in zip("wx", MountFlag, strict=False))
     optional = ", if it is there" if op.flags & MountFlag.OPTIONAL else ""
-    return f"{MountKind(op.a).name.lower()} r{rights} {_text(op.data)!r}{optional}"
+    return f"{MountKind(op.a).name.lower()} r{_rights_letters(op)} {_text(op.data)!r}{optional}"
 
 
 _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
@@ -311,7 +324,7 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.RULESET: lambda op: f"Landlock handles file rights {op.a | op.b << 32:#x}, net and scopes {op.c:#x}",
     OpCode.PATH_RULE: lambda op: (
         f"{_text(op.data)!r}: file rights {op.a | op.b << 32:#x}"
-        + (("", ", if it is there", ", as far as it has them")[op.flags])
+        + (("", ", if it is there", ", as far as it has them", "")[op.flags])
     ),
     OpCode.PORT_RULE: lambda op: f"TCP port {op.b}: rights {op.a:#x}",
     OpCode.RESTRICT: lambda _: "the ruleset holds from here on",
@@ -320,6 +333,7 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.FILE: lambda op: f"slot {op.a}: open {_text(op.data)!r} for {_open_words(op)}",
     OpCode.SECRET_FILE: lambda op: f"slot {op.a}: copy {_text(op.data)!r} into a sealed memfd",
     OpCode.SECRET_ENV: lambda op: f"slot {op.a}: copy variable {_text(op.data)} into a sealed memfd",
+    OpCode.DIRECTORY: lambda op: f"slot {op.a}: open folder {_text(op.data)!r}, r{_rights_letters(op)}",
     OpCode.PLACE: lambda op: f"slot {op.a} becomes descriptor {op.b}" + (", at every exec" if op.flags else ""),
     OpCode.SWEEP: lambda _: "close every descriptor but 0, 1, 2 and the placed ones",
     OpCode.VERIFY: lambda _: "read the table back and compare it with this plan",
@@ -508,6 +522,11 @@ def descriptor_rule(number: int, rights: int) -> Op:
     )  # fmt: skip
 
 
+def folder_rule(number: int, rights: int) -> Op:
+    """Allow rights below the folder that a descriptor of the command's own stands for."""
+    return replace(descriptor_rule(number, rights), flags=3)
+
+
 def port_rule(port: int, rights: int) -> Op:
     """Allow rights on a TCP port."""
     return Op(OpCode.PORT_RULE, a=rights, b=port, label=f"TCP port {port}")
@@ -529,21 +548,35 @@ def mask_of(types: Collection[FdType]) -> int:
     return sum(fd_type.bit for fd_type in set(types))
 
 
-def inherit(slot: int, fd: int, types: frozenset[FdType], access: Access | None, label: str) -> Op:
-    """Take the caller's descriptor `fd` if it is of one of the types and has exactly the access."""
-    hint = "open it in the caller, or declare its type and access as they are"
+def inherit(
+    slot: int, fd: int, types: frozenset[FdType], access: Access | None, label: str, *, raw: bool = False
+) -> Op:  # fmt: skip
+    """Take the caller's descriptor `fd` if it is of one of the types and has exactly the access.
+
+    A regular file is opened anew by its path, through a mount of its own; raw: it is taken as it is.
+    """
+    hint = "open it in the caller, declare its type and access as they are, or take it as it is: raw"
     return Op(
-        OpCode.INHERIT, a=slot, b=fd, c=mask_of(types), flags=_ACCESS_CODES[access], label=label, hint=hint
+        OpCode.INHERIT, a=slot, b=fd, c=mask_of(types), flags=_ACCESS_CODES[access] | (OPEN_RAW if raw else 0),
+        label=label, hint=hint,
     )  # fmt: skip
 
 
-def file(slot: int, path: str, access: Access, *, create: bool, truncate: bool, label: str) -> Op:
-    """Open a regular file once."""
+def file(slot: int, path: str, access: Access, *, create: bool, truncate: bool, label: str, raw: bool = False) -> Op:
+    """Open a regular file once; through a mount of its own unless it is raw. Kernel: 5.12, mount_setattr(2)."""
     flags = _OPEN_FLAGS[access] | (os.O_CREAT if create else 0) | (os.O_TRUNC if truncate else 0)
     hint = "check the path and who may open it" + ("" if create or access is Access.READ else ", or add create")
     return Op(
-        OpCode.FILE, a=slot, b=flags, c=0o666 if create else 0, data=os.fsencode(path), label=label, hint=hint
+        OpCode.FILE, a=slot, b=flags, c=0o666 if create else 0, flags=OPEN_RAW if raw else 0,
+        data=os.fsencode(path), label=label, hint=hint,
     )  # fmt: skip
+
+
+def directory(slot: int, path: str, *, write: bool, execute: bool, label: str) -> Op:
+    """Open a folder through a mount of its own, which no `..` leaves."""
+    flags = (MountFlag.WRITE if write else MountFlag(0)) | (MountFlag.EXECUTE if execute else MountFlag(0))
+    hint = "check the path and who may open it"
+    return Op(OpCode.DIRECTORY, a=slot, flags=int(flags), data=os.fsencode(path), label=label, hint=hint)
 
 
 def secret_file(slot: int, path: str, label: str) -> Op:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from sandbox.grants import FileGrant, Grant, InheritGrant, SecretGrant
+from sandbox.grants import DirectoryGrant, FileGrant, Grant, InheritGrant, SecretGrant, flags_of
 from sandbox.limits import NAMES as LIMITS
 from sandbox.limits import format as format_limit
 from sandbox.profile import PATH_LISTS, Profile
@@ -84,13 +84,13 @@ def _format_grant(grant: Grant) -> Iterable[str]:
                 yield f'type = "{grant.type}"'
         case FileGrant():
             yield f"file = {_quote(grant.file)}"
-            for flag in ("create", "truncate"):
-                if getattr(grant, flag):
-                    yield f"{flag} = true"
+        case DirectoryGrant():
+            yield f"directory = {_quote(grant.directory)}"
         case SecretGrant():
             yield f"secret = {_quote(grant.secret)}"
-    if not isinstance(grant, SecretGrant) and grant.access is not None:
+    if isinstance(grant, InheritGrant | FileGrant) and grant.access is not None:
         yield f'access = "{grant.access}"'
+    yield from (f"{flag} = true" for flag in flags_of(grant))
     if grant.number is not None:
         yield f"number = {grant.number}"
     if grant.propagate:

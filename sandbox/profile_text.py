@@ -204,6 +204,7 @@ class InheritTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inherit: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1, description="the caller's descriptor")]
     type: Annotated[FdType, _meta("what it must be")] | UnsetType = UNSET
     access: Annotated[Access, _meta("how it must be open")] | UnsetType = UNSET
+    raw: Annotated[bool, _meta("as it is: a file is not opened anew")] = False
     number: Number | UnsetType = UNSET
     propagate: Propagate = False
 
@@ -215,6 +216,18 @@ class FileTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     access: Annotated[Access, _meta("how it is opened")] = Access.READ
     create: Annotated[bool, _meta("make the file if it is missing")] = False
     truncate: Annotated[bool, _meta("empty the file first")] = False
+    raw: Annotated[bool, _meta("not through a mount of its own")] = False
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
+class DirectoryTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `directory`."""
+
+    directory: PathText
+    write: Annotated[bool, _meta("files in it can be written")] = False
+    create: Annotated[bool, _meta("files can be made, removed and moved in it")] = False
+    execute: Annotated[bool, _meta("files in it can be executed")] = False
     number: Number | UnsetType = UNSET
     propagate: Propagate = False
 
@@ -234,7 +247,7 @@ _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
 }  # fmt: skip
 _TOP_KEYS: Final = ("description", "extends", *_SECTIONS, "grants", "protocols")
 _GRANT_TABLES: Final[dict[str, type[msgspec.Struct]]] = {
-    "inherit": InheritTable, "file": FileTable, "secret": SecretTable,
+    "inherit": InheritTable, "file": FileTable, "directory": DirectoryTable, "secret": SecretTable,
 }  # fmt: skip
 
 
@@ -370,12 +383,13 @@ def _parse_grant_table(name: str, table: object, path: str) -> Grant:
     kinds = [kind for kind in _GRANT_TABLES if kind in table]
     if len(kinds) != 1:
         said = "it names no kind" if not kinds else f"it names {len(kinds)} kinds"
-        unknown = next((word for word in table if word not in _fields(FileTable) + _fields(InheritTable)), "")
+        every = {word for shape in _GRANT_TABLES.values() for word in _fields(shape)}
+        unknown = next((word for word in table if word not in every), "")
         near = difflib.get_close_matches(unknown, list(_GRANT_TABLES), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ProfileError(path, key, said, f"{hint}use exactly one of {', '.join(_GRANT_TABLES)}")
     converted = _convert(table, _GRANT_TABLES[kinds[0]], path, key)
-    if kinds[0] == "file" or (kinds[0] == "secret" and not converted.secret.startswith("env:")):
+    if kinds[0] in ("file", "directory") or (kinds[0] == "secret" and not converted.secret.startswith("env:")):
         check_path(getattr(converted, kinds[0]), path, f"{key}.{kinds[0]}")
     try:
         return checked(KINDS[kinds[0]](name=name, **_said(converted)))

@@ -11,7 +11,7 @@ from typing import Any, Final
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy, covers, normal, split_optional
-from sandbox.grants import FileGrant, Grant, SecretGrant
+from sandbox.grants import DirectoryGrant, FileGrant, Grant, SecretGrant
 from sandbox.limits import parse
 from sandbox.profile import (
     PATH_LISTS,
@@ -178,6 +178,8 @@ def _expand_grant(grant: Grant, caller: Caller, profile: Profile) -> Grant:
 def _with_path(grant: Grant, change: Callable[[str], str]) -> Grant:
     if isinstance(grant, FileGrant):
         return replace(grant, file=change(grant.file))
+    if isinstance(grant, DirectoryGrant):
+        return replace(grant, directory=change(grant.directory))
     if isinstance(grant, SecretGrant) and grant.variable is None:
         return replace(grant, secret=change(grant.secret))
     return grant

@@ -36,7 +36,7 @@ from sandbox.errors import EXIT_SIGNAL_BASE, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=StrEnum)
-KINDS: Final = ("inherit", "file", "secret")
+KINDS: Final = ("inherit", "file", "directory", "secret")
 COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "completion")
 
 

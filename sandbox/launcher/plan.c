@@ -158,11 +158,11 @@ static const char *check_data(const struct plan *plan, const struct op *op, uint
 static const char *check_fields(const struct op *op, const struct plan *plan)
 {
 	const unsigned open_flags = O_ACCMODE | O_APPEND | O_CREAT | O_TRUNC;
-	bool obtains = op->code >= OP_INHERIT && op->code <= OP_SECRET_ENV;
+	bool obtains = op->code >= OP_INHERIT && op->code <= OP_DIRECTORY;
 
 	if (obtains && op->a >= MAX_SLOTS)
 		return "a slot is out of range";
-	if (op->flags && op->code != OP_INHERIT && op->code != OP_PROTOCOL && op->code != OP_PLACE &&
+	if (op->flags && op->code != OP_INHERIT && op->code != OP_FILE && op->code != OP_DIRECTORY && op->code != OP_PROTOCOL && op->code != OP_PLACE &&
 	    op->code != OP_MOUNT && op->code != OP_PATH_RULE)
 		return "an op carries flags that it does not take";
 	switch (op->code) {
@@ -174,9 +174,15 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 			       ? "a protocol rule is unknown"
 			       : NULL;
 	case OP_INHERIT:
-		return op->flags < ACCESS_COUNT && op->b <= INT32_MAX ? NULL : "an inherited descriptor is out of range";
+		return op->flags <= (OPEN_RAW | ACCESS_BITS) && (op->flags & ACCESS_BITS) < ACCESS_COUNT && op->b <= INT32_MAX
+			       ? NULL
+			       : "an inherited descriptor is out of range";
 	case OP_FILE:
-		return op->b & ~open_flags || (op->b & O_ACCMODE) == O_ACCMODE || op->c > 0777 ? "open flags are unknown" : NULL;
+		return op->flags & ~OPEN_RAW || op->b & ~open_flags || (op->b & O_ACCMODE) == O_ACCMODE || op->c > 0777
+			       ? "open flags are unknown"
+			       : NULL;
+	case OP_DIRECTORY:
+		return op->flags & ~(MOUNT_WRITE | MOUNT_EXECUTE) ? "a folder's flags are unknown" : NULL;
 	case OP_PLACE:
 		return op->flags > PLACE_PROPAGATE || op->a >= MAX_SLOTS || op->b < FIRST_NUMBER || op->b > LAST_NUMBER ? "a number is out of range" : NULL;
 	case OP_TIMEOUT:
@@ -197,7 +203,7 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 	case OP_OOM_SCORE:
 		return op->a > 2000 ? "an oom score is out of range" : NULL;
 	case OP_PATH_RULE:
-		return op->flags > RULE_DESCRIPTOR ? "a path rule is unknown" : NULL;
+		return op->flags > RULE_FOLDER ? "a path rule is unknown" : NULL;
 	case OP_PORT_RULE:
 		return op->b > 65535 ? "a port is out of range" : NULL;
 	case OP_GATE:
@@ -224,7 +230,7 @@ static const char *check_slots(const struct plan *plan)
 				return "a descriptor is used twice";
 			last_source = op->b;
 		}
-		if (op->code >= OP_INHERIT && op->code <= OP_SECRET_ENV && filled[op->a]++ != 0)
+		if (op->code >= OP_INHERIT && op->code <= OP_DIRECTORY && filled[op->a]++ != 0)
 			return "a slot is filled twice";
 		if (op->code == OP_PLACE) {
 			if (op->b <= last_number)

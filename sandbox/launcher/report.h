@@ -25,6 +25,8 @@ enum reason {
 	REASON_TOO_MANY = -15,
 	REASON_CHILD_VANISHED = -16,
 	REASON_NO_PLAN = -17,
+	REASON_MOVED = -18,
+	REASON_NO_MOUNT = -19,
 };
 
 /* A step that failed. */
@@ -65,6 +67,7 @@ struct progress_page {
 	int32_t op; /* the op that is being carried out; that of the last COMMAND op when exec succeeded */
 	int32_t failed;
 	struct failure failure;
+	int slots[MAX_SLOTS]; /* what the grants' ops obtained */
 };
 
 /* Where reports go; one per process, set up by main and changed after the fork. */
