@@ -53,7 +53,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         # The edge.
         "sandbox": (
             "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan "
-            "build events launch observe resolve survey"
+            "build events launch observe protocols resolve survey"
         ),
         "cli": "sandbox errors kernel cli explain probe",
         "__main__": "cli",
