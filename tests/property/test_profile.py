@@ -17,6 +17,7 @@ from sandbox.grants import (
     FIRST_NUMBER,
     LAST_NUMBER,
     Access,
+    DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
@@ -64,10 +65,15 @@ def unique(grants: list[Grant]) -> tuple[Grant, ...]:
 def grants_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
     return st.one_of(
         st.builds(
-            InheritGrant, name=NAMES, inherit=st.integers(0, 2**31 - 1), type=st.none() | st.sampled_from(FdType),
-            access=st.none() | st.sampled_from(Access), number=NUMBERS, propagate=st.booleans(),
+            InheritGrant, name=NAMES, inherit=st.integers(0, 2**31 - 1),
+            type=st.none() | st.sampled_from(sorted(set(FdType) - {FdType.DIRECTORY})),
+            access=st.none() | st.sampled_from(Access), raw=st.booleans(), number=NUMBERS, propagate=st.booleans(),
         ),
-        st.builds(FileGrant, name=NAMES, file=paths, number=NUMBERS, propagate=st.booleans()),
+        st.builds(FileGrant, name=NAMES, file=paths, raw=st.booleans(), number=NUMBERS, propagate=st.booleans()),
+        st.builds(
+            DirectoryGrant, name=NAMES, directory=paths, write=st.booleans(), create=st.booleans(),
+            execute=st.booleans(), number=NUMBERS, propagate=st.booleans(),
+        ),
         st.builds(
             FileGrant, name=NAMES, file=paths, access=WRITING, create=st.booleans(), truncate=st.booleans(),
             number=NUMBERS, propagate=st.booleans(),

@@ -76,9 +76,10 @@ def full_plan() -> Plan:
             ops.file(2, "/some/file", Access.APPEND, create=True, truncate=False, label="grant c"),
             ops.secret_file(3, "/some/secret", "grant d"),
             ops.secret_env(4, "TOKEN", "grant e"),
+            ops.directory(5, "/some/folder", write=True, execute=False, label="grant f"),
             *(
                 ops.place(slot, number, f"number {number}", propagate=number == 5)
-                for slot, number in [(4, 3), (0, 4), (2, 5), (3, 9), (1, 70)]
+                for slot, number in [(4, 3), (0, 4), (2, 5), (3, 9), (1, 70), (5, 71)]
             ),
         ],
         walls=[
@@ -176,7 +177,7 @@ def _obtaining(draw: st.DrawFn, slots: Sequence[int], status: int | None) -> lis
     sources = sorted(draw(st.sets(numbers | st.integers(3, 9).filter(lambda n: n != status), max_size=count)))
     access = st.sampled_from(list(Access))
     found = [
-        ops.inherit(slot, fd, draw(_TYPES), draw(st.none() | access), draw(_TEXT))
+        ops.inherit(slot, fd, draw(_TYPES), draw(st.none() | access), draw(_TEXT), raw=draw(st.booleans()))
         for slot, fd in zip(slots, sources, strict=False)
     ]
     for slot in slots[len(found) :]:
@@ -185,7 +186,16 @@ def _obtaining(draw: st.DrawFn, slots: Sequence[int], status: int | None) -> lis
             draw(
                 st.sampled_from(
                     [
-                        ops.file(slot, path, draw(access), create=draw(st.booleans()), truncate=False, label=label),
+                        ops.file(
+                            slot,
+                            path,
+                            draw(access),
+                            create=draw(st.booleans()),
+                            truncate=False,
+                            label=label,
+                            raw=draw(st.booleans()),
+                        ),
+                        ops.directory(slot, path, write=draw(st.booleans()), execute=draw(st.booleans()), label=label),
                         ops.secret_file(slot, path, label),
                         ops.secret_env(slot, path, label),
                     ]
@@ -259,7 +269,7 @@ def mandatory_rules_hold(plan: Plan) -> bool:
     once = [0x0301, 0x0502, 0x0503, 0x0601, 0x0602, 0x0408, 0x0606, 0x0701, 0x0802]
     at_most_once = [0x0101, 0x0102, 0x0103, 0x0603, 0x0706, 0x0707]
     rules = [op for op in plan.ops if op.code == 0x0104]
-    filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x0305)
+    filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x0306)
     placed = sorted(op.a for op in plan.ops if op.code == 0x0501)
     numbers = [op.b for op in plan.ops if op.code == 0x0501]
     return (
@@ -273,7 +283,7 @@ def mandatory_rules_hold(plan: Plan) -> bool:
         and all(low < high for low, high in itertools.pairwise(numbers))
         and all(3 <= number <= 65535 for number in numbers)
         and len(rules) <= 256
-        and all(1 <= op.a <= 4 and 1 <= op.b <= 5 and op.flags <= 1 and op.data.count(0) == 2 for op in rules)
+        and all(1 <= op.a <= 5 and 1 <= op.b <= 5 and op.flags <= 1 and op.data.count(0) == 2 for op in rules)
         and all(op.a <= 1 for op in plan.ops if op.code == 0x0707)
         and all(op.flags <= 1 for op in plan.ops if op.code == 0x0501)
         and all(op.c <= 1 for op in plan.ops if op.code == 0x0101)

@@ -93,6 +93,26 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         "file            slot 1: open '/a' for append",
     ),
     (
+        ops.file(1, "/a", Access.READ, create=False, truncate=False, label="g", raw=True),
+        (OpCode.FILE, 1, os.O_RDONLY, 0, 8, b"/a"), "open", "file            slot 1: open '/a' for read, raw",
+    ),
+    (
+        ops.inherit(2, 5, frozenset({FdType.FILE}), Access.APPEND, "g", raw=True), (OpCode.INHERIT, 2, 5, 1, 11, b""),
+        "inherit", "inherit         slot 2: the caller's 5, if it is one of: file, append, raw",
+    ),
+    (
+        ops.directory(1, "/d", write=False, execute=False, label="g"), (OpCode.DIRECTORY, 1, 0, 0, 0, b"/d"), "open",
+        "directory       slot 1: open folder '/d', r--",
+    ),
+    (
+        ops.directory(1, "/d", write=True, execute=True, label="g"), (OpCode.DIRECTORY, 1, 0, 0, 3, b"/d"), "open",
+        "directory       slot 1: open folder '/d', rwx",
+    ),
+    (
+        ops.folder_rule(9, 5), (OpCode.PATH_RULE, 5, 0, 9, 3, b"/proc/self/fd/9"), "landlock",
+        "path_rule       '/proc/self/fd/9': file rights 0x5",
+    ),
+    (
         ops.secret_file(3, "/s", "g"), (OpCode.SECRET_FILE, 3, 0, 0, 0, b"/s"), "secret",
         "secret_file     slot 3: copy '/s' into a sealed memfd",
     ),
@@ -283,7 +303,7 @@ def test_plan_mandatory_ops_are_these() -> None:
 
 
 def test_plan_obtaining_ops_are_all_that_fill_a_slot() -> None:
-    assert {code.name for code in OBTAINING} == {"INHERIT", "FILE", "SECRET_FILE", "SECRET_ENV"}
+    assert {code.name for code in OBTAINING} == {"INHERIT", "FILE", "SECRET_FILE", "SECRET_ENV", "DIRECTORY"}
 
 
 def test_plan_describe_gives_one_line_per_op() -> None:
@@ -294,7 +314,7 @@ def test_plan_describe_gives_one_line_per_op() -> None:
 
 def test_plan_only_gives_the_ops_of_that_code_in_order() -> None:
     plan = full_plan()
-    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 70]
+    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 70, 71]
     assert plan_for(["x"]).only(OpCode.PLACE) == ()
 
 

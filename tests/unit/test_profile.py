@@ -306,7 +306,7 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
     "set-type": ("[environment.set]\nA='1'\nB=2", "environment.set.B", "expected `str`", "",
                  "[environment.set]\nA='1'\nB='2'"),
     "allow-type": ("[filter]\nallow='@base'", "filter.allow", "expected `array`", "", "[filter]\nallow=['@base']"),
-    "no-kind": ("[grants.a]\naccess='read'", "grants.a", "no kind", "exactly one of inherit, file, secret",
+    "no-kind": ("[grants.a]\naccess='read'", "grants.a", "no kind", "exactly one of inherit, file, directory, secret",
                 "[grants.a]\nfile='/x'\naccess='read'"),
     "kind-typo": ("[grants.a]\nfil='/x'", "grants.a", "no kind", "did you mean 'file'?", "[grants.a]\nfile='/x'"),
     "two-kinds": ("[grants.a]\nfile='/x'\nsecret='/y'", "grants.a", "2 kinds", "exactly one",
