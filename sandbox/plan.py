@@ -287,6 +287,11 @@ RLIMIT_NAMES: Final = {
 }  # fmt: skip
 
 
+def _stream_words(op: Op) -> str:
+    limit = f"; at most {op.b | op.c << 32} bytes of output" if op.b or op.c else ""
+    return ("", "; files opened anew or relayed", "; relayed")[op.flags] + limit
+
+
 def _rights_letters(op: Op) -> str:
     return "".join(letter if op.flags & flag else "-" for letter, flag in zip("wx", MountFlag, strict=False))
 
@@ -328,7 +333,7 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     ),
     OpCode.PORT_RULE: lambda op: f"TCP port {op.b}: rights {op.a:#x}",
     OpCode.RESTRICT: lambda _: "the ruleset holds from here on",
-    OpCode.STDIO: lambda op: f"0, 1, 2 exist and are each one of: {_types(op.a)}",
+    OpCode.STDIO: lambda op: f"0, 1, 2 exist and are each one of: {_types(op.a)}" + _stream_words(op),
     OpCode.INHERIT: lambda op: f"slot {op.a}: the caller's {op.b}, if it is one of: {_types(op.c)}{_access_word(op)}",
     OpCode.FILE: lambda op: f"slot {op.a}: open {_text(op.data)!r} for {_open_words(op)}",
     OpCode.SECRET_FILE: lambda op: f"slot {op.a}: copy {_text(op.data)!r} into a sealed memfd",
@@ -537,10 +542,25 @@ def restrict() -> Op:
     return Op(OpCode.RESTRICT, label="ruleset")
 
 
-def stdio(types: Collection[FdType]) -> Op:
-    """Refuse standard streams that are of none of `types`."""
+class Streams(enum.IntEnum):
+    """What becomes of 0, 1 and 2 (relay.h, enum streams).
+
+    raw: they are the caller's. safe: a file that is read is opened anew, one that is written is relayed. relay: all but
+    terminals and /dev/null.
+    """
+
+    RAW = 0
+    SAFE = 1
+    RELAY = 2
+
+
+def stdio(types: Collection[FdType], streams: Streams = Streams.RAW, limit: int = 0) -> Op:
+    """Refuse standard streams that are of none of `types`; limit: bytes of output on each, 0 for none."""
     hint = "redirect it from or to a file, a pipe, a socket or a terminal"
-    return Op(OpCode.STDIO, a=mask_of(types), label="standard stream", hint=hint)
+    return Op(
+        OpCode.STDIO, a=mask_of(types), b=limit & 0xFFFFFFFF, c=limit >> 32, flags=streams,
+        label="standard stream", hint=hint,
+    )  # fmt: skip
 
 
 def mask_of(types: Collection[FdType]) -> int:

@@ -13,6 +13,7 @@ int grant_secret_env(const struct plan *plan, const struct op *op, char **enviro
 int grant_file(const struct plan *plan, const struct op *op);
 int grant_directory(const struct plan *plan, const struct op *op);
 int grant_open_anew(const struct plan *plan, const struct op *op, int fd);
+int grant_reopen(int fd); /* or why it cannot be: a reason or -errno */
 
 /* In the supervisor: overwrite the values of the variables that were secrets. */
 void grant_forget_secrets(const struct plan *plan, char **environment);

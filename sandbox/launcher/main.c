@@ -9,6 +9,7 @@
 #include "init.h"
 #include "namespace.h"
 #include "probe.h"
+#include "relay.h"
 #include "report.h"
 #include "supervise.h"
 #include "sys.h"
@@ -140,9 +141,24 @@ static void obtain(const struct plan *plan, const struct op *op, char **environm
 /* Whether the op's object is opened through a mount of its own. Pre: INHERIT ops have been carried out. */
 static bool is_detached(const struct op *op)
 {
+	if (op->code == OP_STDIO)
+		return relay_opens_anew(op, 0) || relay_opens_anew(op, 1) || relay_opens_anew(op, 2);
 	if (op->code == OP_INHERIT)
 		return !(op->flags & OPEN_RAW) && fd_type(reporter.shared->slots[op->a]) == FD_FILE;
 	return op->code == OP_DIRECTORY || (op->code == OP_FILE && !(op->flags & OPEN_RAW));
+}
+
+/* A stream that cannot be opened anew is relayed. */
+static void open_streams_anew(const struct plan *plan, const struct op *op)
+{
+	for (int stream = 0; stream < STREAMS; stream++) {
+		int opened = relay_opens_anew(op, stream) ? grant_reopen(stream) : -1;
+
+		if (opened < 0)
+			continue;
+		reporter.shared->streams[stream] = (int)must(op, fd_park(plan, opened));
+		sys_close(opened);
+	}
 }
 
 static void obtain_detached(const struct plan *plan)
@@ -154,6 +170,7 @@ static void obtain_detached(const struct plan *plan)
 			continue;
 		reporter.shared->op = op_index(op);
 		switch (op->code) {
+		case OP_STDIO: open_streams_anew(plan, op); break;
 		case OP_INHERIT: slots[op->a] = grant_open_anew(plan, op, slots[op->a]); break;
 		case OP_FILE: slots[op->a] = grant_file(plan, op); break;
 		default: slots[op->a] = grant_directory(plan, op); break;
@@ -162,7 +179,7 @@ static void obtain_detached(const struct plan *plan)
 }
 
 /* Who may not make mounts here may in a namespace of their own. A process that shares our descriptors does it there, and
- * ends; the mounts stay as long as what is open. */
+ * ends; the mounts stay as long as what is open. first: the first op that cannot do without, or NULL. */
 static void obtain_apart(const struct plan *plan, const struct op *first)
 {
 	struct clone_args args = {.flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_FILES, .exit_signal = SIGNAL_CHILD};
@@ -175,9 +192,11 @@ static void obtain_apart(const struct plan *plan, const struct op *first)
 		obtain_detached(plan);
 		sys_exit(0);
 	}
+	if (pid < 0 && !first)
+		return;
 	if (pid < 0)
 		fail(op_index(first), REASON_NO_MOUNT, 0);
-	must(first, sys4(__NR_wait4, pid, addr(&status), 0, 0));
+	sys4(__NR_wait4, pid, addr(&status), 0, 0);
 	if (reporter.shared->failed)
 		fail_with(&reporter.shared->failure);
 	if (status)
@@ -186,19 +205,24 @@ static void obtain_apart(const struct plan *plan, const struct op *first)
 
 static void obtain_all(const struct plan *plan, char **environment)
 {
-	const struct op *first = NULL;
+	const struct op *first = NULL, *stdio = plan_find(plan, OP_STDIO);
 
+	__builtin_memset(reporter.shared->streams, -1, sizeof reporter.shared->streams);
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
 		obtain(plan, op, environment);
 		if (op->code == OP_FILE && op->flags & OPEN_RAW)
 			reporter.shared->slots[op->a] = grant_file(plan, op);
-		else if (!first && is_detached(op))
+		else if (!first && op != stdio && is_detached(op))
 			first = op;
 	}
-	if (first && namespace_may_mount())
-		obtain_detached(plan);
-	else if (first)
-		obtain_apart(plan, first);
+	if (first || (stdio && is_detached(stdio))) {
+		if (namespace_may_mount())
+			obtain_detached(plan);
+		else
+			obtain_apart(plan, first);
+	}
+	if (stdio)
+		relay_begin(plan, stdio, reporter.shared->streams);
 }
 
 static int start_timer(const struct plan *plan)
@@ -261,6 +285,7 @@ static void become_supervisor(const struct plan *plan, char **environment)
 
 	for_ops(plan, op, OP_INHERIT) if (op->b > 2) sys_close((int)op->b);
 	for_ops(plan, op, OP_PLACE) sys_close(reporter.shared->slots[op->a]);
+	relay_attach();
 	grant_forget_secrets(plan, environment);
 	if (null >= 0) {
 		sys3(__NR_dup3, null, 0, 0);

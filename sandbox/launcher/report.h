@@ -68,6 +68,7 @@ struct progress_page {
 	int32_t failed;
 	struct failure failure;
 	int slots[MAX_SLOTS]; /* what the grants' ops obtained */
+	int streams[3];	      /* what 0-2 are opened anew as, or -1 */
 };
 
 /* Where reports go; one per process, set up by main and changed after the fork. */
