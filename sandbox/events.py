@@ -29,8 +29,8 @@ REASONS: Final = {
     -15: "too many variables",
     -16: "the child ended before it could start the command",
     -17: "its descriptor is not open; an outer sandbox closes it: start no sandbox in another",
-    -18: "its path leads to another file by now, or to none",
-    -19: "it takes a mount of its own, and so a user namespace, which is refused here",
+    -18: "its path leads to another file by now, or to none; raw takes it as it is",
+    -19: "it takes a mount of its own, and so a user namespace, which is refused here; raw does without",
 }
 STEPS: Final = ("usage", "plan", "start", "fork", "supervise")
 _WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED = -1, -2, -16

@@ -575,7 +575,7 @@ def inherit(
 
     A regular file is opened anew by its path, through a mount of its own; raw: it is taken as it is.
     """
-    hint = "open it in the caller, declare its type and access as they are, or take it as it is: raw"
+    hint = "open it in the caller, or declare its type and access as they are"
     return Op(
         OpCode.INHERIT, a=slot, b=fd, c=mask_of(types), flags=_ACCESS_CODES[access] | (OPEN_RAW if raw else 0),
         label=label, hint=hint,

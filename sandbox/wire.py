@@ -268,7 +268,7 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
         ),
         "open flags are unknown",
     ),
-    OpCode.DIRECTORY: (lambda op: op.flags & ~(MountFlag.WRITE | MountFlag.EXECUTE), "a folder's flags are unknown"),
+    OpCode.DIRECTORY: (lambda op: op.flags > MountFlag.WRITE | MountFlag.EXECUTE, "a folder's flags are unknown"),
     OpCode.PLACE: (
         lambda op: op.flags > 1 or op.a >= MAX_SLOTS or not FIRST_NUMBER <= op.b <= LAST_NUMBER,
         "a number is out of range",

@@ -29,8 +29,8 @@ const char *reason_text(int error)
 	case REASON_TOO_MANY: return "too many variables";
 	case REASON_CHILD_VANISHED: return "the child ended before it could start the command";
 	case REASON_NO_PLAN: return "its descriptor is not open; an outer sandbox closes it: start no sandbox in another";
-	case REASON_MOVED: return "its path leads to another file by now, or to none";
-	case REASON_NO_MOUNT: return "it takes a mount of its own, and so a user namespace, which is refused here";
+	case REASON_MOVED: return "its path leads to another file by now, or to none; raw takes it as it is";
+	case REASON_NO_MOUNT: return "it takes a mount of its own, and so a user namespace, which is refused here; raw does without";
 	default: return NULL;
 	}
 }

@@ -87,6 +87,7 @@ cpu = 0.5
 cpu_time = "30s"
 open_files = 256
 file_size = "1G"
+output = "2G"
 core_size = 0
 timeout = "5m"
 
@@ -185,7 +186,7 @@ def test_parse_complete_text_gives_every_value() -> None:
         ),
         network=NetworkMode.LOOPBACK,
         share=(SharedNamespace.IPC,),
-        limits=Limits(512 << 20, 64, 0.5, 30, 256, 1 << 30, 0, 300_000),
+        limits=Limits(512 << 20, 64, 0.5, 30, 256, 1 << 30, 0, 300_000, 2 << 30),
         landlock=LandlockPolicy(("ioctl_dev", "signal"), files=False),
         environment=Environment(keep=("PATH", "LC_*"), set=(("NAME", "value"), ("EMPTY", ""))),
         filter=FilterSection(("@base", "openat")),

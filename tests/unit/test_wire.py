@@ -361,7 +361,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
         for code in OpCode
         if code
         not in {
-            OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
+            OpCode.STDIO, OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
             OpCode.PATH_RULE,
         }
     ),
@@ -391,6 +391,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 0)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 3)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.C, 2)),
+    ("a mode of streams is unknown", changed(OpCode.STDIO, plans.FLAGS, 3)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.B, 2**31)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 5)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 13)),
@@ -463,6 +464,8 @@ def test_refused_plan_less_its_fault_is_accepted() -> None:
         changed(OpCode.STATUS, plans.C, 0),
         changed(OpCode.PLACE, plans.FLAGS, 1),
         changed(OpCode.INHERIT, plans.FLAGS, 12),
+        changed(OpCode.STDIO, plans.FLAGS, 2),
+        changed(OpCode.STDIO, plans.C, 2**32 - 1),
         changed(OpCode.FILE, plans.FLAGS, 8),
         changed(OpCode.DIRECTORY, plans.FLAGS, 3),
         changed(OpCode.PROTOCOL, plans.FLAGS, 0),
