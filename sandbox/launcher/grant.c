@@ -142,14 +142,15 @@ int grant_reopen(int fd)
 	static char path[4096];
 	char link[NUMBERED_PATH];
 	long size, offset = sys3(__NR_lseek, fd, 0, 1 /* SEEK_CUR */);
-	int flags = sys_fcntl(fd, F_GETFL, 0) & (O_ACCMODE | O_APPEND), found, mount, opened;
+	int flags = sys_fcntl(fd, F_GETFL, 0), found, mount, opened;
 	struct stat wanted, status;
 
 	fd_link(link, fd);
 	size = sys4(__NR_readlinkat, AT_FDCWD, addr(link), addr(path), sizeof path - 1);
-	if (size < 0)
-		return (int)size;
+	if (size < 0 || flags < 0)
+		return size < 0 ? (int)size : flags;
 	path[size] = '\0';
+	flags &= O_ACCMODE | O_APPEND;
 	found = sys_open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
 	if (found < 0 || sys2(__NR_fstat, fd, addr(&wanted)) < 0 || sys2(__NR_fstat, found, addr(&status)) < 0 ||
 	    status.st_dev != wanted.st_dev || status.st_ino != wanted.st_ino) {

@@ -144,7 +144,7 @@ static bool is_detached(const struct op *op)
 	if (op->code == OP_STDIO)
 		return relay_opens_anew(op, 0) || relay_opens_anew(op, 1) || relay_opens_anew(op, 2);
 	if (op->code == OP_INHERIT)
-		return !(op->flags & OPEN_RAW) && fd_type(reporter.shared->slots[op->a]) == FD_FILE;
+		return !(op->flags & OPEN_RAW) && must(op, fd_type(reporter.shared->slots[op->a])) == FD_FILE;
 	return op->code == OP_DIRECTORY || (op->code == OP_FILE && !(op->flags & OPEN_RAW));
 }
 

@@ -31,16 +31,22 @@ static struct relay relays[STREAMS];
 static bool hurried;
 static int opened_anew[STREAMS] = {-1, -1, -1};
 
-static bool reads(int stream)
+/* What cannot be told must not pass for what needs nothing. */
+static int type_of(const struct op *stdio, int stream)
 {
-	int mode = sys_fcntl(stream, F_GETFL, 0) & O_ACCMODE;
+	return (int)must(stdio, fd_type(stream));
+}
+
+static bool reads(const struct op *stdio, int stream)
+{
+	int mode = (int)must(stdio, sys_fcntl(stream, F_GETFL, 0)) & O_ACCMODE;
 
 	return mode == O_RDONLY || (mode == O_RDWR && stream == 0);
 }
 
 bool relay_opens_anew(const struct op *stdio, int stream)
 {
-	return stdio->flags != STREAMS_RAW && fd_type(stream) == FD_FILE && reads(stream);
+	return stdio->flags != STREAMS_RAW && type_of(stdio, stream) == FD_FILE && reads(stdio, stream);
 }
 
 static uint64_t limit_of(const struct op *stdio)
@@ -50,13 +56,13 @@ static uint64_t limit_of(const struct op *stdio)
 
 static bool is_relayed(const struct op *stdio, int stream)
 {
-	int type = fd_type(stream);
+	int type = type_of(stdio, stream);
 
 	if (type == FD_FILE)
-		return stdio->flags != STREAMS_RAW || (limit_of(stdio) && !reads(stream));
+		return stdio->flags != STREAMS_RAW || (limit_of(stdio) && !reads(stdio, stream));
 	if (type != FD_PIPE && type != FD_SOCKET)
 		return false;
-	return stdio->flags == STREAMS_RELAY || (limit_of(stdio) && !reads(stream));
+	return stdio->flags == STREAMS_RELAY || (limit_of(stdio) && !reads(stdio, stream));
 }
 
 static int parked(const struct plan *plan, const struct op *stdio, int fd)
@@ -84,11 +90,11 @@ static int outer_end(const struct plan *plan, const struct op *stdio, struct rel
 static void make(const struct plan *plan, const struct op *stdio, int stream)
 {
 	struct relay *relay = &relays[stream];
-	int type = fd_type(stream), ends[2], outer;
+	int type = type_of(stdio, stream), ends[2], outer;
 
 	relay->used = true;
 	relay->copies = -1;
-	relay->is_input = reads(stream);
+	relay->is_input = reads(stdio, stream);
 	relay->is_file = type == FD_FILE;
 	relay->is_socket = type == FD_SOCKET;
 	relay->left = limit_of(stdio) && !relay->is_input ? limit_of(stdio) : UINT64_MAX;
