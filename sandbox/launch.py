@@ -34,6 +34,7 @@ Command: TypeAlias = Sequence[str | bytes | os.PathLike[str]]
 Stream: TypeAlias = int | IO[Any] | None
 Paths: TypeAlias = Sequence[str | os.PathLike[str]]
 Member = TypeVar("Member", bound=enum.StrEnum)
+_LAST_STREAM: Final = 2
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -77,14 +78,28 @@ def original_environment() -> dict[str, str]:
     return {os.fsdecode(name): os.fsdecode(value) for name, value in pairs}
 
 
+def launcher_arguments(plan: Plan, fd: int) -> list[str]:
+    """Return what the launcher is told: where its plan is, and, in words of the protocol dev-fd, what else it needs.
+
+    Inside another sandbox, the exec gate there lets just that pass.
+    """
+    needed = [op.a for op in plan.only(OpCode.STATUS)] + [op.b for op in plan.only(OpCode.INHERIT)]
+    return [f"/dev/fd/{number}" for number in (fd, *needed) if number > _LAST_STREAM]
+
+
 def replace_process(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
     """Become the launcher (execve): same process ID, no Python left. `environment` is the caller's, untouched.
 
-    Raises: PlanError, OSError if the launcher cannot be executed; otherwise does not return.
+    Raises: PlanError, LaunchError if an outer sandbox lets no descriptor be passed, OSError if the launcher cannot be
+    executed; otherwise does not return.
     """
     fd = seal(plan)
-    os.set_inheritable(fd, True)
-    os.execve(launcher_path(), ["sandbox-launch", str(fd)], environment)
+    try:
+        os.set_inheritable(fd, True)
+    except PermissionError as error:
+        hint = "its profile has to delegate dev-fd, as untrusted does"
+        raise LaunchError("plan", "", errno.EPERM, "an outer sandbox lets no descriptor pass", hint) from error
+    os.execve(launcher_path(), ["sandbox-launch", *launcher_arguments(plan, fd)], environment)
 
 
 class Walls(TypedDict, total=False):
@@ -164,7 +179,8 @@ class Popen:
                 ours.callback(os.close, plan_fd)
                 inherited = filter(_is_open, [op.b for op in self._plan.only(OpCode.INHERIT)])
                 self._process: subprocess.Popen[Any] = subprocess.Popen(
-                    [launcher_path(), str(plan_fd)], pass_fds=[plan_fd, write_end, *inherited],
+                    [launcher_path(), *launcher_arguments(self._plan, plan_fd)],
+                    pass_fds=[plan_fd, write_end, *inherited],
                     stdin=stdin, stdout=stdout, stderr=stderr,
                     text=text, encoding=encoding, errors=errors, bufsize=bufsize,
                 )  # fmt: skip

@@ -381,24 +381,47 @@ def protocol(name: str, rule: ProtocolRule) -> Op:
 
 def gate(*, observe: bool = False) -> Op:
     """Put every later exec under the supervisor's eyes; observe: only report what goes along."""
-    hint = "the kernel must be 5.19 or newer, and no outer filter may have a listener"
+    hint = (
+        "the kernel must be 5.19 or newer; inside another sandbox no second gate is possible:"
+        ' take a profile with process.exec = "once" there, as sealed is'
+    )
     return Op(OpCode.GATE, a=int(observe), label="exec gate", hint=hint)
 
 
-_NAMESPACE_HINTS: Final = {
-    Namespace.USER: (
-        "let the user have user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone,"
-        " kernel.apparmor_restrict_unprivileged_userns; in a container, let its filter pass clone3;"
-        " in a sandbox, start no other"
-    ),
-    Namespace.NETWORK: "sysctl user.max_net_namespaces; or network mode host",
-}
+_OUTER: Final = "an outer container or sandbox must allow it (of ours, the profile nested does)"
+# What an unprivileged user namespace is kept from doing within itself, although it could be made.
+_RESTRICTED: Final = (
+    "the host restricts user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns), or an outer sandbox does"
+)
+_USER_HINT: Final = (
+    "let the user have user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone,"
+    " kernel.apparmor_restrict_unprivileged_userns (root: CAP_SETFCAP), no chroot;"
+    f" {_OUTER}; or run as root and share it"
+)
+# namespaces(7), /proc/sys/user: one setting for each kind.
+_SETTINGS: Final = {
+    Namespace.MOUNT: "mnt", Namespace.PID: "pid", Namespace.IPC: "ipc", Namespace.UTS: "uts",
+    Namespace.CGROUP: "cgroup", Namespace.NETWORK: "net",
+}  # fmt: skip
+
+
+def _namespace_hint(own: Namespace) -> str:
+    if own is Namespace.USER:
+        return _USER_HINT
+    without = "network mode host" if own is Namespace.NETWORK else "share it"
+    return (
+        f"sysctl user.max_{_SETTINGS[own]}_namespaces must leave one more, kernel.apparmor_restrict_unprivileged_userns"
+        f" must be 0; {_OUTER}; or {without}"
+    )
+
+
 _MOUNT_HINTS: Final = {
     MountKind.BIND: "check the path and who may open it",
     MountKind.TMPFS: "it takes a folder, and none is made in what the view shows of the host: make it first",
     MountKind.COPY: "check the path and who may open it; a - before it skips what is not there",
     MountKind.HIDE: "check the path; a - before it skips what is not there",
-    MountKind.PROC: "an outer sandbox or container must not cover parts of its /proc",
+    # mount_too_revealing() of fs/namespace.c.
+    MountKind.PROC: "a container that covers parts of /proc lets no new one be mounted: have it show all of it there",
 }
 
 
@@ -427,8 +450,7 @@ def cgroup_set(file: str, value: str) -> Op:
 
 def namespace(own: Namespace) -> Op:
     """Give the sandbox one namespace of its own; user (Linux 3.8) lets anyone have the others."""
-    hint = _NAMESPACE_HINTS.get(own, "the kernel must have it, and an outer sandbox or container must allow it")
-    return Op(OpCode.NAMESPACE, a=int(own), label=(own.name or "").lower(), hint=hint)
+    return Op(OpCode.NAMESPACE, a=int(own), label=(own.name or "").lower(), hint=_namespace_hint(own))
 
 
 def identity(uid: int, gid: int) -> Op:
@@ -438,17 +460,18 @@ def identity(uid: int, gid: int) -> Op:
 
 def hostname(name: str) -> Op:
     """Name the host in the sandbox."""
-    return Op(OpCode.HOSTNAME, data=os.fsencode(name), label=name)
+    hint = f"{_RESTRICTED}; or share uts"
+    return Op(OpCode.HOSTNAME, data=os.fsencode(name), label=name, hint=hint)
 
 
 def loopback() -> Op:
     """Bring the loopback interface up."""
-    return Op(OpCode.LOOPBACK, label="lo")
+    return Op(OpCode.LOOPBACK, label="lo", hint=f"{_RESTRICTED}; or network mode none")
 
 
 def root() -> Op:
     """Begin an empty view."""
-    return Op(OpCode.ROOT, label="root", hint="the host must let a user namespace mount a tmpfs")
+    return Op(OpCode.ROOT, label="root", hint=_RESTRICTED)
 
 
 def mount(kind: MountKind, path: str, flags: MountFlag | int = 0, *, mode: int = 0, size: int = 0) -> Op:
@@ -464,7 +487,7 @@ def mount(kind: MountKind, path: str, flags: MountFlag | int = 0, *, mode: int =
 
 def enter() -> Op:
     """Make the view the root of everything."""
-    return Op(OpCode.ENTER, label="root")
+    return Op(OpCode.ENTER, label="root", hint=_RESTRICTED)
 
 
 def capabilities() -> Op:

@@ -183,7 +183,7 @@ static void obtain_detached(const struct plan *plan)
 static void obtain_apart(const struct plan *plan, const struct op *first)
 {
 	struct clone_args args = {.flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_FILES, .exit_signal = SIGNAL_CHILD};
-	long pid = sys2(__NR_clone3, addr(&args), sizeof args);
+	long pid = sys_clone(&args);
 	int status = 0;
 
 	if (pid == 0) {
@@ -256,10 +256,14 @@ static long fork_init(const struct plan *plan, const struct start *start)
 		.exit_signal = SIGNAL_CHILD,
 		.cgroup = (unsigned)cgroup,
 	};
-	long pid = sys2(__NR_clone3, addr(&args), sizeof args);
+	long pid = sys_clone(&args);
 
-	if (pid == 0)
+	if (pid == 0) {
+		reporter.page = start->page;
+		if (cgroup >= 0 && !(args.flags & CLONE_INTO_CGROUP))
+			cgroup_join(plan);
 		init_run(plan, start);
+	}
 	if (pid < 0 && namespace_flags(plan))
 		namespace_refused(plan, (int)-pid);
 	if (pid < 0)
@@ -353,17 +357,33 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	watched.own_group = terminal && terminal->a != TERMINAL_INHERIT;
 	watched.init = (int)fork_init(plan, &start);
 	attributes_oom_keep(plan);
-	watched.timer_fd = start_timer(plan);
+	watched.timer_fd = reporter.timer_fd = start_timer(plan);
 	sys_close(start.socket);
 	give_identity(plan, &watched, &start);
 	become_supervisor(plan, environment);
 	supervise(&watched);
 }
 
+/* "/dev/fd/N" names it for the exec gate of an outer sandbox, by the protocol dev-fd. */
+static long plan_number(const char *text)
+{
+	return text_number(text_starts(text, "/dev/fd/") ? text + sizeof "/dev/fd/" - 1 : text);
+}
+
+/* Arguments after the plan's are there for that gate only: they name the other descriptors of the plan. */
+static bool are_names(char **arguments)
+{
+	for (; *arguments; arguments++)
+		if (!text_starts(*arguments, "/dev/fd/") || plan_number(*arguments) < 0)
+			return false;
+	return true;
+}
+
 int launcher_main(int argc, char **argv, char **environment, bool privileged)
 {
 	struct plan plan;
 	unsigned filled;
+	bool check_only;
 	long fd;
 
 	if (privileged)
@@ -373,11 +393,14 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 		return probe_dump_abi();
 	if (argc == 2 && text_equal(argv[1], "--probe"))
 		return probe_kernel();
-	fd = argc == 2 ? text_number(argv[1]) : argc == 3 && text_equal(argv[1], "--check-plan") ? text_number(argv[2]) : -1;
-	if (fd < (argc == 2 ? FIRST_NUMBER : 0)) /* a plan on 0-2 would leave a hole there */
+	check_only = argc == 3 && text_equal(argv[1], "--check-plan");
+	fd = argc < 2 ? -1 : plan_number(argv[check_only ? 2 : 1]);
+	if (!check_only && fd >= 0 && !are_names(argv + 2))
+		fd = -1;
+	if (fd < (check_only ? 0 : FIRST_NUMBER)) /* a plan on 0-2 would leave a hole there */
 		fail_step(STEP_USAGE, EINVAL, 0);
 	map_plan((int)fd, &plan);
-	if (argc == 3)
+	if (check_only)
 		return 0;
 	launch(&plan, filled, environment);
 }

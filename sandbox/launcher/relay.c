@@ -311,23 +311,13 @@ void relay_move(const struct pollfd *polled)
 	}
 }
 
-static bool is_ended_by_signal(void)
-{
-	const uint64_t ends = 1u << (SIGNAL_HANG_UP - 1) | 1u << (SIGNAL_INTERRUPT - 1) | 1u << (SIGNAL_QUIT - 1) |
-			      1u << (SIGNAL_TERMINATE - 1);
-	uint64_t pending = 0;
-
-	sys2(__NR_rt_sigpending, addr(&pending), sizeof pending);
-	return pending & ends;
-}
-
 /* Wait until what is queued has gone, as the program itself would have waited. */
 static bool deliver(struct relay *relay)
 {
 	while (is_active(relay) && !flush(relay)) {
 		struct pollfd polled = polling(relay->to, POLLOUT);
 
-		if (!is_active(relay) || hurried || is_ended_by_signal())
+		if (!is_active(relay) || hurried || report_is_ended())
 			return false;
 		sys3(__NR_poll, addr(&polled), 1, WAIT_MS);
 	}

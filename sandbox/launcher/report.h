@@ -25,9 +25,14 @@ enum reason {
 	REASON_TOO_MANY = -15,
 	REASON_CHILD_VANISHED = -16,
 	REASON_NO_PLAN = -17,
-	REASON_MOVED = -18,
-	REASON_NO_MOUNT = -19,
+	REASON_NO_OPENAT2 = -18,
+	REASON_NAMESPACES_FULL = -19,
+	REASON_MOVED = -20,
+	REASON_NO_MOUNT = -21,
 };
+
+/* Whether a signal has come that asks us to end, while signals are blocked and we wait for something else. */
+bool report_is_ended(void);
 
 /* A step that failed. */
 struct failure {
@@ -80,6 +85,7 @@ struct reporter {
 	void (*ending)(void);	      /* in the launcher: what must be done before it exits after a failure, or NULL */
 	bool (*is_raw)(void);	      /* in the launcher: whether standard error wants CR LF, or NULL */
 	int status_fd;		    /* -1: none */
+	int timer_fd;		    /* that of the time limit, or -1 */
 	bool status_json;
 	bool exec_events; /* of the status descriptor */
 	bool trace;	  /* exec events to standard error, for people */

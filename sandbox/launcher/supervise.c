@@ -89,7 +89,7 @@ static void take_message(struct watched *watched, const struct message *message,
 {
 	switch (message->type) {
 	case MESSAGE_GRANT: gate_hold(&watched->gate, fd); return;
-	case MESSAGE_LISTENER: watched->gate.listener = fd; return;
+	case MESSAGE_LISTENER: gate_listen(&watched->gate, fd); return;
 	case MESSAGE_TERMINAL: terminal_attach(plan_find(reporter.plan, OP_TERMINAL), fd); return;
 	case MESSAGE_STARTED: take_start(watched, fd); return;
 	case MESSAGE_STOPPED: stop_as_child(watched, message->status); return;
@@ -212,6 +212,13 @@ static void kill_all(struct watched *watched)
 		sys4(__NR_pidfd_send_signal, watched->child_fd, SIGNAL_KILL, 0, 0);
 }
 
+/* A hang-up: all that it could ask for are dead. Before Linux 6.11, to receive would then block for ever. */
+static void answer_gate(struct watched *watched, short events)
+{
+	if (!(events & POLLIN) || !gate_answer(&watched->gate))
+		watched->gate.listener = -1;
+}
+
 _Noreturn void supervise(struct watched *watched)
 {
 	for (;;) {
@@ -238,8 +245,8 @@ _Noreturn void supervise(struct watched *watched)
 		}
 		if (polled[1].revents)
 			read_messages(watched);
-		if (polled[3].revents && !gate_answer(&watched->gate))
-			watched->gate.listener = -1;
+		if (polled[3].revents)
+			answer_gate(watched, polled[3].revents);
 		if (terminals)
 			terminal_relay(polled + 5);
 		if (relays)
