@@ -168,8 +168,13 @@ if os.fork() == 0:
     time.sleep(60)
 if sys.argv[1] == "orphans":
     os.wait()
+def state(path):
+    try:
+        return open(path).read().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
 def zombies():
-    return sum(open(path).read().rpartition(")")[2].split()[0] == "Z" for path in glob.glob("/proc/[0-9]*/stat"))
+    return [state(path) for path in glob.glob("/proc/[0-9]*/stat")].count("Z")
 wanted = 0 if sys.argv[1] == "orphans" else 4
 end = time.monotonic() + 20
 while zombies() != wanted and time.monotonic() < end:
