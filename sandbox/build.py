@@ -16,6 +16,7 @@ from sandbox.grants import (
     STDIO_TYPES,
     ConnectGrant,
     DatagramGrant,
+    DirectoryGrant,
     FileGrant,
     Grant,
     InheritGrant,
@@ -131,6 +132,8 @@ def grant_label(grant: Grant) -> str:
             return f"grant {grant.name}: {'descriptor ' if grant.passed_as is None else ''}{grant.inherit}"
         case FileGrant():
             return f"grant {grant.name}: file {grant.file}"
+        case DirectoryGrant():
+            return f"grant {grant.name}: folder {grant.directory}"
         case SecretGrant():
             source = f"variable {grant.variable}" if grant.variable else f"file {grant.secret}"
             return f"grant {grant.name}: {source}"
@@ -180,9 +183,12 @@ def _obtain(slot: int, grant: Grant, caller: Caller) -> Iterator[Op]:
     label = grant_label(grant)
     match grant:
         case InheritGrant(type=fd_type):
-            yield ops.inherit(slot, grant.fd, accepted_types(fd_type), grant.access, label)
-        case FileGrant(file=path, access=access):
-            yield ops.file(slot, path, access, create=grant.create, truncate=grant.truncate, label=label)
+            types = accepted_types(fd_type)
+            yield ops.inherit(slot, grant.fd, types, grant.access, label, raw=grant.raw)
+        case FileGrant(file=path, access=access, create=create, truncate=truncate):
+            yield ops.file(slot, path, access, create=create, truncate=truncate, label=label, raw=grant.raw)
+        case DirectoryGrant(directory=path, write=write, create=create):
+            yield ops.directory(slot, path, write=write or create, execute=grant.execute, label=label)
         case SecretGrant(variable=None):
             yield ops.secret_file(slot, grant.secret, label)
         case SecretGrant():
@@ -199,7 +205,10 @@ def _descriptor_ops(
             raise GrantError(grant.name, f"descriptor {grant.inherit} is the status descriptor", "use another one")
     # A standard stream may be a Unix socket; where nothing may be sent over one, none is accepted.
     denied = profile.descriptors.scm_rights is ScmRights.DENY
-    yield ops.stdio(STDIO_TYPES - SOCKET_TYPES if denied else STDIO_TYPES)
+    yield ops.stdio(
+        STDIO_TYPES - SOCKET_TYPES if denied else STDIO_TYPES,
+        ops.Streams[profile.process.streams.name], profile.limits.output or 0,
+    )  # fmt: skip
     obtained = [op for slot, grant in enumerate(grants) for op in _obtain(slot, grant, caller)]
     # Within a code, INHERIT ascends by the caller's number: so the launcher can close what lies between.
     yield from sorted(obtained, key=lambda op: (op.code, op.b if op.code is ops.OpCode.INHERIT else op.a))

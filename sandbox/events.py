@@ -31,6 +31,8 @@ REASONS: Final = {
     -17: "its descriptor is not open; an outer sandbox closes what its profile lets no exec pass (dev-fd)",
     -18: "openat2 is refused: by an older kernel, or by a sandbox around this one, in which no view can be made",
     -19: "there may be no more of them",
+    -20: "its path leads to another file by now, or to none; raw takes it as it is",
+    -21: "it takes a mount of its own, and so a user namespace, which is refused here; raw does without",
 }
 STEPS: Final = ("usage", "plan", "start", "fork", "supervise")
 _WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED = -1, -2, -16

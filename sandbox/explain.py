@@ -16,6 +16,7 @@ from sandbox.grants import (
     Access,
     ConnectGrant,
     DatagramGrant,
+    DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
@@ -223,6 +224,8 @@ def residue(grant: Grant, sockets: Held, *, governed: bool) -> tuple[str, ...]:
     metadata = "still: its mode, times and extended attributes can be changed, if the user owns it"
     rest = (held if governed else reopen, metadata)
     match grant:
+        case FileGrant(access=Access.READ, raw=False):
+            return ("can: read, seek, map, lock", f"cannot: write, by {number} or {link}", UNCHANGED)
         case FileGrant(access=Access.READ):
             return ("can: read, seek, map, lock", f"cannot: write through {number} itself", *rest)
         case FileGrant(access=Access.APPEND):
@@ -235,6 +238,8 @@ def residue(grant: Grant, sockets: Held, *, governed: bool) -> tuple[str, ...]:
             return ("can: write, truncate, seek, lock", f"cannot: read through {number} itself", *rest)
         case FileGrant():
             return ("can: read, write, truncate, seek, map, lock", *rest)
+        case DirectoryGrant():
+            return tuple(_folder_residue(grant))
         case SecretGrant():
             return ("can: read, map", "cannot: write, grow, shrink, unseal")
         case InheritGrant():
@@ -243,11 +248,32 @@ def residue(grant: Grant, sockets: Held, *, governed: bool) -> tuple[str, ...]:
             return tuple(peers.residue(grant, sockets))
 
 
+UNCHANGED: Final = "cannot: change its mode, owner, times or attributes, link or execute it"
+
+
+def _folder_residue(grant: DirectoryGrant) -> Iterator[str]:
+    verbs = {"write what is there": grant.write, "make, move and remove": grant.create, "execute": grant.execute}
+    yield ", ".join(["can: list, read", *(verb for verb, can in verbs.items() if can)])
+    if not all(verbs.values()):
+        yield "cannot: " + ", ".join(verb for verb, can in verbs.items() if not can)
+    yield "cannot: reach what lies above it"
+    if grant.write or grant.create:
+        yield "still: modes, times and extended attributes of what the user owns can be changed"
+
+
 def _inherited_residue(grant: InheritGrant, sockets: Held, reopening: str, metadata: str) -> Iterator[str]:
     number, types = number_of(grant), accepted_types(grant.type)
-    yield "can: what the caller's descriptor can; offset, flags and locks are shared with the caller"
-    if grant.type in (None, FdType.FILE):
-        yield from (line.replace(": ", ": a file: ", 1) for line in (reopening, metadata))
+    shared = "what the caller's descriptor can; offset, flags and locks are shared with the caller"
+    of_file = [] if grant.type not in (None, FdType.FILE) else [reopening, metadata]
+    if of_file and not grant.raw:
+        yield "can: a file: what the caller's descriptor can; it is opened anew: offset, flags and locks are its own"
+        yield "cannot: a file that is open for reading only: be written or changed by any means"
+        yield from (line.replace(": ", ": a file that is open for writing: ", 1) for line in of_file)
+        if grant.type is None:
+            yield f"can: anything else: {shared}"
+    else:
+        yield f"can: {shared}"
+        yield from (line.replace(": ", ": a file: ", 1) for line in of_file)
     if grant.type in (None, FdType.PIPE):
         yield f"still: a pipe: /proc/self/fd/{number} opens the other end as well"
     yield from peers.inherited_residue(types, sockets)

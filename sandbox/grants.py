@@ -104,13 +104,15 @@ class InheritGrant:
     passed_fd the number that it has (resolve.passed_grants).
 
     propagate (of every grant): it passes at every exec, while its number still is this open file.
-    type None accepts SAFE_TYPES; access None accepts any mode, otherwise the mode must be exactly that.
+    type None accepts SAFE_TYPES; access None accepts any mode, otherwise the mode must be exactly that. A regular file
+    is opened anew by its path; raw: the caller's own open file is given, with its offset, flags and mount.
     """
 
     name: str
     inherit: int | str
     type: FdType | None = None
     access: Access | None = None
+    raw: bool = False
     number: int | None = None
     propagate: bool = False
     passed_fd: int | None = None
@@ -137,7 +139,8 @@ class InheritGrant:
 class FileGrant:
     """A regular file, opened once by the launcher with `access`.
 
-    create makes a missing file (mode 0666 less the umask); truncate empties it. Both need a writing access.
+    create makes a missing file (mode 0666 less the umask); truncate empties it. Both need a writing access. It is
+    opened through a mount of its own: what is only to be read can be changed by no means; raw: through the caller's.
     """
 
     name: str
@@ -145,6 +148,23 @@ class FileGrant:
     access: Access = Access.READ
     create: bool = False
     truncate: bool = False
+    raw: bool = False
+    number: int | None = None
+    propagate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryGrant:
+    """A folder, opened through a mount of its own: what lies in it can be read, and no `..` leads out of it.
+
+    write: files in it can be written; create: made, removed and moved within it; execute: executed.
+    """
+
+    name: str
+    directory: str
+    write: bool = False
+    create: bool = False
+    execute: bool = False
     number: int | None = None
     propagate: bool = False
 
@@ -233,6 +253,7 @@ SocketGrant: TypeAlias = ListenGrant | ConnectGrant | DatagramGrant
 Grant: TypeAlias = (
     InheritGrant
     | FileGrant
+    | DirectoryGrant
     | SecretGrant
     | ListenGrant
     | ConnectGrant
@@ -241,11 +262,18 @@ Grant: TypeAlias = (
 KINDS: Final[dict[str, type[Grant]]] = {
     "inherit": InheritGrant,
     "file": FileGrant,
+    "directory": DirectoryGrant,
     "secret": SecretGrant,
     "listen": ListenGrant,
     "connect": ConnectGrant,
     "datagram": DatagramGrant,
 }
+
+# The words that a grant's kind may have behind its value on the command line, beside accesses and types: its flags.
+_FLAGS: Final = {
+    "inherit": ("raw",), "file": ("create", "truncate", "raw"), "directory": ("write", "create", "execute"),
+    "secret": (), "listen": (), "connect": (), "datagram": (),
+}  # fmt: skip
 
 
 def _address(name: str, text: str) -> Address:
@@ -258,6 +286,11 @@ def _address(name: str, text: str) -> Address:
 def kind_of(grant: Grant) -> str:
     """Return the word that the grant's kind has in profiles and on the command line."""
     return next(word for word, kind in KINDS.items() if isinstance(grant, kind))
+
+
+def flags_of(grant: Grant) -> list[str]:
+    """Return the flags of its kind that the grant has set, as profiles and the command line name them."""
+    return [word for word in _FLAGS[kind_of(grant)] if getattr(grant, word)]
 
 
 def variable_for(name: str) -> str:
@@ -285,6 +318,13 @@ def checked(grant: Grant) -> Grant:
             raise GrantError(grant.name, f"{fd} is not a descriptor", "give the number that the caller has open")
         case FileGrant(file=path) if not path or "\0" in path:
             raise GrantError(grant.name, "the path is empty or holds a NUL byte", 'write file = "/a/path"')
+        case DirectoryGrant(directory=path) if not path or "\0" in path:
+            raise GrantError(grant.name, "the path is empty or holds a NUL byte", 'write directory = "/a/path"')
+        case InheritGrant(type=FdType.DIRECTORY, raw=False):
+            raise GrantError(
+                grant.name, "a folder that is inherited leads to those above it",
+                "grant it by its path: directory; or take it as it is: raw",
+            )  # fmt: skip
         case FileGrant(access=Access.READ) if grant.create or grant.truncate:
             raise GrantError(grant.name, "create and truncate need a writing access", 'add access = "write"')
         case SecretGrant(secret=source) if source in ("", "env:") or "\0" in source or "=" in (grant.variable or ""):
@@ -339,11 +379,11 @@ def _listen_mistakes(grant: ListenGrant, address: Address) -> dict[tuple[str, st
 def parse_grant(text: str) -> Grant:
     """Parse the command line's form of a grant.
 
-    Grammar: `NAME[@NUMBER][+propagate]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of inherit, file, secret, listen,
-    connect, datagram; a WORD is an access (read, write, append, read-write), for `file` also create and truncate, for
-    `inherit` also a descriptor type. For `listen` it is one of reuse_port, ipv6_only, backlog=N, mode=OCTAL,
-    owner=NAME[:GROUP], for `connect` timeout=SECONDS. A last part that is no list of such words belongs to VALUE, so
-    that paths may hold colons.
+    Grammar: `NAME[@NUMBER][+propagate]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of inherit, file, directory, secret,
+    listen, connect, datagram. For `file` and `inherit` a WORD is an access (read, write, append, read-write) or raw,
+    for `file` also create and truncate, for `inherit` also a descriptor type; for `directory` read, write, create and
+    execute. For `listen` it is one of reuse_port, ipv6_only, backlog=N, mode=OCTAL, owner=NAME[:GROUP], for `connect`
+    timeout=SECONDS. A last part that is no list of such words belongs to VALUE, so that paths may hold colons.
 
     Raises: GrantError with the grammar as hint.
     """
@@ -371,16 +411,18 @@ def _parse_value(name: str, kind: str, value: str) -> Grant:
     if kind in _SOCKET_WORDS:
         return _parse_socket(name, kind, value)
     value, words = _trailing_words(value, kind)
+    flags = {word: True for word in _FLAGS[kind] if word in words}
+    if kind == "directory":
+        return DirectoryGrant(name=name, directory=value, **flags)
     access = next((Access(word) for word in words if word in list(Access)), None)
     if kind == "file":
-        flags = {word: True for word in ("create", "truncate") if word in words}
         return FileGrant(name=name, file=value, access=access or Access.READ, **flags)
     fd_type = next((FdType(word) for word in words if word in list(FdType)), None)
     if value.startswith(MANAGER):
-        return InheritGrant(name=name, inherit=value, type=fd_type, access=access)
+        return InheritGrant(name=name, inherit=value, type=fd_type, access=access, **flags)
     if not _DECIMAL.match(value):
         raise GrantError(name, f"{value!r} is not a descriptor number", "write NAME=inherit:5[:read][,pipe]")
-    return InheritGrant(name=name, inherit=int(value), type=fd_type, access=access)
+    return InheritGrant(name=name, inherit=int(value), type=fd_type, access=access, **flags)
 
 
 # For each kind of socket its words, and how each is read.
@@ -426,14 +468,12 @@ def _socket_words(value: str, kind: str) -> tuple[str, list[str]]:
 
 def _trailing_words(value: str, kind: str) -> tuple[str, list[str]]:
     """Split the trailing `:WORD,WORD` off a value, if all of it are words of that kind, each used once."""
-    known = {str(access) for access in Access}
-    known |= {"create", "truncate"} if kind == "file" else {str(fd_type) for fd_type in FdType}
+    accesses: set[str] = {Access.READ} if kind == "directory" else set(Access)
+    types: set[str] = set(FdType) if kind == "inherit" else set()
     rest, colon, tail = value.rpartition(":")
     words = tail.split(",")
-    accesses = [word for word in words if word in list(Access)]
-    types = [word for word in words if kind == "inherit" and word in list(FdType)]
-    single = len(set(words)) == len(words) and len(accesses) <= 1 and len(types) <= 1
-    if colon and set(words) <= known and single:
+    single = len(set(words)) == len(words) and len(accesses & set(words)) <= 1 and len(types & set(words)) <= 1
+    if colon and set(words) <= {*_FLAGS[kind], *accesses, *types} and single:
         return rest, words
     return value, []
 
@@ -442,13 +482,15 @@ def format_grant(grant: Grant) -> str:
     """Return the command line's form; parse_grant(format_grant(g)) == g."""
     head = grant.name if grant.number is None else f"{grant.name}@{grant.number}"
     head += "+propagate" if grant.propagate else ""
+    flags = flags_of(grant)
     match grant:
         case InheritGrant():
-            words = [str(word) for word in (grant.access, grant.type) if word is not None]
+            words = [*(str(word) for word in (grant.access, grant.type) if word is not None), *flags]
             return f"{head}=inherit:{grant.inherit}" + (":" + ",".join(words) if words else "")
         case FileGrant():
-            flags = [word for word in ("create", "truncate") if getattr(grant, word)]
             return f"{head}=file:{grant.file}:" + ",".join([str(grant.access), *flags])
+        case DirectoryGrant():
+            return f"{head}=directory:{grant.directory}:" + ",".join([Access.READ, *flags])
         case SecretGrant():
             return f"{head}=secret:{grant.secret}"
         case ListenGrant():

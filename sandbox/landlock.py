@@ -74,14 +74,14 @@ ABI_OF: Final = {
     for member in kind
 }
 
+_CREATE: Final = (
+    FileRight.REFER | FileRight.REMOVE_DIR | FileRight.REMOVE_FILE
+    | FileRight.MAKE_DIR | FileRight.MAKE_REG | FileRight.MAKE_SOCK | FileRight.MAKE_FIFO | FileRight.MAKE_SYM
+)  # fmt: skip
 # What the entries of a view allow. Devices can be made by no list; a folder's `refer` lets files move between two
 # writable ones, and the kernel sees to it that none gains a right by moving.
 _READ: Final = FileRight.READ_FILE | FileRight.READ_DIR
-_WRITE: Final = (
-    FileRight.WRITE_FILE | FileRight.TRUNCATE | FileRight.REFER
-    | FileRight.REMOVE_DIR | FileRight.REMOVE_FILE
-    | FileRight.MAKE_DIR | FileRight.MAKE_REG | FileRight.MAKE_SOCK | FileRight.MAKE_FIFO | FileRight.MAKE_SYM
-)  # fmt: skip
+_WRITE: Final = FileRight.WRITE_FILE | FileRight.TRUNCATE | _CREATE
 _DEVICE: Final = FileRight.READ_FILE | FileRight.WRITE_FILE
 _TERMINAL: Final = _DEVICE | FileRight.IOCTL_DEV
 # What may be opened anew that a descriptor of the command's own stands for; the launcher takes away what it lacks.
@@ -201,6 +201,18 @@ def _rights_of(entry: Entry) -> FileRight:
         if entry.path.startswith("/dev/"):
             rights |= FileRight.IOCTL_DEV  # a device that is declared for writing is of no use without
     if Rights.EXECUTE in entry.rights:
+        rights |= FileRight.EXECUTE
+    return rights
+
+
+def folder_rights(*, write: bool, create: bool, execute: bool) -> FileRight:
+    """Return the rights below a folder that is granted: what is there can be read, and as the words say."""
+    rights = _READ
+    if write:
+        rights |= FileRight.WRITE_FILE | FileRight.TRUNCATE
+    if create:
+        rights |= _CREATE
+    if execute:
         rights |= FileRight.EXECUTE
     return rights
 

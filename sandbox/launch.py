@@ -27,7 +27,7 @@ from sandbox.filesystem import FilesystemPolicy
 from sandbox.grants import Grant, InheritGrant, parse_grant
 from sandbox.plan import OpCode, Plan, StatusFormat
 from sandbox.probe import launcher_path
-from sandbox.profile import PATH_LISTS, NetworkMode, Profile, SharedNamespace, Tty, check
+from sandbox.profile import PATH_LISTS, NetworkMode, Profile, SharedNamespace, StreamsPolicy, Tty, check
 from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions, for_caller, passed_grants
 
@@ -121,6 +121,7 @@ class Walls(TypedDict, total=False):
     delegate: Sequence[str]
     limits: Mapping[str, str | float]
     tty: str
+    streams: str
     user: str
     activation: bool
     notify: bool
@@ -309,7 +310,7 @@ def _chosen_profile(
     if isinstance(profile, str):
         profile = load(profile, search=default_search_path(os.environ))
     user, _, group = (walls.get("user") or "").partition(":")
-    net, tty = walls.get("net"), walls.get("tty")
+    net, tty, streams = walls.get("net"), walls.get("tty"), walls.get("streams")
     added = Additions(
         grants=tuple(parse_grant(grant) if isinstance(grant, str) else grant for grant in grants),
         variables=env,
@@ -320,6 +321,7 @@ def _chosen_profile(
         delegate=tuple(walls.get("delegate", ())),
         limits=walls.get("limits", {}),
         tty=None if tty is None else _member(Tty, "tty", tty),
+        streams=None if streams is None else _member(StreamsPolicy, "streams", streams),
         activation=walls.get("activation", False),
         notify=walls.get("notify", False),
         user=user or None,

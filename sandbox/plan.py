@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sandbox.grants import Access, FdType
@@ -67,6 +67,7 @@ class OpCode(enum.IntEnum):
     FILE = 0x0303
     SECRET_FILE = 0x0304
     SECRET_ENV = 0x0305
+    DIRECTORY = 0x0306
     SOCKET_OWNER = 0x0310
     LISTEN = 0x0311
     CONNECT = 0x0312
@@ -129,6 +130,7 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.FILE: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
     OpCode.SECRET_FILE: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
     OpCode.SECRET_ENV: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
+    OpCode.DIRECTORY: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
     OpCode.SOCKET_OWNER: OpRule("listen", 0, MAX_SLOTS),
     OpCode.LISTEN: OpRule("listen", 0, MAX_SLOTS, Data.ADDRESS),
     OpCode.CONNECT: OpRule("connect", 0, MAX_SLOTS, Data.ADDRESS),
@@ -167,9 +169,11 @@ RULES: Final[dict[OpCode, OpRule]] = {
 }
 MANDATORY: Final = frozenset(code for code, rule in RULES.items() if rule.least)
 OBTAINING: Final = frozenset(
-    {OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV}
+    {OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV, OpCode.DIRECTORY}
     | {OpCode.LISTEN, OpCode.CONNECT}
 )  # fmt: skip
+ACCESS_BITS: Final = 7
+OPEN_RAW: Final = 8  # the open file as it is, not one opened anew through a mount of its own
 
 
 class ListenFlag(enum.IntFlag):
@@ -286,7 +290,11 @@ def _types(mask: int) -> str:
 def _open_words(op: Op) -> str:
     access = next(access for access, flags in _OPEN_FLAGS.items() if flags == op.b & (os.O_ACCMODE | os.O_APPEND))
     flags = [word for word, bit in (("create", os.O_CREAT), ("truncate", os.O_TRUNC)) if op.b & bit]
-    return ", ".join([str(access), *flags])
+    return ", ".join([str(access), *flags]) + _raw_word(op)
+
+
+def _raw_word(op: Op) -> str:
+    return ", raw" if op.flags & OPEN_RAW else ""
 
 
 def _arguments(op: Op) -> str:
@@ -294,7 +302,9 @@ def _arguments(op: Op) -> str:
 
 
 def _access_word(op: Op) -> str:
-    return next((f", {access}" for access, code in _ACCESS_CODES.items() if access and code == op.flags), "")
+    code = op.flags & ACCESS_BITS
+    access = next((f", {access}" for access, known in _ACCESS_CODES.items() if access and known == code), "")
+    return access + _raw_word(op)
 
 
 _TERMINAL_WORDS: Final = {
@@ -309,10 +319,18 @@ RLIMIT_NAMES: Final = {
 }  # fmt: skip
 
 
+def _stream_words(op: Op) -> str:
+    limit = f"; at most {op.b | op.c << 32} bytes of output" if op.b or op.c else ""
+    return ("", "; files opened anew or relayed", "; relayed")[op.flags] + limit
+
+
+def _rights_letters(op: Op) -> str:
+    return "".join(letter if op.flags & flag else "-" for letter, flag in zip("wx", MountFlag, strict=False))
+
+
 def _mount_words(op: Op) -> str:
-    rights = "".join(letter if op.flags & flag else "-" for letter, flag in zip("wx", MountFlag, strict=False))
     optional = ", if it is there" if op.flags & MountFlag.OPTIONAL else ""
-    return f"{MountKind(op.a).name.lower()} r{rights} {_text(op.data)!r}{optional}"
+    return f"{MountKind(op.a).name.lower()} r{_rights_letters(op)} {_text(op.data)!r}{optional}"
 
 
 def _listen_words(op: Op) -> str:
@@ -359,15 +377,16 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.RULESET: lambda op: f"Landlock handles file rights {op.a | op.b << 32:#x}, net and scopes {op.c:#x}",
     OpCode.PATH_RULE: lambda op: (
         f"{_text(op.data)!r}: file rights {op.a | op.b << 32:#x}"
-        + (("", ", if it is there", ", as far as it has them")[op.flags])
+        + (("", ", if it is there", ", as far as it has them", "")[op.flags])
     ),
     OpCode.PORT_RULE: lambda op: f"TCP port {op.b}: rights {op.a:#x}",
     OpCode.RESTRICT: lambda _: "the ruleset holds from here on",
-    OpCode.STDIO: lambda op: f"0, 1, 2 exist and are each one of: {_types(op.a)}",
+    OpCode.STDIO: lambda op: f"0, 1, 2 exist and are each one of: {_types(op.a)}" + _stream_words(op),
     OpCode.INHERIT: lambda op: f"slot {op.a}: the caller's {op.b}, if it is one of: {_types(op.c)}{_access_word(op)}",
     OpCode.FILE: lambda op: f"slot {op.a}: open {_text(op.data)!r} for {_open_words(op)}",
     OpCode.SECRET_FILE: lambda op: f"slot {op.a}: copy {_text(op.data)!r} into a sealed memfd",
     OpCode.SECRET_ENV: lambda op: f"slot {op.a}: copy variable {_text(op.data)} into a sealed memfd",
+    OpCode.DIRECTORY: lambda op: f"slot {op.a}: open folder {_text(op.data)!r}, r{_rights_letters(op)}",
     OpCode.SOCKET_OWNER: lambda op: f"slot {op.a}: its file belongs to user {op.b}, group {op.c}",
     OpCode.LISTEN: _listen_words,
     OpCode.CONNECT: _connect_words,
@@ -584,6 +603,11 @@ def descriptor_rule(number: int, rights: int) -> Op:
     )  # fmt: skip
 
 
+def folder_rule(number: int, rights: int) -> Op:
+    """Allow rights below the folder that a descriptor of the command's own stands for."""
+    return replace(descriptor_rule(number, rights), flags=3)
+
+
 def port_rule(port: int, rights: int) -> Op:
     """Allow rights on a TCP port."""
     return Op(OpCode.PORT_RULE, a=rights, b=port, label=f"TCP port {port}")
@@ -594,10 +618,25 @@ def restrict() -> Op:
     return Op(OpCode.RESTRICT, label="ruleset")
 
 
-def stdio(types: Collection[FdType]) -> Op:
-    """Refuse standard streams that are of none of `types`."""
+class Streams(enum.IntEnum):
+    """What becomes of 0, 1 and 2 (relay.h, enum streams).
+
+    raw: they are the caller's. safe: a file that is read is opened anew, one that is written is relayed. relay: all but
+    terminals and /dev/null.
+    """
+
+    RAW = 0
+    SAFE = 1
+    RELAY = 2
+
+
+def stdio(types: Collection[FdType], streams: Streams = Streams.RAW, limit: int = 0) -> Op:
+    """Refuse standard streams that are of none of `types`; limit: bytes of output on each, 0 for none."""
     hint = "redirect it from or to a file, a pipe, a connected socket or a terminal"
-    return Op(OpCode.STDIO, a=mask_of(types), label="standard stream", hint=hint)
+    return Op(
+        OpCode.STDIO, a=mask_of(types), b=limit & 0xFFFFFFFF, c=limit >> 32, flags=streams,
+        label="standard stream", hint=hint,
+    )  # fmt: skip
 
 
 def mask_of(types: Collection[FdType]) -> int:
@@ -605,21 +644,35 @@ def mask_of(types: Collection[FdType]) -> int:
     return sum(fd_type.bit for fd_type in set(types))
 
 
-def inherit(slot: int, fd: int, types: frozenset[FdType], access: Access | None, label: str) -> Op:
-    """Take the caller's descriptor `fd` if it is of one of the types and has exactly the access."""
+def inherit(
+    slot: int, fd: int, types: frozenset[FdType], access: Access | None, label: str, *, raw: bool = False
+) -> Op:  # fmt: skip
+    """Take the caller's descriptor `fd` if it is of one of the types and has exactly the access.
+
+    A regular file is opened anew by its path, through a mount of its own; raw: it is taken as it is.
+    """
     hint = "open it in the caller, or declare its type and access as they are"
     return Op(
-        OpCode.INHERIT, a=slot, b=fd, c=mask_of(types), flags=_ACCESS_CODES[access], label=label, hint=hint
+        OpCode.INHERIT, a=slot, b=fd, c=mask_of(types), flags=_ACCESS_CODES[access] | (OPEN_RAW if raw else 0),
+        label=label, hint=hint,
     )  # fmt: skip
 
 
-def file(slot: int, path: str, access: Access, *, create: bool, truncate: bool, label: str) -> Op:
-    """Open a regular file once."""
+def file(slot: int, path: str, access: Access, *, create: bool, truncate: bool, label: str, raw: bool = False) -> Op:
+    """Open a regular file once; through a mount of its own unless it is raw. Kernel: 5.12, mount_setattr(2)."""
     flags = _OPEN_FLAGS[access] | (os.O_CREAT if create else 0) | (os.O_TRUNC if truncate else 0)
     hint = "check the path and who may open it" + ("" if create or access is Access.READ else ", or add create")
     return Op(
-        OpCode.FILE, a=slot, b=flags, c=0o666 if create else 0, data=os.fsencode(path), label=label, hint=hint
+        OpCode.FILE, a=slot, b=flags, c=0o666 if create else 0, flags=OPEN_RAW if raw else 0,
+        data=os.fsencode(path), label=label, hint=hint,
     )  # fmt: skip
+
+
+def directory(slot: int, path: str, *, write: bool, execute: bool, label: str) -> Op:
+    """Open a folder through a mount of its own, which no `..` leaves."""
+    flags = (MountFlag.WRITE if write else MountFlag(0)) | (MountFlag.EXECUTE if execute else MountFlag(0))
+    hint = "check the path and who may open it"
+    return Op(OpCode.DIRECTORY, a=slot, flags=int(flags), data=os.fsencode(path), label=label, hint=hint)
 
 
 def secret_file(slot: int, path: str, label: str) -> Op:

@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from sandbox.grants import (
     ConnectGrant,
     DatagramGrant,
+    DirectoryGrant,
     FileGrant,
     Grant,
     InheritGrant,
     ListenGrant,
     SecretGrant,
     SocketGrant,
+    flags_of,
 )
 from sandbox.limits import NAMES as LIMITS
 from sandbox.limits import format as format_limit
@@ -28,7 +30,7 @@ def format_profile(profile: Profile) -> str:
     if process.chdir is not None:
         lines.append(f"chdir = {_quote(process.chdir)}")
     lines += [f"die_with_parent = {str(process.die_with_parent).lower()}", f'exec = "{process.exec}"']
-    lines += [f'tty = "{process.tty}"', f"hostname = {_quote(process.hostname)}"]
+    lines += [f'tty = "{process.tty}"', f'streams = "{process.streams}"', f"hostname = {_quote(process.hostname)}"]
     lines.append(f"notify = {str(process.notify).lower()}")
     for name in ("user", "group", "scheduling", "cpus"):
         if getattr(process, name) is not None:
@@ -94,15 +96,15 @@ def _format_grant(grant: Grant) -> Iterable[str]:
                 yield f'type = "{grant.type}"'
         case FileGrant():
             yield f"file = {_quote(grant.file)}"
-            for flag in ("create", "truncate"):
-                if getattr(grant, flag):
-                    yield f"{flag} = true"
+        case DirectoryGrant():
+            yield f"directory = {_quote(grant.directory)}"
         case SecretGrant():
             yield f"secret = {_quote(grant.secret)}"
         case ListenGrant() | ConnectGrant() | DatagramGrant():
             yield from _format_socket(grant)
     if isinstance(grant, InheritGrant | FileGrant) and grant.access is not None:
         yield f'access = "{grant.access}"'
+    yield from (f"{flag} = true" for flag in flags_of(grant))
     if grant.number is not None:
         yield f"number = {grant.number}"
     if grant.propagate:

@@ -56,6 +56,7 @@ from sandbox.profile import (
     Scheduling,
     ScmRights,
     SharedNamespace,
+    StreamsPolicy,
     Tty,
     check_path,
     check_variables,
@@ -103,6 +104,7 @@ class ProcessTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     die_with_parent: Annotated[bool, _meta("end when the starting process ends")] | UnsetType = UNSET
     exec: Annotated[ExecPolicy, _meta("once: no program after the command")] | UnsetType = UNSET
     tty: Annotated[Tty, _meta("the terminal: none, a private one, the caller's")] | UnsetType = UNSET
+    streams: Annotated[StreamsPolicy, _meta("what becomes of 0, 1 and 2")] | UnsetType = UNSET
     hostname: Annotated[str, _meta("the host's name inside", HOSTNAME_PATTERN)] | UnsetType = UNSET
     user: Annotated[str, _meta("whom root becomes")] | UnsetType = UNSET
     group: Annotated[str, _meta("the group of that user")] | UnsetType = UNSET
@@ -190,6 +192,7 @@ class LimitsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cpu_time: Annotated[LimitValue, _meta("of each process: 30s")] | UnsetType = UNSET
     open_files: Annotated[LimitValue, _meta("of each process")] | UnsetType = UNSET
     file_size: Annotated[LimitValue, _meta("of each file: 100M")] | UnsetType = UNSET
+    output: Annotated[LimitValue, _meta("of each standard stream: 10M")] | UnsetType = UNSET
     core_size: Annotated[LimitValue, _meta("of each core dump; 0: none")] | UnsetType = UNSET
     timeout: Annotated[LimitValue, _meta("of the whole run: 5m")] | UnsetType = UNSET
 
@@ -223,6 +226,7 @@ class InheritTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
     type: Annotated[FdType, _meta("what it must be")] | UnsetType = UNSET
     access: Annotated[Access, _meta("how it must be open")] | UnsetType = UNSET
+    raw: Annotated[bool, _meta("as it is: a file is not opened anew")] = False
     number: Number | UnsetType = UNSET
     propagate: Propagate = False
 
@@ -234,6 +238,18 @@ class FileTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     access: Annotated[Access, _meta("how it is opened")] = Access.READ
     create: Annotated[bool, _meta("make the file if it is missing")] = False
     truncate: Annotated[bool, _meta("empty the file first")] = False
+    raw: Annotated[bool, _meta("not through a mount of its own")] = False
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
+class DirectoryTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `directory`."""
+
+    directory: PathText
+    write: Annotated[bool, _meta("files in it can be written")] = False
+    create: Annotated[bool, _meta("files can be made, removed and moved in it")] = False
+    execute: Annotated[bool, _meta("files in it can be executed")] = False
     number: Number | UnsetType = UNSET
     propagate: Propagate = False
 
@@ -296,7 +312,7 @@ _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
 }  # fmt: skip
 _TOP_KEYS: Final = ("description", "extends", *_SECTIONS, "grants", "protocols")
 _GRANT_TABLES: Final[dict[str, type[msgspec.Struct]]] = {
-    "inherit": InheritTable, "file": FileTable, "secret": SecretTable,
+    "inherit": InheritTable, "file": FileTable, "directory": DirectoryTable, "secret": SecretTable,
     "listen": ListenTable, "connect": ConnectTable, "datagram": DatagramTable,
 }  # fmt: skip
 
@@ -416,7 +432,8 @@ def _convert(data: object, shape: Any, path: str, key: str) -> Any:  # noqa: ANN
 def _hint_for(leaf: str, value: object) -> str:
     words: dict[str, type[enum.StrEnum]] = {
         "access": Access, "type": FdType, "exec": ExecPolicy, "scm_rights": ScmRights, "shape": ShapeWord,
-        "tty": Tty, "scheduling": Scheduling, "view": View, "proc": Proc, "mode": NetworkMode, "share": SharedNamespace,
+        "tty": Tty, "streams": StreamsPolicy, "scheduling": Scheduling,
+        "view": View, "proc": Proc, "mode": NetworkMode, "share": SharedNamespace,
     }  # fmt: skip
     known = [str(word) for word in words.get(leaf, ())]
     if isinstance(value, list):
@@ -439,7 +456,7 @@ def _parse_grant_table(name: str, table: object, path: str) -> Grant:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ProfileError(path, key, said, f"{hint}use exactly one of {', '.join(_GRANT_TABLES)}")
     converted = _convert(table, _GRANT_TABLES[kinds[0]], path, key)
-    if kinds[0] == "file" or (kinds[0] == "secret" and not converted.secret.startswith("env:")):
+    if kinds[0] in ("file", "directory") or (kinds[0] == "secret" and not converted.secret.startswith("env:")):
         check_path(getattr(converted, kinds[0]), path, f"{key}.{kinds[0]}")
     try:
         grant = checked(KINDS[kinds[0]](name=name, **_said(converted)))

@@ -12,7 +12,16 @@ from sandbox.caller import Caller
 from sandbox.carried import NOTIFY_SOCKET, passed_by_manager
 from sandbox.errors import GrantError, ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy, covers, normal, split_optional
-from sandbox.grants import ConnectGrant, DatagramGrant, FileGrant, Grant, InheritGrant, ListenGrant, SecretGrant
+from sandbox.grants import (
+    ConnectGrant,
+    DatagramGrant,
+    DirectoryGrant,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    ListenGrant,
+    SecretGrant,
+)
 from sandbox.limits import parse
 from sandbox.profile import (
     PATH_LISTS,
@@ -20,6 +29,7 @@ from sandbox.profile import (
     ProcessPolicy,
     Profile,
     SharedNamespace,
+    StreamsPolicy,
     Tty,
     check_variables,
     dotted,
@@ -49,6 +59,7 @@ class Additions:
     delegate: tuple[str, ...] = ()
     limits: Mapping[str, str | float] = field(default_factory=dict)
     tty: Tty | None = None
+    streams: StreamsPolicy | None = None
     user: str | None = None
     group: str | None = None
     activation: bool = False
@@ -156,6 +167,7 @@ def _process_for(profile: Profile, caller: Caller, added: Additions) -> ProcessP
         process,
         chdir=folder if added.chdir is None else _absolute(added.chdir, caller),
         tty=added.tty or process.tty,
+        streams=added.streams or process.streams,
         notify=process.notify or added.notify,
         user=added.user or process.user,
         group=added.group or (None if added.user else process.group),
@@ -226,6 +238,8 @@ def _expand_grant(grant: Grant, caller: Caller, profile: Profile) -> Grant:
 def _with_path(grant: Grant, change: Callable[[str], str]) -> Grant:
     if isinstance(grant, FileGrant):
         return replace(grant, file=change(grant.file))
+    if isinstance(grant, DirectoryGrant):
+        return replace(grant, directory=change(grant.directory))
     if isinstance(grant, SecretGrant) and grant.variable is None:
         return replace(grant, secret=change(grant.secret))
     if isinstance(grant, ListenGrant | ConnectGrant | DatagramGrant) and grant.address.is_path:

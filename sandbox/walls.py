@@ -8,9 +8,9 @@ from typing import Final
 from sandbox import landlock, limits
 from sandbox import plan as ops
 from sandbox.caller import Caller
-from sandbox.errors import InternalError, LaunchError, UsageError
+from sandbox.errors import GrantError, InternalError, LaunchError, UsageError
 from sandbox.filesystem import Proc, View, covers, normal
-from sandbox.grants import FileGrant, Grant, InheritGrant, number_of
+from sandbox.grants import DirectoryGrant, FileGrant, Grant, InheritGrant, number_of
 from sandbox.landlock import Ruleset, Scope
 from sandbox.mounts import view_ops
 from sandbox.plan import MountKind, Namespace, Op, OpCode, Terminal
@@ -122,11 +122,23 @@ def landlock_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) -> I
     Raises: UnsupportedError if it has not, and the profile does not say that it can do without.
     """
     kept, _ = landlock.fit(wanted_ruleset(profile), caller.landlock_abi, profile.landlock)
+    folders = [grant for grant in grants if isinstance(grant, DirectoryGrant)]
+    for grant in folders:
+        if grant.write != grant.create and not kept.files:
+            raise GrantError(
+                grant.name, "without Landlock nothing tells writing to files from making them",
+                "say both, write and create, or neither",
+            )  # fmt: skip
     for op in landlock.ops(kept):
         if op.code is OpCode.RESTRICT and kept.files:
             # /dev/fd/N opens anew what the command has, with no right that its descriptor lacks.
             yield from (ops.descriptor_rule(fd, int(landlock.REOPENED & kept.files)) for fd in _reopened(grants))
+            yield from (ops.folder_rule(number_of(grant), int(_rights_of(grant) & kept.files)) for grant in folders)
         yield op
+
+
+def _rights_of(grant: DirectoryGrant) -> landlock.FileRight:
+    return landlock.folder_rights(write=grant.write, create=grant.create, execute=grant.execute)
 
 
 def _reopened(grants: Sequence[Grant]) -> Iterator[int]:

@@ -12,10 +12,12 @@ from typing import Final
 from sandbox.errors import PlanError
 from sandbox.grants import FIRST_NUMBER, LAST_NUMBER
 from sandbox.plan import (
+    ACCESS_BITS,
     MAX_ARGS,
     MAX_FILTER_LENGTH,
     MAX_SLOTS,
     OBTAINING,
+    OPEN_RAW,
     RLIMIT_NAMES,
     RULES,
     Data,
@@ -28,6 +30,7 @@ from sandbox.plan import (
     Plan,
     SocketKind,
     StatusFormat,
+    Streams,
     Terminal,
 )
 from sandbox.protocols import Place, Shape
@@ -279,14 +282,22 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.RLIMIT: (lambda op: op.a not in RLIMIT_NAMES, "a limit is unknown"),
     OpCode.SCHEDULING: (lambda op: op.a > 5 or op.b > 39, "a scheduling policy is unknown"),
     OpCode.OOM_SCORE: (lambda op: op.a > 2000, "an oom score is out of range"),
-    OpCode.PATH_RULE: (lambda op: op.flags > 2, "a path rule is unknown"),
+    OpCode.PATH_RULE: (lambda op: op.flags > 3, "a path rule is unknown"),
     OpCode.PORT_RULE: (lambda op: op.b > 65535, "a port is out of range"),
     OpCode.GATE: (lambda op: op.a > 1, "a gate's mode is unknown"),
     OpCode.STATUS: (lambda op: op.b not in tuple(StatusFormat) or op.c > 1, "the status format is unknown"),
-    OpCode.INHERIT: (lambda op: op.flags > 4 or op.b > 2**31 - 1, "an inherited descriptor is out of range"),
-    OpCode.FILE: (
-        lambda op: op.b & ~_OPEN_FLAGS or op.b & os.O_ACCMODE == os.O_ACCMODE or op.c > 0o777, "open flags are unknown"
+    OpCode.STDIO: (lambda op: op.flags not in tuple(Streams), "a mode of streams is unknown"),
+    OpCode.INHERIT: (
+        lambda op: op.flags > OPEN_RAW | ACCESS_BITS or op.flags & ACCESS_BITS > 4 or op.b > 2**31 - 1,
+        "an inherited descriptor is out of range",
     ),
+    OpCode.FILE: (
+        lambda op: (
+            op.flags & ~OPEN_RAW or op.b & ~_OPEN_FLAGS or op.b & os.O_ACCMODE == os.O_ACCMODE or op.c > 0o777
+        ),
+        "open flags are unknown",
+    ),
+    OpCode.DIRECTORY: (lambda op: op.flags > MountFlag.WRITE | MountFlag.EXECUTE, "a folder's flags are unknown"),
     OpCode.SOCKET_OWNER: (lambda op: _NOBODY in (op.b, op.c), "an owner is out of range"),
     OpCode.LISTEN: (
         lambda op: _listen_is_wrong(op, int.from_bytes(op.data[:2], "little")), "a listening socket is unknown"
@@ -305,8 +316,10 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.ENV_SET: (lambda op: op.data.find(b"=") <= 0, "a variable has no name"),
 }  # fmt: skip
 _FLAGGED: Final = frozenset(
-    {OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT, OpCode.PATH_RULE}
-    | {OpCode.LISTEN}
+    {
+        OpCode.STDIO, OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
+        OpCode.PATH_RULE, OpCode.LISTEN,
+    }
 )  # fmt: skip
 
 

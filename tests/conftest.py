@@ -56,7 +56,10 @@ def skip_is_justified(reason: str) -> bool:
         case "kernel lacks":
             return bool(detail)
         case "optional tool absent":
-            return detail in {"clang", "afl-fuzz", "nginx", "postgres", "systemd-socket-activate"} and shutil.which(detail) is None
+            return (
+                detail in {"clang", "afl-fuzz", "nginx", "postgres", "systemd-socket-activate"}
+                and shutil.which(detail) is None
+            )
         case "needs root":
             return os.geteuid() != 0
         case "needs an ordinary user":

@@ -161,7 +161,7 @@ static void build_arguments(const struct plan *plan, const struct op *op)
 static void run_op(const struct plan *plan, const struct op *op, const struct start *start)
 {
 	switch (op->code) {
-	case OP_PLACE: fd_place(op, start->slots[op->a]); return;
+	case OP_PLACE: fd_place(op, start->page->slots[op->a]); return;
 	case OP_SWEEP: fd_sweep(plan, op, start->socket); return;
 	case OP_VERIFY: fd_verify(plan, op, start->socket); return;
 	case OP_SIGNALS: reset_signals(op); return;

@@ -13,7 +13,6 @@ struct start {
 	int socket;		    /* to the supervisor, close-on-exec */
 	int far_end;		    /* the supervisor's end, which the init must not hold */
 	struct rlimit64 *nofile;    /* the caller's RLIMIT_NOFILE, to be put back */
-	const int *slots;	    /* what the grants' ops obtained, by slot */
 	uint32_t uid, gid;	    /* the caller's effective ones */
 	bool own_user;		    /* a user namespace was made at the fork */
 };

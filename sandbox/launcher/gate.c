@@ -421,6 +421,25 @@ static void read_object(struct target *target, uint32_t number, char *text, long
 	sys_close(fd);
 }
 
+/* A grant that has a mount of its own has no path in any view; its op knows what it is. */
+static void name_grant(const struct plan *plan, uint32_t number, char *text, size_t size)
+{
+	for_ops(plan, place, OP_PLACE) if (place->b == number)
+	{
+		for (const struct op *op = plan->ops; op < place; op++) {
+			bool opened = op->code == OP_FILE || op->code == OP_DIRECTORY;
+			const char *name = opened ? op_text(plan, op) : plan->data + op->label;
+			size_t length = text_length(name);
+
+			if ((!opened && op->code != OP_INHERIT) || op->a != place->a)
+				continue;
+			length = length < size ? length : size - 1;
+			__builtin_memcpy(text, name, length);
+			text[length] = '\0';
+		}
+	}
+}
+
 static void report_descriptor(struct target *target, uint32_t number, const struct op *passed)
 {
 	struct event event = {.type = EVENT_DESCRIPTOR, .pid = target->pid, .detail = (int32_t)number};
@@ -428,6 +447,8 @@ static void report_descriptor(struct target *target, uint32_t number, const stru
 	event.code = passed ? VERDICT_PASSED : VERDICT_CLOSED;
 	event.op = passed ? op_index(passed) : -1;
 	read_object(target, number, event.text, sizeof event.text - 1);
+	if (text_equal(event.text, "/"))
+		name_grant(reporter.plan, number, event.text, sizeof event.text);
 	report_event(&event);
 }
 

@@ -2,6 +2,7 @@
 #include "grant.h"
 
 #include "fd.h"
+#include "mount.h"
 #include "report.h"
 #include "sys.h"
 #include "text.h"
@@ -40,7 +41,7 @@ int grant_inherit(const struct plan *plan, const struct op *op)
 	int flags = (int)must(op, sys_fcntl(fd, F_GETFL, 0));
 
 	fd_check_type(op, fd, op->c);
-	if (!access_fits(op->flags, flags))
+	if (!access_fits(op->flags & ACCESS_BITS, flags))
 		fail(op_index(op), REASON_WRONG_ACCESS, flags & (O_ACCMODE | O_APPEND));
 	return (int)must(op, fd_park(plan, fd));
 }
@@ -59,41 +60,125 @@ static enum fd_type type_by_mode(unsigned mode)
 	}
 }
 
-/* Find the object without opening it (a fifo would block, a device might act), check what it is, then open just
- * that object through its O_PATH descriptor. Returns the opened descriptor. */
-static int open_checked(const struct op *op, const char *path, int flags, uint32_t types)
+static int find(const struct op *op, const char *path, uint32_t types)
 {
-	char link[NUMBERED_PATH];
-	int found = (int)must(op, sys_open(path, O_PATH | O_CLOEXEC, 0));
-	int opened, type;
+	int found = (int)must(op, sys_open(path, O_PATH | O_CLOEXEC, 0)), type;
 	struct stat status;
 
 	must(op, sys2(__NR_fstat, found, addr(&status)));
 	type = type_by_mode(status.st_mode);
 	if (!(types & (1u << type)))
 		fail(op_index(op), REASON_WRONG_TYPE, type);
+	return found;
+}
+
+/* Open just that object: whatever a path leads to by now is of no concern. Takes the descriptor over. */
+static int open_found(const struct op *op, int found, int flags)
+{
+	char link[NUMBERED_PATH];
+	int opened;
+
 	fd_link(link, found);
 	opened = (int)must(op, sys_open(link, flags | O_CLOEXEC | O_NOCTTY, 0));
 	sys_close(found);
+	return opened;
+}
+
+/* Find the object without opening it (a fifo would block, a device might act), check what it is, then open it. */
+static int open_checked(const struct op *op, const char *path, int flags, uint32_t types)
+{
+	int opened = open_found(op, find(op, path, types), flags);
+
 	fd_check_type(op, opened, types);
 	return opened;
+}
+
+/* A mount of the object that no path leads to, and that holds every opening through it: what is not to be written can
+ * be written, and be given another mode, owner or time, by no means at all; `..` leads nowhere. Takes `found` over. */
+static int detached(const struct op *op, int found, unsigned flags)
+{
+	int mount = mount_clone(op, found, "", mount_attributes(flags));
+
+	sys_close(found);
+	return mount;
+}
+
+static unsigned writes(int flags)
+{
+	return (flags & O_ACCMODE) == O_RDONLY ? 0 : MOUNT_WRITE;
 }
 
 int grant_file(const struct plan *plan, const struct op *op)
 {
 	const char *path = op_text(plan, op);
-	int flags = (int)op->b;
+	int flags = (int)op->b, found = -EEXIST, opened;
 
-	if (flags & O_CREAT) {
-		/* O_EXCL: either this call makes the file, or what is there goes the checked way below. */
-		int made = sys_open(path, flags | O_EXCL | O_CLOEXEC | O_NOCTTY, op->c);
+	/* O_EXCL: either this call makes the file, or what is there is looked at first. */
+	if (flags & O_CREAT)
+		found = sys_open(path, flags | O_EXCL | O_CLOEXEC | O_NOCTTY, op->c);
+	if (found < 0 && found != -EEXIST)
+		fail(op_index(op), -found, 0);
+	if (found < 0)
+		found = find(op, path, 1u << FD_FILE);
+	if (!(op->flags & OPEN_RAW))
+		found = detached(op, found, writes(flags));
+	opened = open_found(op, found, flags & ~(O_CREAT | O_EXCL));
+	fd_check_type(op, opened, 1u << FD_FILE);
+	return parked(plan, op, opened);
+}
 
-		if (made >= 0)
-			return parked(plan, op, made);
-		if (made != -EEXIST)
-			fail(op_index(op), -made, 0);
+int grant_directory(const struct plan *plan, const struct op *op)
+{
+	int found = find(op, op_text(plan, op), 1u << FD_DIRECTORY);
+
+	return parked(plan, op, open_found(op, detached(op, found, op->flags), O_RDONLY | O_DIRECTORY));
+}
+
+/* By its path, and only if that still leads to the same file: the mount that it was opened through is the caller's, and
+ * a user namespace cannot clone that. Offset and append mode are as they were, and from here on not shared. Returns the
+ * new descriptor, or why there is none: a reason or -errno. */
+int grant_reopen(int fd)
+{
+	static char path[4096];
+	char link[NUMBERED_PATH];
+	long size, offset = sys3(__NR_lseek, fd, 0, 1 /* SEEK_CUR */);
+	int flags = sys_fcntl(fd, F_GETFL, 0), found, mount, opened;
+	struct stat wanted, status;
+
+	fd_link(link, fd);
+	size = sys4(__NR_readlinkat, AT_FDCWD, addr(link), addr(path), sizeof path - 1);
+	if (size < 0 || flags < 0)
+		return size < 0 ? (int)size : flags;
+	path[size] = '\0';
+	flags &= O_ACCMODE | O_APPEND;
+	found = sys_open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+	if (found < 0 || sys2(__NR_fstat, fd, addr(&wanted)) < 0 || sys2(__NR_fstat, found, addr(&status)) < 0 ||
+	    status.st_dev != wanted.st_dev || status.st_ino != wanted.st_ino) {
+		sys_close(found);
+		return REASON_MOVED;
 	}
-	return parked(plan, op, open_checked(op, path, flags & ~(O_CREAT | O_EXCL), 1u << FD_FILE));
+	mount = mount_try_clone(found, "", mount_attributes(writes(flags)));
+	sys_close(found);
+	if (mount < 0)
+		return mount;
+	fd_link(link, mount);
+	opened = sys_open(link, flags | O_CLOEXEC | O_NOCTTY, 0);
+	sys_close(mount);
+	if (opened >= 0 && offset != -ESPIPE && (offset < 0 || sys3(__NR_lseek, opened, offset, 0) < 0)) {
+		sys_close(opened);
+		return REASON_MOVED;
+	}
+	return opened;
+}
+
+int grant_open_anew(const struct plan *plan, const struct op *op, int fd)
+{
+	int opened = grant_reopen(fd);
+
+	if (opened < 0)
+		fail(op_index(op), opened == REASON_MOVED ? REASON_MOVED : -opened, 0);
+	sys_close(fd);
+	return parked(plan, op, opened);
 }
 
 static int new_secret(const struct op *op)

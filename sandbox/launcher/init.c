@@ -3,6 +3,7 @@
 
 #include "message.h"
 #include "namespace.h"
+#include "relay.h"
 #include "report.h"
 #include "sys.h"
 #include "terminal.h"
@@ -36,6 +37,7 @@ static void die_with_launcher(const struct start *start)
 static void run_op(const struct plan *plan, const struct op *op, const struct start *start)
 {
 	switch (op->code) {
+	case OP_STDIO: relay_enter(op); return;
 	case OP_NAMESPACE:
 		if (op->a == CLONE_NEWUSER && !plan_find(plan, OP_IDENTITY))
 			namespace_map_own(op, start);

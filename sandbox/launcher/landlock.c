@@ -52,7 +52,7 @@ static void add_rule(const struct op *op, long type, const void *rule)
 {
 	long result = sys4(__NR_landlock_add_rule, ruleset, type, addr(rule), 0);
 
-	if (result == -NO_PATH && op->flags & RULE_DESCRIPTOR)
+	if (result == -NO_PATH && op->flags == RULE_DESCRIPTOR)
 		return;
 	must(op, result);
 }
@@ -78,13 +78,13 @@ void landlock_allow_path(const struct plan *plan, const struct op *op)
 	int fd = sys_open(op_text(plan, op), O_PATH | O_CLOEXEC, 0);
 	struct stat status;
 
-	if ((fd == -ENOENT || fd == -ENOTDIR) && op->flags & RULE_OPTIONAL)
+	if ((fd == -ENOENT || fd == -ENOTDIR) && op->flags == RULE_OPTIONAL)
 		return;
 	rule.parent_fd = (int32_t)must(op, fd);
 	must(op, sys2(__NR_fstat, fd, addr(&status)));
 	if (!S_ISDIR(status.st_mode))
 		rule.rights &= RIGHTS_OF_A_FILE;
-	if (op->flags & RULE_DESCRIPTOR)
+	if (op->flags == RULE_DESCRIPTOR)
 		rule.rights &= rights_of(op);
 	if (rule.rights) /* the kernel has no rule that allows nothing (ENOMSG) */
 		add_rule(op, RULE_PATH_BENEATH, &rule);

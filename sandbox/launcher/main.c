@@ -9,6 +9,7 @@
 #include "init.h"
 #include "namespace.h"
 #include "probe.h"
+#include "relay.h"
 #include "report.h"
 #include "socket.h"
 #include "supervise.h"
@@ -124,14 +125,13 @@ static struct progress_page *shared_page(void)
 	return (struct progress_page *)page;
 }
 
-static int slots[MAX_SLOTS];
-
 static void obtain(const struct plan *plan, const struct op *op, char **environment)
 {
+	int *slots = reporter.shared->slots;
+
 	switch (op->code) {
 	case OP_STDIO: fd_check_stdio(op); return;
 	case OP_INHERIT: slots[op->a] = grant_inherit(plan, op); return;
-	case OP_FILE: slots[op->a] = grant_file(plan, op); return;
 	case OP_SECRET_FILE: slots[op->a] = grant_secret_file(plan, op); return;
 	case OP_SECRET_ENV: slots[op->a] = grant_secret_env(plan, op, environment); return;
 	case OP_LISTEN: slots[op->a] = socket_listen(plan, op); return;
@@ -139,6 +139,93 @@ static void obtain(const struct plan *plan, const struct op *op, char **environm
 	case OP_TERMINAL: terminal_keep(op); return;
 	default: return;
 	}
+}
+
+/* Whether the op's object is opened through a mount of its own. Pre: INHERIT ops have been carried out. */
+static bool is_detached(const struct op *op)
+{
+	if (op->code == OP_STDIO)
+		return relay_opens_anew(op, 0) || relay_opens_anew(op, 1) || relay_opens_anew(op, 2);
+	if (op->code == OP_INHERIT)
+		return !(op->flags & OPEN_RAW) && must(op, fd_type(reporter.shared->slots[op->a])) == FD_FILE;
+	return op->code == OP_DIRECTORY || (op->code == OP_FILE && !(op->flags & OPEN_RAW));
+}
+
+/* A stream that cannot be opened anew is relayed. */
+static void open_streams_anew(const struct plan *plan, const struct op *op)
+{
+	for (int stream = 0; stream < STREAMS; stream++) {
+		int opened = relay_opens_anew(op, stream) ? grant_reopen(stream) : -1;
+
+		if (opened < 0)
+			continue;
+		reporter.shared->streams[stream] = (int)must(op, fd_park(plan, opened));
+		sys_close(opened);
+	}
+}
+
+static void obtain_detached(const struct plan *plan)
+{
+	int *slots = reporter.shared->slots;
+
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
+		if (!is_detached(op))
+			continue;
+		reporter.shared->op = op_index(op);
+		switch (op->code) {
+		case OP_STDIO: open_streams_anew(plan, op); break;
+		case OP_INHERIT: slots[op->a] = grant_open_anew(plan, op, slots[op->a]); break;
+		case OP_FILE: slots[op->a] = grant_file(plan, op); break;
+		default: slots[op->a] = grant_directory(plan, op); break;
+		}
+	}
+}
+
+/* Who may not make mounts here may in a namespace of their own. A process that shares our descriptors does it there, and
+ * ends; the mounts stay as long as what is open. first: the first op that cannot do without, or NULL. */
+static void obtain_apart(const struct plan *plan, const struct op *first)
+{
+	struct clone_args args = {.flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_FILES, .exit_signal = SIGNAL_CHILD};
+	long pid = sys_clone(&args);
+	int status = 0;
+
+	if (pid == 0) {
+		reporter.page = reporter.shared;
+		reporter.ending = NULL;
+		obtain_detached(plan);
+		sys_exit(0);
+	}
+	if (pid < 0 && !first)
+		return;
+	if (pid < 0)
+		fail(op_index(first), REASON_NO_MOUNT, 0);
+	sys4(__NR_wait4, pid, addr(&status), 0, 0);
+	if (reporter.shared->failed)
+		fail_with(&reporter.shared->failure);
+	if (status)
+		fail(reporter.shared->op, REASON_CHILD_VANISHED, 0);
+}
+
+static void obtain_all(const struct plan *plan, char **environment)
+{
+	const struct op *first = NULL, *stdio = plan_find(plan, OP_STDIO);
+
+	__builtin_memset(reporter.shared->streams, -1, sizeof reporter.shared->streams);
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
+		obtain(plan, op, environment);
+		if (op->code == OP_FILE && op->flags & OPEN_RAW)
+			reporter.shared->slots[op->a] = grant_file(plan, op);
+		else if (!first && op != stdio && is_detached(op))
+			first = op;
+	}
+	if (first || (stdio && is_detached(stdio))) {
+		if (namespace_may_mount())
+			obtain_detached(plan);
+		else
+			obtain_apart(plan, first);
+	}
+	if (stdio)
+		relay_begin(plan, stdio, reporter.shared->streams);
 }
 
 static int start_timer(const struct plan *plan)
@@ -205,7 +292,8 @@ static void become_supervisor(const struct plan *plan, char **environment)
 	int null = sys_open("/dev/null", O_RDWR | O_CLOEXEC, 0);
 
 	for_ops(plan, op, OP_INHERIT) if (op->b > 2) sys_close((int)op->b);
-	for_ops(plan, op, OP_PLACE) sys_close(slots[op->a]);
+	for_ops(plan, op, OP_PLACE) sys_close(reporter.shared->slots[op->a]);
+	relay_attach();
 	grant_forget_secrets(plan, environment);
 	if (null >= 0) {
 		sys3(__NR_dup3, null, 0, 0);
@@ -242,7 +330,7 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 {
 	static struct watched watched;
 	struct rlimit64 nofile;
-	struct start start = {.environment = environment, .nofile = &nofile, .slots = slots};
+	struct start start = {.environment = environment, .nofile = &nofile};
 	const struct op *terminal = plan_find(plan, OP_TERMINAL);
 	int ends[2];
 
@@ -263,8 +351,7 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	start.gid = (uint32_t)sys0(__NR_getegid);
 	start.own_user = namespace_flags(plan) & CLONE_NEWUSER;
 	gate_prepare(&watched.gate, plan);
-	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++)
-		obtain(plan, op, environment);
+	obtain_all(plan, environment);
 	attributes_oom_score(plan);
 	if (start.uid == 0 && !plan_find(plan, OP_IDENTITY)) /* which leaves them itself */
 		namespace_leave_groups();

@@ -109,6 +109,14 @@ static bool may_leave_groups(void)
 	       (has_capability(data, CAP_SETGID) && !text_starts(text, "deny"));
 }
 
+bool namespace_may_mount(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2];
+
+	return sys2(__NR_capget, addr(&header), addr(data)) == 0 && has_capability(data, CAP_SYS_ADMIN);
+}
+
 void namespace_leave_groups(void)
 {
 	long failed = sys2(__NR_setgroups, 0, 0);

@@ -17,6 +17,9 @@ void namespace_map(const struct op *op, int pid);
  * namespace of its own cannot leave them any more. Whoever may not leave any (user_namespaces(7)) keeps them. */
 void namespace_leave_groups(void);
 
+/* In the launcher: may it make mounts where it is? */
+bool namespace_may_mount(void);
+
 /* In the init. */
 void namespace_map_own(const struct op *op, const struct start *start); /* user: the caller's IDs, and none else */
 void namespace_identity(const struct op *op, const struct start *start);

@@ -191,7 +191,7 @@ static const char *check_data(const struct plan *plan, const struct op *op, uint
 
 static bool obtains(uint16_t code)
 {
-	return (code >= OP_INHERIT && code <= OP_SECRET_ENV) ||
+	return (code >= OP_INHERIT && code <= OP_DIRECTORY) ||
 	       code == OP_LISTEN || code == OP_CONNECT;
 }
 
@@ -222,7 +222,7 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 
 	if ((obtains(op->code) || op->code == OP_SOCKET_OWNER) && op->a >= MAX_SLOTS)
 		return "a slot is out of range";
-	if (op->flags && op->code != OP_INHERIT && op->code != OP_PROTOCOL && op->code != OP_PLACE &&
+	if (op->flags && op->code != OP_STDIO && op->code != OP_INHERIT && op->code != OP_FILE && op->code != OP_DIRECTORY && op->code != OP_PROTOCOL && op->code != OP_PLACE &&
 	    op->code != OP_MOUNT && op->code != OP_PATH_RULE && op->code != OP_LISTEN)
 		return "an op carries flags that it does not take";
 	switch (op->code) {
@@ -233,10 +233,18 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 				       op->b > SHAPE_ALL
 			       ? "a protocol rule is unknown"
 			       : NULL;
+	case OP_STDIO:
+		return op->flags > 2 ? "a mode of streams is unknown" : NULL;
 	case OP_INHERIT:
-		return op->flags < ACCESS_COUNT && op->b <= INT32_MAX ? NULL : "an inherited descriptor is out of range";
+		return op->flags <= (OPEN_RAW | ACCESS_BITS) && (op->flags & ACCESS_BITS) < ACCESS_COUNT && op->b <= INT32_MAX
+			       ? NULL
+			       : "an inherited descriptor is out of range";
 	case OP_FILE:
-		return op->b & ~open_flags || (op->b & O_ACCMODE) == O_ACCMODE || op->c > 0777 ? "open flags are unknown" : NULL;
+		return op->flags & ~OPEN_RAW || op->b & ~open_flags || (op->b & O_ACCMODE) == O_ACCMODE || op->c > 0777
+			       ? "open flags are unknown"
+			       : NULL;
+	case OP_DIRECTORY:
+		return op->flags & ~(MOUNT_WRITE | MOUNT_EXECUTE) ? "a folder's flags are unknown" : NULL;
 	case OP_SOCKET_OWNER:
 		return op->b == UINT32_MAX || op->c == UINT32_MAX ? "an owner is out of range" : NULL;
 	case OP_LISTEN:
@@ -265,7 +273,7 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 	case OP_OOM_SCORE:
 		return op->a > 2000 ? "an oom score is out of range" : NULL;
 	case OP_PATH_RULE:
-		return op->flags > RULE_DESCRIPTOR ? "a path rule is unknown" : NULL;
+		return op->flags > RULE_FOLDER ? "a path rule is unknown" : NULL;
 	case OP_PORT_RULE:
 		return op->b > 65535 ? "a port is out of range" : NULL;
 	case OP_GATE:

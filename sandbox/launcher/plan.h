@@ -25,6 +25,9 @@ enum op_code {
 /* The access an INHERIT op demands, in its flags; 0 demands nothing. */
 enum { ACCESS_ANY, ACCESS_READ, ACCESS_WRITE, ACCESS_APPEND, ACCESS_READ_WRITE, ACCESS_COUNT };
 
+#define ACCESS_BITS 7u
+#define OPEN_RAW 8u /* flags of INHERIT and FILE: the open file as it is, not one opened anew through a mount of its own */
+
 /* What a protocol rule looks at (op field a) and how the numbers stand behind the needle (op field b). */
 enum name_place {
 	PLACE_VARIABLE = 1,
@@ -67,8 +70,9 @@ enum mount_kind { MOUNT_BIND = 1, MOUNT_TMPFS = 2, MOUNT_COPY = 3, MOUNT_DEV = 4
 #define MOUNT_PROCESSES 16u   /* PROC: only the folders of processes (subset=pid) */
 #define MOUNT_FLAGS 31u
 
-/* PATH_RULE: skip what is not there; what descriptor `c` refers to, with no right that it lacks itself */
-enum { RULE_OPTIONAL = 1, RULE_DESCRIPTOR = 2 };
+/* PATH_RULE: skip what is not there; what descriptor `c` refers to, with no right that it lacks itself; the folder that
+ * `c` stands for, with these rights. */
+enum { RULE_OPTIONAL = 1, RULE_DESCRIPTOR = 2, RULE_FOLDER = 3 };
 
 struct plan_header {
 	char magic[8];

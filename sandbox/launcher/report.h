@@ -27,6 +27,8 @@ enum reason {
 	REASON_NO_PLAN = -17,
 	REASON_NO_OPENAT2 = -18,
 	REASON_NAMESPACES_FULL = -19,
+	REASON_MOVED = -20,
+	REASON_NO_MOUNT = -21,
 };
 
 /* Whether a signal has come that asks us to end, while signals are blocked and we wait for something else. */
@@ -70,6 +72,8 @@ struct progress_page {
 	int32_t op; /* the op that is being carried out; that of the last COMMAND op when exec succeeded */
 	int32_t failed;
 	struct failure failure;
+	int slots[MAX_SLOTS]; /* what the grants' ops obtained */
+	int streams[3];	      /* what 0-2 are opened anew as, or -1 */
 };
 
 /* Where reports go; one per process, set up by main and changed after the fork. */

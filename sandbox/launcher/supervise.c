@@ -3,6 +3,7 @@
 
 #include "cgroup.h"
 #include "message.h"
+#include "relay.h"
 #include "report.h"
 #include "socket.h"
 #include "sys.h"
@@ -128,6 +129,7 @@ static _Noreturn void end_as_child(struct watched *watched, const struct progres
 	int status = watched->has_ended ? watched->status : init_status;
 
 	terminal_end();
+	relay_end();
 	cgroup_end();
 	socket_end();
 	if (watched->child_fd < 0) {
@@ -206,6 +208,7 @@ static void forward(struct watched *watched)
 static void kill_all(struct watched *watched)
 {
 	terminal_hurry();
+	relay_hurry();
 	sys2(__NR_kill, watched->init, SIGNAL_KILL);
 	if (watched->child_fd >= 0)
 		sys4(__NR_pidfd_send_signal, watched->child_fd, SIGNAL_KILL, 0, 0);
@@ -221,7 +224,7 @@ static void answer_gate(struct watched *watched, short events)
 _Noreturn void supervise(struct watched *watched)
 {
 	for (;;) {
-		struct pollfd polled[5 + TERMINAL_POLLS] = {
+		struct pollfd polled[5 + TERMINAL_POLLS + RELAY_POLLS] = {
 			{.fd = watched->signal_fd, .events = POLLIN},
 			{.fd = watched->socket, .events = POLLIN},
 			{.fd = watched->parent_fd, .events = POLLIN},
@@ -230,7 +233,8 @@ _Noreturn void supervise(struct watched *watched)
 			{.fd = watched->timer_fd, .events = POLLIN},
 		};
 		int terminals = terminal_poll(polled + 5);
-		long ready = sys3(__NR_poll, addr(polled), 5 + terminals, -1);
+		int relays = relay_poll(polled + 5 + terminals);
+		long ready = sys3(__NR_poll, addr(polled), 5 + terminals + relays, -1);
 
 		if (ready < 0 && ready != -EINTR)
 			fail_step(STEP_SUPERVISE, (int)-ready, 0);
@@ -247,6 +251,8 @@ _Noreturn void supervise(struct watched *watched)
 			answer_gate(watched, polled[3].revents);
 		if (terminals)
 			terminal_relay(polled + 5);
+		if (relays)
+			relay_move(polled + 5 + terminals);
 		if (polled[0].revents)
 			forward(watched);
 	}

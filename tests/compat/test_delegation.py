@@ -14,7 +14,7 @@ import sandbox
 from sandbox.protocols import PROTOCOLS
 from tests.compat.delegating import OPTIONS, PRESENT, SCRIPTS, WAIT_FOR, protocol_of
 
-DECLARED = ("python-inherit",)  # untrusted does not admit it
+DECLARED = [name for name, protocol in PROTOCOLS.items() if not protocol.names]  # untrusted does not admit them
 
 
 def do(command: Sequence[str], script: str, folder: Path) -> tuple[str, str]:

@@ -35,6 +35,9 @@ HARMLESS = {
     ("launcher", "close"),
     ("init", "close"),
     ("child", "close"),
+    ("apart", "close"),
+    # Mounts are then made by another process, in a namespace where that is allowed.
+    ("launcher", "capget"),
     # None of these can fail. A wrong process ID would make every comparison of a propagating grant fail, and close it.
     ("launcher", "getpid"),
     ("launcher", "geteuid"),
@@ -93,7 +96,7 @@ def inject(
         setup=lambda: os.dup2(os.open("/etc/passwd", os.O_RDONLY), GRANT),
     )
     text = report.read_text()
-    rows = re.findall(r"^(launcher|init|child) (\d+) (-?\d+) (-?\d+)$", text, re.MULTILINE)
+    rows = re.findall(r"^(launcher|apart|init|child) (\d+) (-?\d+) (-?\d+)$", text, re.MULTILINE)
     calls = tuple(Call(role, int(at), NAMES.get(int(nr), nr), int(second)) for role, at, nr, second in rows)
     return Injected(ended, calls, "executed" in text.splitlines())
 
@@ -109,6 +112,7 @@ def plan(
     grants = [
         f"i=inherit:{GRANT}", f"f=file:{tmp_path}/data", f"n=file:{tmp_path}/new:write,create",
         f"s=secret:{tmp_path}/secret", "e@40=secret:env:TOKEN",
+        f"o=directory:{tmp_path}", f"r=file:{tmp_path}/data:raw",
         f"l=listen:unix:{tmp_path}/stale:mode=600,owner={os.geteuid()}:{os.getegid()}",
         "t=listen:tcp:[::1]:0:ipv6_only,reuse_port", f"c=connect:unix:{tmp_path}/listening",
         f"d=datagram:unix:{tmp_path}/receiving",
@@ -133,9 +137,9 @@ def plan(
 
 
 def up_to_fork(calls: Sequence[Call]) -> list[Call]:
-    """Return the calls of launcher and init up to their forks and all of the child's, without the two execs."""
+    """Return the calls of launcher and init up to their (last) forks and all of the others', without the two execs."""
     forks = {
-        role: next(c.index for c in calls if c.role == role and c.name == "clone3") for role in ("launcher", "init")
+        role: max(c.index for c in calls if c.role == role and c.name == "clone3") for role in ("launcher", "init")
     }
     return [
         call

@@ -511,7 +511,7 @@ ELSEWHERE: Final = {
     "test_supervisor": {OpCode.DIE_WITH_PARENT},
     "gives or tells": {
         OpCode.STATUS, OpCode.TRACE, OpCode.PROTOCOL, OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE,
-        OpCode.SECRET_ENV, OpCode.ENV_KEEP, OpCode.ENV_SET, OpCode.PORT_RULE,
+        OpCode.SECRET_ENV, OpCode.DIRECTORY, OpCode.ENV_KEEP, OpCode.ENV_SET, OpCode.PORT_RULE,
     },
 }  # fmt: skip
 HERE: Final = {

@@ -19,6 +19,7 @@ from sandbox.grants import (
     Access,
     ConnectGrant,
     DatagramGrant,
+    DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
@@ -96,10 +97,15 @@ def sockets_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
 def grants_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
     return st.one_of(
         st.builds(
-            InheritGrant, name=NAMES, inherit=st.integers(0, 2**31 - 1), type=st.none() | st.sampled_from(FdType),
-            access=st.none() | st.sampled_from(Access), number=NUMBERS, propagate=st.booleans(),
+            InheritGrant, name=NAMES, inherit=st.integers(0, 2**31 - 1),
+            type=st.none() | st.sampled_from(sorted(set(FdType) - {FdType.DIRECTORY})),
+            access=st.none() | st.sampled_from(Access), raw=st.booleans(), number=NUMBERS, propagate=st.booleans(),
         ),
-        st.builds(FileGrant, name=NAMES, file=paths, number=NUMBERS, propagate=st.booleans()),
+        st.builds(FileGrant, name=NAMES, file=paths, raw=st.booleans(), number=NUMBERS, propagate=st.booleans()),
+        st.builds(
+            DirectoryGrant, name=NAMES, directory=paths, write=st.booleans(), create=st.booleans(),
+            execute=st.booleans(), number=NUMBERS, propagate=st.booleans(),
+        ),
         st.builds(
             FileGrant, name=NAMES, file=paths, access=WRITING, create=st.booleans(), truncate=st.booleans(),
             number=NUMBERS, propagate=st.booleans(),

@@ -98,9 +98,21 @@ def full_plan() -> Plan:
             ops.listen(6, _INET6, "grant g", backlog=0, flags=ListenFlag.DATAGRAM | ListenFlag.IPV6_ONLY),
             ops.connect(7, _INET + _INET6, "grant h", kind=SocketKind.STREAM, milliseconds=1500),
             ops.connect(8, _UNIX_NAME, "grant i", kind=SocketKind.DATAGRAM),
+            ops.directory(9, "/some/folder", write=True, execute=False, label="grant j"),
             *(
                 ops.place(slot, number, f"number {number}", propagate=number == 5)
-                for slot, number in [(4, 3), (0, 4), (2, 5), (3, 9), (5, 10), (6, 11), (7, 12), (8, 13), (1, 70)]
+                for slot, number in [
+                    (4, 3),
+                    (0, 4),
+                    (2, 5),
+                    (3, 9),
+                    (5, 10),
+                    (6, 11),
+                    (7, 12),
+                    (8, 13),
+                    (1, 70),
+                    (9, 71),
+                ]
             ),
         ],
         walls=[
@@ -216,7 +228,7 @@ def _obtaining(draw: st.DrawFn, slots: Sequence[int], status: int | None) -> lis
     sources = sorted(draw(st.sets(numbers | st.integers(3, 9).filter(lambda n: n != status), max_size=count)))
     access = st.sampled_from(list(Access))
     found = [
-        ops.inherit(slot, fd, draw(_TYPES), draw(st.none() | access), draw(_TEXT))
+        ops.inherit(slot, fd, draw(_TYPES), draw(st.none() | access), draw(_TEXT), raw=draw(st.booleans()))
         for slot, fd in zip(slots, sources, strict=False)
     ]
     for slot in slots[len(found) :]:
@@ -225,7 +237,16 @@ def _obtaining(draw: st.DrawFn, slots: Sequence[int], status: int | None) -> lis
             draw(
                 st.sampled_from(
                     [
-                        ops.file(slot, path, draw(access), create=draw(st.booleans()), truncate=False, label=label),
+                        ops.file(
+                            slot,
+                            path,
+                            draw(access),
+                            create=draw(st.booleans()),
+                            truncate=False,
+                            label=label,
+                            raw=draw(st.booleans()),
+                        ),
+                        ops.directory(slot, path, write=draw(st.booleans()), execute=draw(st.booleans()), label=label),
                         ops.secret_file(slot, path, label),
                         ops.secret_env(slot, path, label),
                         ops.listen(slot, draw(_ADDRESSES), label, backlog=draw(st.integers(1, 65535))),
@@ -307,7 +328,7 @@ def mandatory_rules_hold(plan: Plan) -> bool:
     once = [0x0301, 0x0502, 0x0503, 0x0601, 0x0602, 0x0408, 0x0606, 0x0701, 0x0802]
     at_most_once = [0x0101, 0x0102, 0x0103, 0x0603, 0x0706, 0x0707]
     rules = [op for op in plan.ops if op.code == 0x0104]
-    filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x0305 or op.code in (0x0311, 0x0312))
+    filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x0306 or op.code in (0x0311, 0x0312))
     placed = sorted(op.a for op in plan.ops if op.code == 0x0501)
     numbers = [op.b for op in plan.ops if op.code == 0x0501]
     return (

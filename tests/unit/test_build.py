@@ -21,6 +21,7 @@ from sandbox.grants import (
     Access,
     ConnectGrant,
     DatagramGrant,
+    DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
@@ -73,6 +74,7 @@ GRANTS: Final[tuple[Grant, ...]] = (
     FileGrant(name="log", file="/var/log/x", access=Access.APPEND, create=True),
     InheritGrant(name="early", inherit=7, type=FdType.PIPE, access=Access.READ),
     SecretGrant(name="key", secret="/etc/key", number=3),
+    DirectoryGrant(name="folder", directory="/srv", write=True, create=True),
 )
 
 SOCKETS: Final[tuple[Grant, ...]] = (
@@ -182,7 +184,7 @@ def test_build_inherited_descriptors_ascend_by_the_callers_number() -> None:
 
 def test_build_inherit_without_a_type_takes_the_safe_ones_only() -> None:
     untyped, typed = plan_of(
-        InheritGrant(name="a", inherit=5), InheritGrant(name="b", inherit=6, type=FdType.DIRECTORY)
+        InheritGrant(name="a", inherit=5), InheritGrant(name="b", inherit=6, type=FdType.DIRECTORY, raw=True)
     ).only(OpCode.INHERIT)
     assert untyped.c == mask_of(SAFE_TYPES)
     assert typed.c == FdType.DIRECTORY.bit
@@ -514,14 +516,14 @@ def test_build_filter_reserves_exactly_the_numbers_of_the_grants() -> None:
     )
 
 
-@pytest.mark.parametrize("number", [3, 4, 5, 6, 7, 19, 20, 21])
+@pytest.mark.parametrize("number", [3, 4, 5, 6, 7, 8, 19, 20, 21])
 def test_build_filter_refuses_dup2_onto_placed_numbers_only(number: int) -> None:
     plan = plan_of(*GRANTS)
     programs = [bpf.validate(bpf.decode(op.data)) for op in plan.only(OpCode.FILTER)]
     call = bpf.SeccompData(NUMBERS["dup2"], bpf.AUDIT_ARCH_X86_64, (1, number, 0, 0, 0, 0), 0)
     verdict = seccomp.verdict_of(bpf.combine(bpf.run(program, call) for program in programs))
     placed = {op.b for op in plan.only(OpCode.PLACE)}
-    assert placed == {3, 4, 5, 6, 20}
+    assert placed == {3, 4, 5, 6, 7, 20}
     assert (verdict == seccomp.ALLOW) is (number not in placed)
 
 

@@ -77,6 +77,14 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         "stdio           0, 1, 2 exist and are each one of: pipe, tty",
     ),
     (
+        ops.stdio([FdType.TTY], ops.Streams.SAFE), (OpCode.STDIO, 1 << 6, 0, 0, 1, b""), "stdio",
+        "stdio           0, 1, 2 exist and are each one of: tty; files opened anew or relayed",
+    ),
+    (
+        ops.stdio([FdType.TTY], ops.Streams.RELAY, 5 << 32 | 1), (OpCode.STDIO, 1 << 6, 1, 5, 2, b""), "stdio",
+        "stdio           0, 1, 2 exist and are each one of: tty; relayed; at most 21474836481 bytes of output",
+    ),
+    (
         ops.inherit(2, 5, frozenset({FdType.SOCKET}), None, "g"), (OpCode.INHERIT, 2, 5, 1 << 2, 0, b""), "inherit",
         "inherit         slot 2: the caller's 5, if it is one of: socket",
     ),
@@ -97,6 +105,26 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         ops.file(1, "/a", Access.APPEND, create=False, truncate=False, label="g"),
         (OpCode.FILE, 1, os.O_WRONLY | os.O_APPEND, 0, 0, b"/a"), "open",
         "file            slot 1: open '/a' for append",
+    ),
+    (
+        ops.file(1, "/a", Access.READ, create=False, truncate=False, label="g", raw=True),
+        (OpCode.FILE, 1, os.O_RDONLY, 0, 8, b"/a"), "open", "file            slot 1: open '/a' for read, raw",
+    ),
+    (
+        ops.inherit(2, 5, frozenset({FdType.FILE}), Access.APPEND, "g", raw=True), (OpCode.INHERIT, 2, 5, 1, 11, b""),
+        "inherit", "inherit         slot 2: the caller's 5, if it is one of: file, append, raw",
+    ),
+    (
+        ops.directory(1, "/d", write=False, execute=False, label="g"), (OpCode.DIRECTORY, 1, 0, 0, 0, b"/d"), "open",
+        "directory       slot 1: open folder '/d', r--",
+    ),
+    (
+        ops.directory(1, "/d", write=True, execute=True, label="g"), (OpCode.DIRECTORY, 1, 0, 0, 3, b"/d"), "open",
+        "directory       slot 1: open folder '/d', rwx",
+    ),
+    (
+        ops.folder_rule(9, 5), (OpCode.PATH_RULE, 5, 0, 9, 3, b"/proc/self/fd/9"), "landlock",
+        "path_rule       '/proc/self/fd/9': file rights 0x5",
     ),
     (
         ops.secret_file(3, "/s", "g"), (OpCode.SECRET_FILE, 3, 0, 0, 0, b"/s"), "secret",
@@ -326,7 +354,7 @@ def test_plan_mandatory_ops_are_these() -> None:
 
 def test_plan_obtaining_ops_are_all_that_fill_a_slot() -> None:
     assert {code.name for code in OBTAINING} == {
-        "INHERIT", "FILE", "SECRET_FILE", "SECRET_ENV",
+        "INHERIT", "FILE", "SECRET_FILE", "SECRET_ENV", "DIRECTORY",
         "LISTEN", "CONNECT",
     }  # fmt: skip
 
@@ -339,7 +367,7 @@ def test_plan_describe_gives_one_line_per_op() -> None:
 
 def test_plan_only_gives_the_ops_of_that_code_in_order() -> None:
     plan = full_plan()
-    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 10, 11, 12, 13, 70]
+    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 10, 11, 12, 13, 70, 71]
     assert plan_for(["x"]).only(OpCode.PLACE) == ()
 
 

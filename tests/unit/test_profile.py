@@ -87,6 +87,7 @@ cpu = 0.5
 cpu_time = "30s"
 open_files = 256
 file_size = "1G"
+output = "2G"
 core_size = 0
 timeout = "5m"
 
@@ -185,7 +186,7 @@ def test_parse_complete_text_gives_every_value() -> None:
         ),
         network=NetworkMode.LOOPBACK,
         share=(SharedNamespace.IPC,),
-        limits=Limits(512 << 20, 64, 0.5, 30, 256, 1 << 30, 0, 300_000),
+        limits=Limits(512 << 20, 64, 0.5, 30, 256, 1 << 30, 0, 300_000, 2 << 30),
         landlock=LandlockPolicy(("ioctl_dev", "signal"), files=False),
         environment=Environment(keep=("PATH", "LC_*"), set=(("NAME", "value"), ("EMPTY", ""))),
         filter=FilterSection(("@base", "openat")),
@@ -306,7 +307,7 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
     "set-type": ("[environment.set]\nA='1'\nB=2", "environment.set.B", "expected `str`", "",
                  "[environment.set]\nA='1'\nB='2'"),
     "allow-type": ("[filter]\nallow='@base'", "filter.allow", "expected `array`", "", "[filter]\nallow=['@base']"),
-    "no-kind": ("[grants.a]\naccess='read'", "grants.a", "no kind", "exactly one of inherit, file, secret",
+    "no-kind": ("[grants.a]\naccess='read'", "grants.a", "no kind", "exactly one of inherit, file, directory, secret",
                 "[grants.a]\nfile='/x'\naccess='read'"),
     "kind-typo": ("[grants.a]\nfil='/x'", "grants.a", "no kind", "did you mean 'file'?", "[grants.a]\nfile='/x'"),
     "two-kinds": ("[grants.a]\nfile='/x'\nsecret='/y'", "grants.a", "2 kinds", "exactly one",
@@ -755,7 +756,7 @@ def test_sealed_refuses_what_untrusted_allows() -> None:
     assert expand(sealed.filter.allow) < expand(untrusted.filter.allow)
     assert {"socket", "connect"} <= expand(untrusted.filter.allow) - expand(sealed.filter.allow)
     assert (sealed.descriptors.delegate, set(untrusted.descriptors.delegate)) == (
-        (), set(PROTOCOLS) - {"python-inherit"}
+        (), {name for name, protocol in PROTOCOLS.items() if protocol.names}
     )  # fmt: skip
 
 

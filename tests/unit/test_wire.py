@@ -376,10 +376,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a pair of texts is not ended where it should be", pair_of(b"ab")),
     *(
         ("a slot is out of range", changed(code, plans.A, ops.MAX_SLOTS))
-        for code in (
-            OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV,
-            OpCode.SOCKET_OWNER, OpCode.LISTEN, OpCode.CONNECT,
-        )
+        for code in (*sorted(ops.OBTAINING), OpCode.SOCKET_OWNER)
     ),
     ("an address lies outside the data area", changed(OpCode.LISTEN, plans.DATA, OUTSIDE)),
     ("an address lies outside the data area", changed(OpCode.CONNECT, plans.SIZE, 2**32 - 1)),
@@ -416,8 +413,11 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     *(
         ("an op carries flags that it does not take", changed(code, plans.FLAGS, 1))
         for code in OpCode
-        if code not in {OpCode.INHERIT, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT, OpCode.PATH_RULE}
-        and code is not OpCode.LISTEN
+        if code
+        not in {
+            OpCode.STDIO, OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
+            OpCode.PATH_RULE, OpCode.LISTEN,
+        }
     ),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.FLAGS, 2)),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.A, 0)),
@@ -439,14 +439,20 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a scheduling policy is unknown", changed(OpCode.SCHEDULING, plans.A, 6)),
     ("a scheduling policy is unknown", changed(OpCode.SCHEDULING, plans.B, 40)),
     ("an oom score is out of range", changed(OpCode.OOM_SCORE, plans.A, 2001)),
-    ("a path rule is unknown", changed(OpCode.PATH_RULE, plans.FLAGS, 3)),
+    ("a path rule is unknown", changed(OpCode.PATH_RULE, plans.FLAGS, 4)),
     ("a port is out of range", changed(OpCode.PORT_RULE, plans.B, 65536)),
     ("a gate's mode is unknown", changed(OpCode.GATE, plans.A, 2)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 0)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 3)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.C, 2)),
+    ("a mode of streams is unknown", changed(OpCode.STDIO, plans.FLAGS, 3)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.B, 2**31)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 5)),
+    ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 13)),
+    ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 16)),
+    ("open flags are unknown", changed(OpCode.FILE, plans.FLAGS, 1)),
+    ("open flags are unknown", changed(OpCode.FILE, plans.FLAGS, 16)),
+    ("a folder's flags are unknown", changed(OpCode.DIRECTORY, plans.FLAGS, 4)),
     ("open flags are unknown", changed(OpCode.FILE, plans.B, os.O_ACCMODE)),
     ("open flags are unknown", changed(OpCode.FILE, plans.B, os.O_DIRECTORY)),
     ("open flags are unknown", changed(OpCode.FILE, plans.C, 0o1000)),
@@ -513,6 +519,11 @@ def test_refused_plan_less_its_fault_is_accepted() -> None:
         changed(OpCode.GATE, plans.A, 0),
         changed(OpCode.STATUS, plans.C, 0),
         changed(OpCode.PLACE, plans.FLAGS, 1),
+        changed(OpCode.INHERIT, plans.FLAGS, 12),
+        changed(OpCode.STDIO, plans.FLAGS, 2),
+        changed(OpCode.STDIO, plans.C, 2**32 - 1),
+        changed(OpCode.FILE, plans.FLAGS, 8),
+        changed(OpCode.DIRECTORY, plans.FLAGS, 3),
         changed(OpCode.PROTOCOL, plans.FLAGS, 0),
         changed(OpCode.PROTOCOL, plans.C, 2**32 - 1),
         address_of(OpCode.CONNECT, INET + INET6 + INET),

@@ -1,0 +1,238 @@
+"""A1, A2: what can be done with a granted file or folder, operation by operation, and what the caller's keeps.
+
+The tables are the claim: for each grant the operations that go through; every other of the probe's is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from sandbox.errors import GrantError
+from sandbox.filesystem import FilesystemPolicy
+from sandbox.landlock import LandlockPolicy
+from sandbox.profile import Profile
+from sandbox.profile_files import default_search_path, load
+from sandbox.resolve import Additions
+from tests.support.callers import PYTHON, Ended, launch, opened, plan_of
+from tests.support.probes import Probes, public_folder, verdicts
+
+METADATA: Final = frozenset({"chmod", "chown", "utimes", "xattr", "setflags"})
+ANY: Final = frozenset({"seek", "lock", "getflags"})  # what no access is needed for
+READ: Final = ANY | {"read", "record-lock", "map-read", "reopen-read"}
+WRITE: Final = ANY | METADATA | {"write", "truncate", "punch", "reopen-write", "truncate-by-link"}
+# Opened anew with O_TRUNC: Landlock looks at it as at writing and truncating.
+TRUNCATE: Final = frozenset({"reopen-truncate"})
+RAW: Final = METADATA | {"map-execute", "link", "link-empty", "execute"}
+LIST: Final = frozenset({"list", "read", "read-below", "parent-is-itself", "getflags"})
+MAKE: Final = frozenset({"make", "make-folder", "link", "symlink", "rename", "rename-back", "remove"})
+WITHIN: Final = METADATA | {"chmod-within"}
+
+FILES: Final = {
+    "read": READ,
+    "write": WRITE | TRUNCATE,
+    "read-write": READ | WRITE | TRUNCATE | {"map-write"},
+}
+FOLDERS: Final = {
+    "read": LIST,
+    "execute": LIST | {"execute"},
+    "write": LIST | WITHIN | {"write", "truncate"},
+    "create": LIST | WITHIN | MAKE,
+    "write,create,execute": LIST | WITHIN | MAKE | {"write", "truncate", "execute"},
+}
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Yield a folder of the user's own: `folder` with a text, a tool and a folder in it, `file`, and `secret` above."""
+    with public_folder() as path:
+        (path / "secret").write_text("above")
+        (path / "file").write_bytes(Path("/bin/true").read_bytes())
+        (path / "file").chmod(0o755)
+        folder = path / "folder"
+        (folder / "sub").mkdir(parents=True)
+        (folder / "sub" / "inner").write_text("inner")
+        (folder / "text").write_text("text")
+        (folder / "tool").write_bytes(Path("/bin/true").read_bytes())
+        (folder / "tool").chmod(0o755)
+        yield path
+
+
+def profile_named(name: str) -> Profile:
+    """Return untrusted; or without Landlock's hold on files; or without any wall."""
+    untrusted = load("untrusted", search=default_search_path({}))
+    if name == "view":
+        return replace(untrusted, landlock=LandlockPolicy(files=False))
+    return opened(untrusted) if name == "open" else untrusted
+
+
+def allowed(ended: Ended) -> frozenset[str]:
+    assert (ended.code, ended.err) == (0, ""), ended
+    found = verdicts(ended.out)
+    assert len(found) > 20
+    return frozenset(name for name, verdict in found.items() if verdict.result != -1)
+
+
+def cells(probes: Probes, grant: str, kind: str, profile: str) -> frozenset[str]:
+    """Return the operations that go through on number 3."""
+    shown = Additions(filesystem=FilesystemPolicy(execute=(str(probes.folder),)))
+    plan = plan_of(
+        [probes["cells"], "3", kind], grant, profile=profile_named(profile), walls=profile != "open", chdir="/tmp",
+        additions=None if profile == "open" else shown,
+    )  # fmt: skip
+    return allowed(launch(plan))
+
+
+@contextmanager
+def held(path: Path, flags: int) -> Iterator[int]:
+    """Yield a descriptor that a program which is started gets, too."""
+    fd = os.open(path, flags)
+    os.set_inheritable(fd, True)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("access", FILES)
+def test_file_can_what_its_access_says_and_nothing_else(probes: Probes, place: Path, access: str) -> None:
+    assert cells(probes, f"f=file:{place}/file:{access}", "file", "untrusted") == FILES[access]
+    # Without Landlock the mount alone holds: what may be written there may be opened anew for reading, too.
+    alone = FILES[access] | ({"reopen-read"} if access == "write" else frozenset())
+    assert cells(probes, f"f=file:{place}/file:{access}", "file", "view") == alone
+    assert cells(probes, f"f=file:{place}/file:{access}", "file", "open") == alone
+
+
+@pytest.mark.parametrize("access", ["read", "read-write"])
+def test_inherited_file_is_opened_anew_and_as_small(probes: Probes, place: Path, access: str) -> None:
+    with held(place / "file", os.O_RDONLY if access == "read" else os.O_RDWR) as fd:
+        for profile in ("untrusted", "view", "open"):
+            assert cells(probes, f"f=inherit:{fd}:file", "file", profile) == FILES[access], profile
+
+
+def test_raw_file_can_what_the_callers_mount_lets(probes: Probes, place: Path) -> None:
+    """The twin of all above: without the mount of its own a file that is open for reading is changed by these."""
+    for grant in (f"f=file:{place}/file:read,raw", "f=inherit:{fd}:file,raw"):
+        with held(place / "file", os.O_RDONLY) as fd:
+            words = grant.format(fd=fd)
+            found = cells(probes, words, "file", "open")
+            assert found >= READ | METADATA | {"reopen-write", "reopen-truncate", "truncate-by-link", "map-execute"}
+            (place / "file").write_bytes(Path("/bin/true").read_bytes())
+
+
+@pytest.mark.parametrize("rights", FOLDERS)
+def test_folder_can_what_its_words_say_and_nothing_else(probes: Probes, place: Path, rights: str) -> None:
+    assert cells(probes, f"d=directory:{place}/folder:{rights}", "folder", "untrusted") == FOLDERS[rights]
+
+
+def test_folder_without_landlock_is_held_by_its_mount(probes: Probes, place: Path) -> None:
+    for profile in ("view", "open"):
+        assert cells(probes, f"d=directory:{place}/folder", "folder", profile) == LIST
+    for rights in ("write", "create"):
+        with pytest.raises(GrantError, match=r"without Landlock .* say both"):
+            cells(probes, f"d=directory:{place}/folder:{rights}", "folder", "open")
+    everything = FOLDERS["write,create,execute"]
+    assert cells(probes, f"d=directory:{place}/folder:write,create,execute", "folder", "view") == everything
+
+
+def test_raw_folder_leads_to_those_above_it(probes: Probes, place: Path) -> None:
+    """The twin of a folder that is granted by its path."""
+    with held(place / "folder", os.O_RDONLY | os.O_DIRECTORY) as fd:
+        found = cells(probes, f"d=inherit:{fd}:directory,raw", "folder", "open")
+    assert found >= {"above", "above-twice", "change-above", "write", "make"}
+    assert "parent-is-itself" not in found
+
+
+def test_callers_offset_flags_and_locks_stay(place: Path) -> None:
+    script = "import fcntl, os; os.lseek(3, 9, 0); fcntl.fcntl(3, fcntl.F_SETFL, os.O_NONBLOCK); os.read(3, 1)"
+    unlock = "; fcntl.flock(3, fcntl.LOCK_UN)"
+    with held(place / "file", os.O_RDWR) as mine, held(place / "file", os.O_RDONLY) as other:
+        os.set_inheritable(other, False)
+        for words, kept in (("", True), (",raw", False)):
+            os.lseek(mine, 4, os.SEEK_SET)
+            os.set_blocking(mine, True)
+            fcntl.flock(mine, fcntl.LOCK_EX)
+            plan = plan_of([PYTHON, "-c", script + unlock], f"f=inherit:{mine}:file{words}")
+            assert launch(plan) == Ended(0, "", "")
+            assert (os.lseek(mine, 0, os.SEEK_CUR) == 4) is kept
+            assert os.get_blocking(mine) is kept
+            if kept:
+                with pytest.raises(BlockingIOError):
+                    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_inherited_file_begins_where_the_caller_stands(place: Path) -> None:
+    (place / "file").write_text("0123456789")
+    with held(place / "file", os.O_RDONLY) as mine:
+        os.lseek(mine, 6, os.SEEK_SET)
+        plan = plan_of(["/bin/sh", "-c", "head -c 3 <&3"], f"f=inherit:{mine}:file")
+        assert launch(plan) == Ended(0, "678", "")
+
+
+@pytest.mark.parametrize("change", ["removed", "replaced", "renamed"])
+def test_inherited_file_that_its_path_does_not_lead_to_is_refused(place: Path, change: str) -> None:
+    file = place / "file"
+    with held(file, os.O_RDONLY) as mine:
+        plan = plan_of(["/bin/true"], f"f=inherit:{mine}:file")
+        raw = plan_of(["/bin/true"], f"f=inherit:{mine}:file,raw")
+        assert launch(plan) == Ended(0, "", "")
+        if change == "renamed":  # the kernel knows the new path
+            file.rename(place / "other")
+            assert launch(plan) == Ended(0, "", "")
+            return
+        file.unlink()
+        if change == "replaced":
+            file.write_text("another")
+        ended = launch(plan)
+        assert ended.code == 125
+        assert "its path leads to another file by now, or to none; raw takes it as it is; " in ended.err
+        assert launch(raw) == Ended(0, "", "")
+
+
+DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "grants.md"
+FILE_ROWS: Final = {
+    "read": "read", "map for reading": "map-read", "write": "write", "map for writing": "map-write",
+    "seek": "seek", "lock": "lock", "lock a range": "record-lock", "truncate": "truncate", "punch a hole": "punch",
+    "open anew for reading": "reopen-read", "open anew for writing": "reopen-write",
+    "open anew, emptying it": "reopen-truncate", "truncate by its link": "truncate-by-link",
+    "mode": "chmod", "owner": "chown", "times": "utimes", "extended attribute": "xattr", "flags (chattr)": "setflags",
+    "link elsewhere": "link", "link elsewhere, by number": "link-empty", "map for execution": "map-execute",
+    "execute": "execute", "the folder above": "parent",
+}  # fmt: skip
+FOLDER_ROWS: Final = {
+    "list": "list", "read a file": "read", "read a file below": "read-below", "write a file": "write",
+    "empty a file": "truncate", "execute a file": "execute", "make a file": "make", "make a folder": "make-folder",
+    "link within": "link", "make a symlink": "symlink", "rename within": "rename", "remove": "remove",
+    "make a device": "device", "mode of a file within": "chmod-within", "its own mode": "chmod", "owner": "chown",
+    "times": "utimes", "extended attribute": "xattr", "flags (chattr)": "setflags", "read above it, by ..": "above",
+    "change the folder to above it": "change-above",
+}  # fmt: skip
+
+
+def as_table(heading: str, rows: dict[str, str], columns: dict[str, frozenset[str]]) -> list[str]:
+    """Return a table: what goes through is `yes`."""
+    lines = [f"| {heading} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for words, name in rows.items():
+        lines.append(f"| {words} | " + " | ".join("yes" if name in can else "-" for can in columns.values()) + " |")
+    return lines
+
+
+def test_document_has_the_tables_that_are_tested() -> None:
+    text = DOCUMENT.read_text()
+    for lines in (as_table("of a file", FILE_ROWS, FILES), as_table("of a folder", FOLDER_ROWS, FOLDERS)):
+        assert "\n".join(lines) in text, "\n".join(lines)
+    named = {*FILE_ROWS.values(), *FOLDER_ROWS.values()}
+    assert set().union(*FILES.values(), *FOLDERS.values(), RAW) - named == {
+        "getflags",
+        "parent-is-itself",
+        "rename-back",
+    }
