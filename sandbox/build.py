@@ -11,13 +11,17 @@ from sandbox import seccomp, syscalls, walls
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, PlanError, UsageError
 from sandbox.grants import (
+    MAX_COPY,
     SAFE_TYPES,
     STDIO_TYPES,
+    CopyGrant,
+    DataGrant,
     DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
+    ScratchGrant,
     SecretGrant,
     number_grants,
     number_of,
@@ -26,6 +30,7 @@ from sandbox.grants import (
 )
 from sandbox.plan import MAX_ARGS, MAX_COMMANDS, MAX_ENV_OPS, MAX_PROTOCOLS, Op, Plan, StatusFormat
 from sandbox.profile import ExecPolicy, Profile, ScmRights, check, delegated
+from sandbox.sizes import format_size
 
 DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
@@ -112,6 +117,12 @@ def grant_label(grant: Grant) -> str:
         case SecretGrant():
             source = f"variable {grant.variable}" if grant.variable else f"file {grant.secret}"
             return f"grant {grant.name}: {source}"
+        case DataGrant():
+            return f"grant {grant.name}: text"
+        case CopyGrant():
+            return f"grant {grant.name}: copy of {grant.copy}"
+        case ScratchGrant():
+            return f"grant {grant.name}: scratch file of {format_size(grant.scratch)}"
 
 
 def _obtain(slot: int, grant: Grant) -> Op:
@@ -128,6 +139,12 @@ def _obtain(slot: int, grant: Grant) -> Op:
             return ops.secret_file(slot, grant.secret, label)
         case SecretGrant():
             return ops.secret_env(slot, grant.variable or "", label)
+        case DataGrant():
+            return ops.data_text(slot, grant.data, label)
+        case CopyGrant():
+            return ops.data_file(slot, grant.copy, MAX_COPY, label)
+        case ScratchGrant():
+            return ops.scratch(slot, grant.scratch, label)
 
 
 def _descriptor_ops(profile: Profile, grants: Sequence[Grant], status: tuple[int, StatusFormat] | None) -> Iterator[Op]:

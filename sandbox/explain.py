@@ -14,17 +14,20 @@ from sandbox.caller import Caller
 from sandbox.filesystem import View
 from sandbox.grants import (
     Access,
+    CopyGrant,
+    DataGrant,
     DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
+    ScratchGrant,
     SecretGrant,
     number_grants,
     number_of,
     variable_for,
 )
-from sandbox.plan import Namespace, OpCode, Plan, Terminal
+from sandbox.plan import OBTAINING, Namespace, OpCode, Plan, Terminal
 from sandbox.profile import ExecPolicy, NetworkMode, Profile, ScmRights, SharedNamespace, Tty, check, delegated
 
 # A caller may hold tens of thousands of descriptors; so many closed ones are named.
@@ -221,10 +224,18 @@ def residue(grant: Grant, *, governed: bool) -> tuple[str, ...]:
             return tuple(_folder_residue(grant))
         case SecretGrant():
             return ("can: read, map", "cannot: write, grow, shrink, unseal")
+        case DataGrant() | CopyGrant():
+            return ("can: read, seek, map", "cannot: write, grow, shrink, unseal, by any means", MODE_ONLY)
+        case ScratchGrant():
+            return ("can: read, write, truncate, seek, map, lock", NO_FURTHER, "cannot: execute it", MODE_ONLY)
         case InheritGrant():
             return tuple(_inherited_residue(grant, held if governed else reopen, metadata))
 
 
+MODE_ONLY: Final = "still: its mode and times can be changed; nobody else sees it"
+NO_FURTHER: Final = (
+    "cannot: hold more than its limit: a write fails (ENOSPC), a mapping behind it ends the program (SIGBUS)"
+)
 UNCHANGED: Final = "cannot: change its mode, owner, times or attributes, link or execute it"
 
 
@@ -276,7 +287,7 @@ def descriptor_table(plan: Plan) -> Iterator[str]:
     if len(closed) > len(listed):
         yield f"descriptors {closed[len(listed)]} to {closed[-1]}: {len(closed) - len(listed)} more: closed"
     for op in plan.ops:
-        if op.code in (OpCode.FILE, OpCode.DIRECTORY, OpCode.SECRET_FILE, OpCode.SECRET_ENV):
+        if op.code in OBTAINING - {OpCode.INHERIT}:
             yield f"opened by the launcher: granted as {placed[op.a]} ({op.label})"
 
 

@@ -6,16 +6,21 @@ Values only. A grant is opened by the launcher, never here.
 from __future__ import annotations
 
 import enum
+import os
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from sandbox.errors import GrantError
+from sandbox.errors import GrantError, UsageError
+from sandbox.sizes import format_size, parse_size
 
 FIRST_NUMBER: Final = 3
 LAST_NUMBER: Final = 65535
 MAX_GRANTS: Final = 512
+MAX_DATA_TEXT: Final = 1 << 20  # it travels in the plan, which is at most 16 MiB
+MAX_COPY: Final = 64 << 20  # it is memory, and the launcher's, until the last descriptor closes
+MAX_SCRATCH: Final = 1 << 41  # a plan counts KiB in 32 bits
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z")
 _PLACEHOLDER = re.compile(r"\{fd:([^{}]*)\}")
 # isdecimal() would let other scripts' digits through, and int() refuses thousands of digits with an error of its own.
@@ -140,14 +145,45 @@ class SecretGrant:
         return self.secret[4:] if self.secret.startswith("env:") else None
 
 
-Grant: TypeAlias = InheritGrant | FileGrant | DirectoryGrant | SecretGrant
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataGrant:
+    """A text in a sealed memfd, open for reading. It is no secret: it stands in the profile and on command lines."""
+
+    name: str
+    data: str
+    number: int | None = None
+    propagate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyGrant:
+    """What a regular file holds at the start, in a sealed memfd, open for reading; at most MAX_COPY bytes."""
+
+    name: str
+    copy: str
+    number: int | None = None
+    propagate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScratchGrant:
+    """An empty file in memory, open for reading and writing; it grows to `scratch` bytes, in whole pages."""
+
+    name: str
+    scratch: int
+    number: int | None = None
+    propagate: bool = False
+
+
+Grant: TypeAlias = InheritGrant | FileGrant | DirectoryGrant | SecretGrant | DataGrant | CopyGrant | ScratchGrant
 KINDS: Final[dict[str, type[Grant]]] = {
     "inherit": InheritGrant, "file": FileGrant, "directory": DirectoryGrant, "secret": SecretGrant,
+    "data": DataGrant, "copy": CopyGrant, "scratch": ScratchGrant,
 }  # fmt: skip
 # The words that a grant's kind may have behind its value on the command line, beside accesses and types: its flags.
 _FLAGS: Final = {
     "inherit": ("raw",), "file": ("create", "truncate", "raw"), "directory": ("write", "create", "execute"),
-    "secret": (),
+    "secret": (), "data": (), "copy": (), "scratch": (),
 }  # fmt: skip
 
 
@@ -195,13 +231,27 @@ def checked(grant: Grant) -> Grant:
             raise GrantError(grant.name, "create and truncate need a writing access", 'add access = "write"')
         case SecretGrant(secret=source) if source in ("", "env:") or "\0" in source or "=" in (grant.variable or ""):
             raise GrantError(grant.name, "the secret has no source", 'write secret = "/a/path" or "env:NAME"')
+        case DataGrant() | CopyGrant() | ScratchGrant():
+            _check_memory(grant)
     return grant
+
+
+def _check_memory(grant: DataGrant | CopyGrant | ScratchGrant) -> None:
+    match grant:
+        case DataGrant(data=text) if "\0" in text:
+            raise GrantError(grant.name, "the text holds a NUL byte", "write it into a file, and grant that: copy")
+        case DataGrant(data=text) if len(os.fsencode(text)) > MAX_DATA_TEXT:
+            raise GrantError(grant.name, "the text is longer than 1 MiB", "write it into a file, and grant that: copy")
+        case CopyGrant(copy=path) if not path or "\0" in path:
+            raise GrantError(grant.name, "the path is empty or holds a NUL byte", 'write copy = "/a/path"')
+        case ScratchGrant(scratch=size) if not 0 < size <= MAX_SCRATCH:
+            raise GrantError(grant.name, f"a scratch file of {size} bytes cannot be", 'write scratch = "64M"')
 
 
 def parse_grant(text: str) -> Grant:
     """Parse the command line's form of a grant.
 
-    Grammar: `NAME[@NUMBER][+propagate]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of inherit, file, directory, secret. For
+    Grammar: `NAME[@NUMBER][+propagate]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of KINDS. For
     `file` and `inherit` a WORD is an access (read, write, append, read-write) or raw, for `file` also create and
     truncate, for `inherit` also a descriptor type; for `directory` read, write, create and execute. A last part that
     is no list of such words belongs to VALUE, so that paths may hold colons.
@@ -222,15 +272,15 @@ def parse_grant(text: str) -> Grant:
         raise GrantError(
             name or text,
             f"cannot read {text!r}",
-            "write NAME[@NUMBER][+propagate]=inherit|file|directory|secret:VALUE[:ACCESS]",
+            f"write NAME[@NUMBER][+propagate]={'|'.join(KINDS)}:VALUE[:ACCESS]",
         )
     parsed = _parse_value(name, kind, value)
     return checked(replace(parsed, number=int(number) if at else None, propagate=bool(plus)))
 
 
 def _parse_value(name: str, kind: str, value: str) -> Grant:
-    if kind == "secret":
-        return SecretGrant(name=name, secret=value)
+    if kind in _WHOLE:
+        return _WHOLE[kind](name, value)
     value, words = _trailing_words(value, kind)
     flags = {word: True for word in _FLAGS[kind] if word in words}
     if kind == "directory":
@@ -242,6 +292,26 @@ def _parse_value(name: str, kind: str, value: str) -> Grant:
         raise GrantError(name, f"{value!r} is not a descriptor number", "write NAME=inherit:5[:read][,pipe]")
     fd_type = next((FdType(word) for word in words if word in list(FdType)), None)
     return InheritGrant(name=name, inherit=int(value), type=fd_type, access=access, **flags)
+
+
+def parse_scratch(name: str, value: str) -> ScratchGrant:
+    """Return the scratch grant of a size such as 64M.
+
+    Raises: GrantError for what is no size.
+    """
+    try:
+        return ScratchGrant(name=name, scratch=parse_size(value))
+    except UsageError as error:
+        raise GrantError(name, f"{error.object}: {error.reason}", error.hint) from error
+
+
+# Kinds whose value is all that follows the kind: a text or a path may hold colons and words.
+_WHOLE: Final[dict[str, Callable[[str, str], Grant]]] = {
+    "secret": lambda name, value: SecretGrant(name=name, secret=value),
+    "data": lambda name, value: DataGrant(name=name, data=value),
+    "copy": lambda name, value: CopyGrant(name=name, copy=value),
+    "scratch": parse_scratch,
+}
 
 
 def _trailing_words(value: str, kind: str) -> tuple[str, list[str]]:
@@ -271,6 +341,12 @@ def format_grant(grant: Grant) -> str:
             return f"{head}=directory:{grant.directory}:" + ",".join([Access.READ, *flags])
         case SecretGrant():
             return f"{head}=secret:{grant.secret}"
+        case DataGrant():
+            return f"{head}=data:{grant.data}"
+        case CopyGrant():
+            return f"{head}=copy:{grant.copy}"
+        case ScratchGrant():
+            return f"{head}=scratch:{format_size(grant.scratch)}"
 
 
 def number_grants(grants: Iterable[Grant]) -> tuple[Grant, ...]:

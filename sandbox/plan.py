@@ -65,6 +65,8 @@ class OpCode(enum.IntEnum):
     SECRET_FILE = 0x0304
     SECRET_ENV = 0x0305
     DIRECTORY = 0x0306
+    DATA = 0x0307
+    SCRATCH = 0x0308
     NAMESPACE = 0x0401
     IDENTITY = 0x0402
     HOSTNAME = 0x0403
@@ -123,6 +125,8 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.SECRET_FILE: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
     OpCode.SECRET_ENV: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
     OpCode.DIRECTORY: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
+    OpCode.DATA: OpRule("data", 0, MAX_SLOTS, Data.TEXT),
+    OpCode.SCRATCH: OpRule("scratch", 0, MAX_SLOTS),
     OpCode.NAMESPACE: OpRule("namespace", 0, MAX_NAMESPACES),
     OpCode.IDENTITY: OpRule("identity", 0, 1),
     OpCode.HOSTNAME: OpRule("hostname", 0, 1, Data.TEXT),
@@ -155,8 +159,10 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.EXEC: OpRule("exec", 1, 1, Data.ARGV),
 }
 MANDATORY: Final = frozenset(code for code, rule in RULES.items() if rule.least)
-OBTAINING: Final = frozenset({OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV, OpCode.DIRECTORY})
+# All of their phase but the first, STDIO.
+OBTAINING: Final = frozenset(code for code in OpCode if OpCode.STDIO < code < OpCode.NAMESPACE)
 ACCESS_BITS: Final = 7
+DATA_FILE: Final = 1  # of DATA: its text is the path of a file to copy
 OPEN_RAW: Final = 8  # the open file as it is, not one opened anew through a mount of its own
 
 
@@ -334,6 +340,12 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.SECRET_FILE: lambda op: f"slot {op.a}: copy {_text(op.data)!r} into a sealed memfd",
     OpCode.SECRET_ENV: lambda op: f"slot {op.a}: copy variable {_text(op.data)} into a sealed memfd",
     OpCode.DIRECTORY: lambda op: f"slot {op.a}: open folder {_text(op.data)!r}, r{_rights_letters(op)}",
+    OpCode.DATA: lambda op: (
+        f"slot {op.a}: copy {_text(op.data)!r}, at most {op.b} bytes, into a sealed memfd"
+        if op.flags
+        else f"slot {op.a}: a sealed memfd with a text of {len(op.data)} bytes"
+    ),
+    OpCode.SCRATCH: lambda op: f"slot {op.a}: an empty file in memory that grows to {op.b} KiB",
     OpCode.PLACE: lambda op: f"slot {op.a} becomes descriptor {op.b}" + (", at every exec" if op.flags else ""),
     OpCode.SWEEP: lambda _: "close every descriptor but 0, 1, 2 and the placed ones",
     OpCode.VERIFY: lambda _: "read the table back and compare it with this plan",
@@ -589,6 +601,23 @@ def secret_env(slot: int, variable: str, label: str) -> Op:
     """Copy a variable of the caller's environment into a sealed memfd."""
     hint = "set the variable for the caller"
     return Op(OpCode.SECRET_ENV, a=slot, data=os.fsencode(variable), label=label, hint=hint)
+
+
+def data_text(slot: int, text: str, label: str) -> Op:
+    """Put a text into a sealed memfd that is open for reading. Kernel: 3.17, memfd_create(2)."""
+    return Op(OpCode.DATA, a=slot, data=os.fsencode(text), label=label)
+
+
+def data_file(slot: int, path: str, most: int, label: str) -> Op:
+    """Copy a file of at most `most` bytes into a sealed memfd that is open for reading."""
+    hint = f"check the path and who may read it; at most {most >> 20} MiB are copied, a file grant gives any size"
+    return Op(OpCode.DATA, a=slot, b=most, flags=DATA_FILE, data=os.fsencode(path), label=label, hint=hint)
+
+
+def scratch(slot: int, size: int, label: str) -> Op:
+    """Make an empty file in memory that grows to `size` bytes, in whole KiB, and no further. Kernel: 5.2, fsopen(2)."""
+    hint = "the host must let a user namespace mount a tmpfs"
+    return Op(OpCode.SCRATCH, a=slot, b=-(-size // 1024), label=label, hint=hint)
 
 
 def place(slot: int, number: int, label: str, *, propagate: bool = False) -> Op:

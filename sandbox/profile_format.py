@@ -5,11 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from sandbox.grants import DirectoryGrant, FileGrant, Grant, InheritGrant, SecretGrant, flags_of
+from sandbox.grants import (
+    CopyGrant,
+    DataGrant,
+    DirectoryGrant,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    ScratchGrant,
+    SecretGrant,
+    flags_of,
+)
 from sandbox.limits import NAMES as LIMITS
 from sandbox.limits import format as format_limit
 from sandbox.profile import PATH_LISTS, Profile
 from sandbox.protocols import Place, ProtocolRule
+from sandbox.sizes import format_size
 
 
 def format_profile(profile: Profile) -> str:
@@ -88,6 +99,12 @@ def _format_grant(grant: Grant) -> Iterable[str]:
             yield f"directory = {_quote(grant.directory)}"
         case SecretGrant():
             yield f"secret = {_quote(grant.secret)}"
+        case DataGrant():
+            yield f"data = {_quote(grant.data)}"
+        case CopyGrant():
+            yield f"copy = {_quote(grant.copy)}"
+        case ScratchGrant():
+            yield f'scratch = "{format_size(grant.scratch)}"'
     if isinstance(grant, InheritGrant | FileGrant) and grant.access is not None:
         yield f'access = "{grant.access}"'
     yield from (f"{flag} = true" for flag in flags_of(grant))

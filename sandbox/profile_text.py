@@ -19,7 +19,7 @@ from msgspec import UNSET, UnsetType
 
 from sandbox.errors import GrantError, ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy, Proc, View
-from sandbox.grants import KINDS, LAST_NUMBER, MAX_GRANTS, Access, FdType, Grant, checked
+from sandbox.grants import KINDS, LAST_NUMBER, MAX_GRANTS, Access, FdType, Grant, checked, parse_scratch
 from sandbox.landlock import LandlockPolicy
 from sandbox.limits import NAMES as LIMITS
 from sandbox.limits import Limits
@@ -240,6 +240,33 @@ class SecretTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     propagate: Propagate = False
 
 
+class DataTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `data`."""
+
+    data: Annotated[str, _meta("the text itself", r"^[^\x00]*$")]
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
+class CopyTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `copy`."""
+
+    copy: PathText
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
+class ScratchTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `scratch`."""
+
+    scratch: (
+        Annotated[str, _meta("how large it may grow: 64M", f"^0*[1-9][0-9]*[KMGT]?{END}")]
+        | Annotated[int, msgspec.Meta(description="in bytes", extra_json_schema={"minimum": 1})]
+    )
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
 _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "process": ProcessTable, "environment": EnvironmentTable, "filter": FilterTable,
     "descriptors": DescriptorsTable, "filesystem": FilesystemTable, "network": NetworkTable,
@@ -248,6 +275,7 @@ _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
 _TOP_KEYS: Final = ("description", "extends", *_SECTIONS, "grants", "protocols")
 _GRANT_TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "inherit": InheritTable, "file": FileTable, "directory": DirectoryTable, "secret": SecretTable,
+    "data": DataTable, "copy": CopyTable, "scratch": ScratchTable,
 }  # fmt: skip
 
 
@@ -389,10 +417,13 @@ def _parse_grant_table(name: str, table: object, path: str) -> Grant:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ProfileError(path, key, said, f"{hint}use exactly one of {', '.join(_GRANT_TABLES)}")
     converted = _convert(table, _GRANT_TABLES[kinds[0]], path, key)
-    if kinds[0] in ("file", "directory") or (kinds[0] == "secret" and not converted.secret.startswith("env:")):
+    if kinds[0] in ("file", "directory", "copy") or (kinds[0] == "secret" and not converted.secret.startswith("env:")):
         check_path(getattr(converted, kinds[0]), path, f"{key}.{kinds[0]}")
     try:
-        return checked(KINDS[kinds[0]](name=name, **_said(converted)))
+        fields = _said(converted)
+        if kinds[0] == "scratch":
+            fields["scratch"] = parse_scratch(name, str(converted.scratch)).scratch
+        return checked(KINDS[kinds[0]](name=name, **fields))
     except GrantError as error:
         raise ProfileError(path, key, error.reason, error.hint) from error
 

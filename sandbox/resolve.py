@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy, covers, normal, split_optional
-from sandbox.grants import DirectoryGrant, FileGrant, Grant, SecretGrant
-from sandbox.limits import parse
+from sandbox.grants import CopyGrant, DirectoryGrant, FileGrant, Grant, SecretGrant
+from sandbox.limits import Limits, parse
 from sandbox.profile import (
     PATH_LISTS,
     NetworkMode,
@@ -75,17 +75,25 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
     files = _absolute_lists(added.filesystem, caller)
     # A home folder that was named to start in is the one of the view; one that we happen to be in may be a mistake.
     at_home = process.chdir is not None or covers(files, caller.cwd or "/")
+    grants = merge_grants(own, added_grants)
     return replace(
         profile,
         process=process,
         environment=merge_environment(profile.environment, added.keep, added.variables),
-        grants=merge_grants(own, added_grants),
+        grants=grants,
         filesystem=_filesystem_for(profile, started_in, files, at_home=at_home),
         network=added.network or profile.network,
         share=union(profile.share, added.share),
         descriptors=replace(profile.descriptors, delegate=union(profile.descriptors.delegate, added.delegate)),
-        limits=replace(profile.limits, **_parsed(added.limits)),
+        limits=_without_core_dumps(replace(profile.limits, **_parsed(added.limits)), grants),
     )
+
+
+def _without_core_dumps(limits: Limits, grants: Iterable[Grant]) -> Limits:
+    """A core dump holds what the program has read of a secret; who wants one all the same sets core_size."""
+    if limits.core_size is None and any(isinstance(grant, SecretGrant) for grant in grants):
+        return replace(limits, core_size=0)
+    return limits
 
 
 def _parsed(limits: Mapping[str, str | float]) -> dict[str, Any]:
@@ -182,6 +190,8 @@ def _with_path(grant: Grant, change: Callable[[str], str]) -> Grant:
         return replace(grant, directory=change(grant.directory))
     if isinstance(grant, SecretGrant) and grant.variable is None:
         return replace(grant, secret=change(grant.secret))
+    if isinstance(grant, CopyGrant):
+        return replace(grant, copy=change(grant.copy))
     return grant
 
 

@@ -13,6 +13,7 @@ from sandbox.errors import PlanError
 from sandbox.grants import FIRST_NUMBER, LAST_NUMBER
 from sandbox.plan import (
     ACCESS_BITS,
+    DATA_FILE,
     MAX_ARGS,
     MAX_FILTER_LENGTH,
     MAX_SLOTS,
@@ -266,7 +267,11 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
         ),
         "open flags are unknown",
     ),
-    OpCode.DIRECTORY: (lambda op: op.flags & ~(MountFlag.WRITE | MountFlag.EXECUTE), "a folder's flags are unknown"),
+    OpCode.DIRECTORY: (lambda op: op.flags & ~int(MountFlag.WRITE | MountFlag.EXECUTE), "a folder's flags are unknown"),
+    OpCode.DATA: (
+        lambda op: op.flags > DATA_FILE or (not op.flags) != (not op.b), "data comes from an unknown place"
+    ),
+    OpCode.SCRATCH: (lambda op: not op.b, "a scratch file has no size"),
     OpCode.PLACE: (
         lambda op: op.flags > 1 or op.a >= MAX_SLOTS or not FIRST_NUMBER <= op.b <= LAST_NUMBER,
         "a number is out of range",
@@ -277,6 +282,7 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
 _FLAGGED: Final = frozenset(
     {
         OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT, OpCode.PATH_RULE,
+        OpCode.DATA,
     }
 )  # fmt: skip
 

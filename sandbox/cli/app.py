@@ -36,7 +36,7 @@ from sandbox.errors import EXIT_SIGNAL_BASE, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=StrEnum)
-KINDS: Final = ("inherit", "file", "directory", "secret")
+KINDS: Final = ("inherit", "file", "directory", "secret", "data", "copy", "scratch")
 COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "completion")
 
 
@@ -229,7 +229,8 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--grant", "grants", multiple=True, callback=parse_grants, shell_complete=complete_grant,
             metavar="NAME[@N]=KIND:VALUE[:WORDS]",
             help="Grant a descriptor: inherit:N[:read|...][,TYPE], file:PATH[:read|write|append|read-write]"
-            "[,create][,truncate], secret:PATH or secret:env:VAR. It gets number N, or the next from 3 up.",
+            "[,create][,truncate], secret:PATH or secret:env:VAR, data:TEXT, copy:PATH, scratch:SIZE. "
+            "It gets number N, or the next from 3 up.",
         ),
         click.option(
             "-p", "--profile", "profile", default="untrusted", show_default=True,

@@ -132,6 +132,7 @@ static void obtain(const struct plan *plan, const struct op *op, char **environm
 	case OP_INHERIT: slots[op->a] = grant_inherit(plan, op); return;
 	case OP_SECRET_FILE: slots[op->a] = grant_secret_file(plan, op); return;
 	case OP_SECRET_ENV: slots[op->a] = grant_secret_env(plan, op, environment); return;
+	case OP_DATA: slots[op->a] = grant_data(plan, op); return;
 	case OP_TERMINAL: terminal_keep(op); return;
 	default: return;
 	}
@@ -161,9 +162,20 @@ static void obtain_detached(const struct plan *plan)
 	}
 }
 
+static void obtain_scratch(const struct plan *plan)
+{
+	for_ops(plan, op, OP_SCRATCH)
+	{
+		reporter.shared->op = op_index(op);
+		reporter.shared->slots[op->a] = grant_scratch(plan, op);
+	}
+}
+
 /* Who may not make mounts here may in a namespace of their own. A process that shares our descriptors does it there, and
- * ends; the mounts stay as long as what is open. */
-static void obtain_apart(const struct plan *plan, const struct op *first)
+ * ends; the mounts stay as long as what is open. `identity`: the IDs that a new file takes; with them come capabilities
+ * over the user's own files, so what opens any does without. */
+static void obtain_apart(const struct plan *plan, const struct op *first, void (*work)(const struct plan *plan),
+			 const struct start *identity)
 {
 	struct clone_args args = {.flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_FILES, .exit_signal = SIGNAL_CHILD};
 	long pid = sys2(__NR_clone3, addr(&args), sizeof args);
@@ -172,7 +184,10 @@ static void obtain_apart(const struct plan *plan, const struct op *first)
 	if (pid == 0) {
 		reporter.page = reporter.shared;
 		reporter.ending = NULL;
-		obtain_detached(plan);
+		reporter.page->op = op_index(first);
+		if (identity)
+			namespace_map_own(first, identity);
+		work(plan);
 		sys_exit(0);
 	}
 	if (pid < 0)
@@ -184,12 +199,12 @@ static void obtain_apart(const struct plan *plan, const struct op *first)
 		fail(reporter.shared->op, REASON_CHILD_VANISHED, 0);
 }
 
-static void obtain_all(const struct plan *plan, char **environment)
+static void obtain_all(const struct plan *plan, const struct start *start)
 {
-	const struct op *first = NULL;
+	const struct op *first = NULL, *scratch = plan_find(plan, OP_SCRATCH);
 
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
-		obtain(plan, op, environment);
+		obtain(plan, op, start->environment);
 		if (op->code == OP_FILE && op->flags & OPEN_RAW)
 			reporter.shared->slots[op->a] = grant_file(plan, op);
 		else if (!first && is_detached(op))
@@ -198,7 +213,11 @@ static void obtain_all(const struct plan *plan, char **environment)
 	if (first && namespace_may_mount())
 		obtain_detached(plan);
 	else if (first)
-		obtain_apart(plan, first);
+		obtain_apart(plan, first, obtain_detached, NULL);
+	if (scratch && namespace_may_mount())
+		obtain_scratch(plan);
+	else if (scratch)
+		obtain_apart(plan, scratch, obtain_scratch, start);
 }
 
 static int start_timer(const struct plan *plan)
@@ -318,7 +337,7 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	start.gid = (uint32_t)sys0(__NR_getegid);
 	start.own_user = namespace_flags(plan) & CLONE_NEWUSER;
 	gate_prepare(&watched.gate, plan);
-	obtain_all(plan, environment);
+	obtain_all(plan, &start);
 	attributes_oom_score(plan);
 	if (start.uid == 0 && !plan_find(plan, OP_IDENTITY)) /* which leaves them itself */
 		namespace_leave_groups();

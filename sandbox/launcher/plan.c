@@ -158,12 +158,11 @@ static const char *check_data(const struct plan *plan, const struct op *op, uint
 static const char *check_fields(const struct op *op, const struct plan *plan)
 {
 	const unsigned open_flags = O_ACCMODE | O_APPEND | O_CREAT | O_TRUNC;
-	bool obtains = op->code >= OP_INHERIT && op->code <= OP_DIRECTORY;
 
-	if (obtains && op->a >= MAX_SLOTS)
+	if (op_obtains(op) && op->a >= MAX_SLOTS)
 		return "a slot is out of range";
 	if (op->flags && op->code != OP_INHERIT && op->code != OP_FILE && op->code != OP_DIRECTORY && op->code != OP_PROTOCOL && op->code != OP_PLACE &&
-	    op->code != OP_MOUNT && op->code != OP_PATH_RULE)
+	    op->code != OP_DATA && op->code != OP_MOUNT && op->code != OP_PATH_RULE)
 		return "an op carries flags that it does not take";
 	switch (op->code) {
 	case OP_STATUS:
@@ -183,6 +182,10 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 			       : NULL;
 	case OP_DIRECTORY:
 		return op->flags & ~(MOUNT_WRITE | MOUNT_EXECUTE) ? "a folder's flags are unknown" : NULL;
+	case OP_DATA:
+		return op->flags > DATA_FILE || !op->flags != !op->b ? "data comes from an unknown place" : NULL;
+	case OP_SCRATCH:
+		return op->b ? NULL : "a scratch file has no size";
 	case OP_PLACE:
 		return op->flags > PLACE_PROPAGATE || op->a >= MAX_SLOTS || op->b < FIRST_NUMBER || op->b > LAST_NUMBER ? "a number is out of range" : NULL;
 	case OP_TIMEOUT:
@@ -230,7 +233,7 @@ static const char *check_slots(const struct plan *plan)
 				return "a descriptor is used twice";
 			last_source = op->b;
 		}
-		if (op->code >= OP_INHERIT && op->code <= OP_DIRECTORY && filled[op->a]++ != 0)
+		if (op_obtains(op) && filled[op->a]++ != 0)
 			return "a slot is filled twice";
 		if (op->code == OP_PLACE) {
 			if (op->b <= last_number)

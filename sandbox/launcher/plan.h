@@ -27,6 +27,8 @@ enum { ACCESS_ANY, ACCESS_READ, ACCESS_WRITE, ACCESS_APPEND, ACCESS_READ_WRITE, 
 #define ACCESS_BITS 7u
 #define OPEN_RAW 8u /* flags of INHERIT and FILE: the open file as it is, not one opened anew through a mount of its own */
 
+#define DATA_FILE 1u /* flags of DATA: the text is the path of a file to copy */
+
 /* What a protocol rule looks at (op field a) and how the numbers stand behind the needle (op field b). */
 enum name_place {
 	PLACE_VARIABLE = 1,
@@ -96,6 +98,12 @@ const char *plan_check(struct plan *plan, const void *bytes, size_t size);
 
 const char *plan_step(uint16_t code); /* the step's name for messages, or "?" */
 const struct op *plan_find(const struct plan *plan, uint16_t code);
+
+/* Whether the op fills a slot: all of its phase do but the first, STDIO. */
+static inline bool op_obtains(const struct op *op)
+{
+	return op->code > OP_STDIO && op->code >> 8 == OP_STDIO >> 8;
+}
 
 static inline const char *op_text(const struct plan *plan, const struct op *op)
 {

@@ -30,6 +30,7 @@ const char *reason_text(int error)
 	case REASON_CHILD_VANISHED: return "the child ended before it could start the command";
 	case REASON_NO_PLAN: return "its descriptor is not open; an outer sandbox closes it: start no sandbox in another";
 	case REASON_MOVED: return "its path leads to another file by now, or to none";
+	case REASON_COPY_TOO_LARGE: return "the file is larger than a copy may be";
 	case REASON_NO_MOUNT: return "it takes a mount of its own, and so a user namespace, which is refused here";
 	default: return NULL;
 	}

@@ -27,6 +27,7 @@ enum reason {
 	REASON_NO_PLAN = -17,
 	REASON_MOVED = -18,
 	REASON_NO_MOUNT = -19,
+	REASON_COPY_TOO_LARGE = -24,
 };
 
 /* A step that failed. */

@@ -102,6 +102,7 @@ def plan(
     grants = [
         f"i=inherit:{GRANT}", f"f=file:{tmp_path}/data", f"n=file:{tmp_path}/new:write,create",
         f"s=secret:{tmp_path}/secret", "e@40=secret:env:TOKEN",
+        "d=data:some text", f"c=copy:{tmp_path}/secret", "x=scratch:64K",
     ]  # fmt: skip
     additions = Additions(
         filesystem=FilesystemPolicy(execute=(str(probes.folder),), write=(str(tmp_path),)),
@@ -170,7 +171,7 @@ def test_fault_at_each_call_nothing_is_executed(
 def test_fault_message_names_the_step(probes: Probes, plan: bytes, marker: Path, tmp_path: Path, name: str) -> None:
     steps = {
         "close_range": {"sweep"}, "dup3": {"place"}, "getdents64": {"verify"}, "seccomp": {"gate", "filter"},
-        "clone3": {"fork"}, "socketpair": {"start"}, "sendmsg": {"gate"}, "memfd_create": {"secret"},
+        "clone3": {"fork"}, "socketpair": {"start"}, "sendmsg": {"gate"}, "memfd_create": {"secret", "data"},
         "chdir": {"chdir", "view"},
     }  # fmt: skip
     report = tmp_path / "report"

@@ -17,11 +17,14 @@ from sandbox.grants import (
     FIRST_NUMBER,
     LAST_NUMBER,
     Access,
+    CopyGrant,
+    DataGrant,
     DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
+    ScratchGrant,
     SecretGrant,
     format_grant,
     number_grants,
@@ -81,6 +84,11 @@ def grants_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
         st.builds(
             SecretGrant, name=NAMES, secret=paths | VARIABLES.map("env:{}".format), number=NUMBERS,
             propagate=st.booleans(),
+        ),
+        st.builds(DataGrant, name=NAMES, data=TEXT, number=NUMBERS, propagate=st.booleans()),
+        st.builds(CopyGrant, name=NAMES, copy=paths, number=NUMBERS, propagate=st.booleans()),
+        st.builds(
+            ScratchGrant, name=NAMES, scratch=st.integers(1, 1 << 41), number=NUMBERS, propagate=st.booleans(),
         ),
     )  # fmt: skip
 

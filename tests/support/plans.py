@@ -77,9 +77,12 @@ def full_plan() -> Plan:
             ops.secret_file(3, "/some/secret", "grant d"),
             ops.secret_env(4, "TOKEN", "grant e"),
             ops.directory(5, "/some/folder", write=True, execute=False, label="grant f"),
+            ops.data_text(6, "some text", "grant g"),
+            ops.data_file(7, "/some/data", 1 << 20, "grant h"),
+            ops.scratch(8, 1 << 20, "grant i"),
             *(
                 ops.place(slot, number, f"number {number}", propagate=number == 5)
-                for slot, number in [(4, 3), (0, 4), (2, 5), (3, 9), (1, 70), (5, 71)]
+                for slot, number in [(4, 3), (0, 4), (2, 5), (3, 9), (1, 70), (5, 71), (6, 72), (7, 73), (8, 74)]
             ),
         ],
         walls=[
@@ -198,6 +201,9 @@ def _obtaining(draw: st.DrawFn, slots: Sequence[int], status: int | None) -> lis
                         ops.directory(slot, path, write=draw(st.booleans()), execute=draw(st.booleans()), label=label),
                         ops.secret_file(slot, path, label),
                         ops.secret_env(slot, path, label),
+                        ops.data_text(slot, path, label),
+                        ops.data_file(slot, path, draw(st.integers(1, 2**32 - 1)), label),
+                        ops.scratch(slot, draw(st.integers(1, 1 << 41)), label),
                     ]
                 )
             )
@@ -269,7 +275,7 @@ def mandatory_rules_hold(plan: Plan) -> bool:
     once = [0x0301, 0x0502, 0x0503, 0x0601, 0x0602, 0x0408, 0x0606, 0x0701, 0x0802]
     at_most_once = [0x0101, 0x0102, 0x0103, 0x0603, 0x0706, 0x0707]
     rules = [op for op in plan.ops if op.code == 0x0104]
-    filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x0306)
+    filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x03FF)
     placed = sorted(op.a for op in plan.ops if op.code == 0x0501)
     numbers = [op.b for op in plan.ops if op.code == 0x0501]
     return (

@@ -18,11 +18,14 @@ from sandbox.grants import (
     SAFE_TYPES,
     STDIO_TYPES,
     Access,
+    CopyGrant,
+    DataGrant,
     DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
+    ScratchGrant,
     SecretGrant,
     number_grants,
 )
@@ -71,6 +74,11 @@ GRANTS: Final[tuple[Grant, ...]] = (
     SecretGrant(name="key", secret="/etc/key", number=3),
     DirectoryGrant(name="folder", directory="/srv", write=True, create=True),
 )
+MEMORY: Final[tuple[Grant, ...]] = (
+    DataGrant(name="words", data="a few"),
+    CopyGrant(name="snapshot", copy="/etc/hosts"),
+    ScratchGrant(name="room", scratch=64 << 20),
+)
 
 
 def profile_of(
@@ -113,7 +121,7 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
         chdir="/", die_with_parent=True, user="u", nice=3, cpus="0", oom_score_adj=1, tty=Tty.PRIVATE
     )  # fmt: skip
     walled = dataclasses.replace(
-        profile_of(*GRANTS, descriptors=EVERY_PROTOCOL),
+        profile_of(*GRANTS, *MEMORY, descriptors=EVERY_PROTOCOL),
         process=process,
         filesystem=FilesystemPolicy(read=("/etc",)),
         network=NetworkMode.LOOPBACK,
@@ -195,6 +203,9 @@ def test_build_secret_travels_by_name_and_never_by_value() -> None:
         (FileGrant(name="log", file="/a b"), "grant log: file /a b"),
         (SecretGrant(name="k", secret="/k"), "grant k: file /k"),
         (SecretGrant(name="k", secret="env:K"), "grant k: variable K"),
+        (DataGrant(name="d", data="text: no part of a label"), "grant d: text"),
+        (CopyGrant(name="c", copy="/c"), "grant c: copy of /c"),
+        (ScratchGrant(name="s", scratch=64 << 20), "grant s: scratch file of 64M"),
     ],
 )
 def test_build_label_names_grant_and_object(grant: Grant, label: str) -> None:

@@ -20,16 +20,17 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         # Values: no effects, but those of `probe`, which asks the kernel for the facts that a caller is made of.
         "errors": "",
         "probe": "errors kernel",
-        "grants": "errors",
+        "sizes": "errors",
+        "grants": "errors sizes",
         "protocols": "",
         "filesystem": "",
         "plan": "grants protocols",
-        "limits": "errors plan",
+        "limits": "errors plan sizes",
         "landlock": "errors filesystem plan",
         "caller": "errors cgroups limits probe",
         "profile": "errors caller filesystem grants landlock limits protocols syscalls",
         "profile_text": "errors filesystem grants landlock limits protocols profile",
-        "profile_format": "grants limits protocols profile",
+        "profile_format": "grants limits protocols profile sizes",
         "resolve": "caller errors filesystem grants limits profile",
         # Tables and pure functions over values.
         "syscall_table": "",
@@ -40,7 +41,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "mounts": "filesystem plan",
         "walls": "caller errors filesystem grants landlock limits mounts plan profile",
         "wire": "errors grants plan protocols",
-        "build": "errors caller grants profile plan protocols seccomp syscalls walls",
+        "build": "errors caller grants profile plan protocols seccomp sizes syscalls walls",
         "events": "errors grants plan wire",
         # Effects.
         "profile_files": "errors profile profile_text",
@@ -76,7 +77,7 @@ WITHOUT_EFFECTS: Final = frozenset(
     {
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
-        "mounts", "landlock", "walls", "resolve",
+        "mounts", "landlock", "walls", "resolve", "sizes",
     }
 )  # fmt: skip
 

@@ -363,6 +363,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
         not in {
             OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
             OpCode.PATH_RULE,
+            OpCode.DATA,
         }
     ),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.FLAGS, 2)),
@@ -401,6 +402,10 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("open flags are unknown", changed(OpCode.FILE, plans.B, os.O_ACCMODE)),
     ("open flags are unknown", changed(OpCode.FILE, plans.B, os.O_DIRECTORY)),
     ("open flags are unknown", changed(OpCode.FILE, plans.C, 0o1000)),
+    ("data comes from an unknown place", changed(OpCode.DATA, plans.FLAGS, 2)),
+    ("data comes from an unknown place", changed(OpCode.DATA, plans.FLAGS, 1)),  # a file without a limit
+    ("data comes from an unknown place", changed(OpCode.DATA, plans.FLAGS, 0, 1)),
+    ("a scratch file has no size", changed(OpCode.SCRATCH, plans.B, 0)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 2)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 65536, 4)),
     ("a number is out of range", changed(OpCode.PLACE, plans.A, ops.MAX_SLOTS)),
