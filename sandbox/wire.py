@@ -267,7 +267,7 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
         ),
         "open flags are unknown",
     ),
-    OpCode.DIRECTORY: (lambda op: op.flags & ~int(MountFlag.WRITE | MountFlag.EXECUTE), "a folder's flags are unknown"),
+    OpCode.DIRECTORY: (lambda op: op.flags > MountFlag.WRITE | MountFlag.EXECUTE, "a folder's flags are unknown"),
     OpCode.DATA: (
         lambda op: op.flags > DATA_FILE or (not op.flags) != (not op.b), "data comes from an unknown place"
     ),

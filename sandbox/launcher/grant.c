@@ -153,7 +153,7 @@ int grant_open_anew(const struct plan *plan, const struct op *op, int fd)
 	    status.st_ino != wanted.st_ino)
 		fail(op_index(op), REASON_MOVED, 0);
 	found = open_found(op, detached(op, found, writes(flags)), flags);
-	must(op, offset < 0 ? 0 : sys3(__NR_lseek, found, offset, 0));
+	must(op, offset < 0 ? offset : sys3(__NR_lseek, found, offset, 0));
 	sys_close(fd);
 	return parked(plan, op, found);
 }

@@ -142,7 +142,7 @@ static void obtain(const struct plan *plan, const struct op *op, char **environm
 static bool is_detached(const struct op *op)
 {
 	if (op->code == OP_INHERIT)
-		return !(op->flags & OPEN_RAW) && fd_type(reporter.shared->slots[op->a]) == FD_FILE;
+		return !(op->flags & OPEN_RAW) && must(op, fd_type(reporter.shared->slots[op->a])) == FD_FILE;
 	return op->code == OP_DIRECTORY || (op->code == OP_FILE && !(op->flags & OPEN_RAW));
 }
 

@@ -34,6 +34,9 @@ HARMLESS = {
     ("launcher", "close"),
     ("init", "close"),
     ("child", "close"),
+    ("apart", "close"),
+    # Mounts are then made by another process, in a namespace where that is allowed.
+    ("launcher", "capget"),
     # None of these can fail. A wrong process ID would make every comparison of a propagating grant fail, and close it.
     ("launcher", "getpid"),
     ("launcher", "geteuid"),
@@ -47,6 +50,7 @@ HARMLESS = {
     ("init", "openat2"),
     # A memfd is then taken for a file; both are safe types.
     ("launcher", "fcntl F_GET_SEALS"),
+    ("apart", "fcntl F_GET_SEALS"),
 }
 
 
@@ -86,7 +90,7 @@ def inject(
         setup=lambda: os.dup2(os.open("/etc/passwd", os.O_RDONLY), GRANT),
     )
     text = report.read_text()
-    rows = re.findall(r"^(launcher|init|child) (\d+) (-?\d+) (-?\d+)$", text, re.MULTILINE)
+    rows = re.findall(r"^(launcher|apart|init|child) (\d+) (-?\d+) (-?\d+)$", text, re.MULTILINE)
     calls = tuple(Call(role, int(at), NAMES.get(int(nr), nr), int(second)) for role, at, nr, second in rows)
     return Injected(ended, calls, "executed" in text.splitlines())
 
@@ -102,7 +106,8 @@ def plan(
     grants = [
         f"i=inherit:{GRANT}", f"f=file:{tmp_path}/data", f"n=file:{tmp_path}/new:write,create",
         f"s=secret:{tmp_path}/secret", "e@40=secret:env:TOKEN",
-        "d=data:some text", f"c=copy:{tmp_path}/secret", "x=scratch:64K",
+        f"d=directory:{tmp_path}", f"r=file:{tmp_path}/data:raw",
+        "text=data:some text", f"c=copy:{tmp_path}/secret", "x=scratch:64K",
     ]  # fmt: skip
     additions = Additions(
         filesystem=FilesystemPolicy(execute=(str(probes.folder),), write=(str(tmp_path),)),
@@ -120,9 +125,9 @@ def plan(
 
 
 def up_to_fork(calls: Sequence[Call]) -> list[Call]:
-    """Return the calls of launcher and init up to their forks and all of the child's, without the two execs."""
+    """Return the calls of launcher and init up to their (last) forks and all of the others', without the two execs."""
     forks = {
-        role: next(c.index for c in calls if c.role == role and c.name == "clone3") for role in ("launcher", "init")
+        role: max(c.index for c in calls if c.role == role and c.name == "clone3") for role in ("launcher", "init")
     }
     return [
         call
@@ -163,6 +168,29 @@ def test_fault_at_each_call_nothing_is_executed(
         assert faulty.ended.code == 125, (call, faulty.ended)
         assert re.fullmatch(r"sandbox: [a-z_]+: [^\n]+\n", faulty.ended.err), (call, faulty.ended)
     assert passed <= HARMLESS, passed - HARMLESS
+
+
+def test_fault_where_a_scratch_file_is_made_nothing_is_executed(probes: Probes, marker: Path, tmp_path: Path) -> None:
+    """Alone: of an ordinary user's launcher, the only process apart is then the one that makes it."""
+    report, role = tmp_path / "report", "apart" if os.geteuid() else "launcher"
+    plan = wire.encode(plan_of([probes["mark"], str(marker)], "x=scratch:64K", profile="untrusted"))
+    whole = inject(probes, plan, report)
+    assert whole.executed
+    calls = [call for call in up_to_fork(whole.calls) if call.role == role]
+    assert {call.name for call in calls} >= {"fsopen", "fsconfig", "fsmount", "openat"}
+    for call in calls:
+        marker.unlink(missing_ok=True)
+        for action in (str(errno.EPERM), "kill"):
+            faulty = inject(probes, plan, report, role, call.index, action)
+            assert faulty.executed == marker.exists()
+            if faulty.executed:
+                assert (action, (role, call.kind) in HARMLESS) == (str(errno.EPERM), True), call
+                marker.unlink()
+                continue
+            assert faulty.ended.code == (209 if action == "kill" and role == "launcher" else 125), (call, faulty)
+        if call.name in ("fsopen", "fsconfig", "fsmount"):
+            ended = inject(probes, plan, report, role, call.index, str(errno.EPERM)).ended
+            assert ended.err.startswith("sandbox: scratch: grant x: scratch file of 64K: Operation not permitted; ")
 
 
 @pytest.mark.parametrize(

@@ -102,12 +102,13 @@ def test_grant_create_makes_a_file_that_obeys_the_umask_and_truncate_empties(tmp
     assert (data.read_text(), data.stat().st_mode & 0o777) == ("", 0o640)
 
 
-def test_grant_file_has_its_own_offset_and_inherited_shares_the_callers(data: Path) -> None:
+@pytest.mark.parametrize(("raw", "after"), [("", 4), (":raw", 6)])
+def test_grant_file_has_its_own_offset_and_a_raw_one_shares_the_callers(data: Path, raw: str, after: int) -> None:
     with opened(data, os.O_RDONLY) as fd:
         os.lseek(fd, 4, os.SEEK_SET)
-        done = run("sh", "-c", "head -c 2 <&3; head -c 2 <&4", grants=[f"a=file:{data}", f"b=inherit:{fd}"])
+        done = run("sh", "-c", "head -c 2 <&3; head -c 2 <&4", grants=[f"a=file:{data}", f"b=inherit:{fd}{raw}"])
         assert done.stdout == "0145"
-        assert os.lseek(fd, 0, os.SEEK_CUR) == 6
+        assert os.lseek(fd, 0, os.SEEK_CUR) == after
 
 
 def test_grant_numbers_names_and_placeholders_reach_the_child(tmp_path: Path) -> None:
@@ -157,7 +158,8 @@ def test_grant_inherited_by_api_stays_open_in_the_caller(data: Path) -> None:
 def test_grant_inherit_typed_accepts_its_type(probes: Probes, kind: FdType) -> None:
     # Below somebody's listener no second one can be had, and so no gate; the command can do without later execs.
     once: dict[str, Any] = {"exec": ExecPolicy.ONCE} if kind is FdType.SECCOMP_LISTENER else {}
-    plan = plan_of([probes["fds"], "10"], f"a@5=inherit:9:{kind}", **once)
+    raw = ",raw" if kind in (FdType.FILE, FdType.DIRECTORY) else ""
+    plan = plan_of([probes["fds"], "10"], f"a@5=inherit:9:{kind}{raw}", **once)
     ended = launch(plan, before=[probes["hold"], kind, "9", "--"])
     if ended.code == 77:
         pytest.skip(f"needs root: {kind}" if os.geteuid() else f"kernel lacks: {kind}")

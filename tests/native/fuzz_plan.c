@@ -80,7 +80,7 @@ static void use(const struct plan *plan)
 		demand(op->code >= last);
 		last = op->code;
 		used += text_length(plan->data + op->label) + text_length(plan->data + op->hint) + use_data(plan, op);
-		filled += op->code >= OP_INHERIT && op->code <= OP_SECRET_ENV;
+		filled += op_obtains(op);
 		placed += op->code == OP_PLACE;
 		demand(op->code != OP_PLACE || (op->b >= FIRST_NUMBER && op->b <= LAST_NUMBER && op->a < MAX_SLOTS));
 	}

@@ -68,7 +68,7 @@ def test_hosted_grants_of_each_kind_arrive(program: Path, tmp_path: Path) -> Non
         slot_of = {fd: slot for slot, fd in enumerate(sources)}
         plan = shell(
             "cat <&3; echo; cat <&4; echo; cat <&5; echo; cat <&6; echo; echo out >&7; test -S /proc/self/fd/8",
-            *(ops.inherit(slot, fd, SAFE_TYPES, None, "i") for slot, fd in enumerate(sources)),
+            *(ops.inherit(slot, fd, SAFE_TYPES, None, "i", raw=True) for slot, fd in enumerate(sources)),
             ops.file(2, str(tmp_path / "in"), Access.READ, create=False, truncate=False, label="f"),
             ops.file(3, str(tmp_path / "out"), Access.APPEND, create=True, truncate=False, label="o"),
             ops.secret_file(4, str(tmp_path / "secret"), "s"),
@@ -452,7 +452,7 @@ def test_hosted_supervisor_holds_nothing_of_the_child_s_but_what_propagates(
 ) -> None:
     with tempfile.TemporaryFile() as inherited:
         grants = [
-            ops.inherit(0, inherited.fileno(), SAFE_TYPES, None, "i"), ops.secret_env(1, "TOKEN", "e"),
+            ops.inherit(0, inherited.fileno(), SAFE_TYPES, None, "i", raw=True), ops.secret_env(1, "TOKEN", "e"),
             ops.place(0, 3, "p", propagate=propagate), ops.place(1, 4, "q"),
         ]  # fmt: skip
         more = {"confinement": confinement, "environment": {"TOKEN": "very secret"}}

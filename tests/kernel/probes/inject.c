@@ -1,6 +1,7 @@
 /* inject.c: runs the launcher under ptrace(2) and makes one of its system calls fail, or kills a process there.
  *
- * Usage: inject REPORT ROLE INDEX ACTION PROGRAM ...   ROLE is launcher, init or child; INDEX counts from 0, -1 is none;
+ * Usage: inject REPORT ROLE INDEX ACTION PROGRAM ...   ROLE is launcher, apart (who opens files through mounts of their
+ * own where the launcher may not mount), init or child; INDEX counts from 0, -1 is none;
  * ACTION is an errno (the call is not made), or `kill`: SIGKILL in place of the call.
  *
  * The count runs over all calls of one process, so that the child's first is told from the launcher's first. REPORT
@@ -9,9 +10,11 @@
 #include "probe.h"
 
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 
@@ -22,10 +25,11 @@ struct traced {
 	bool refused, seen;
 };
 
-enum { LAUNCHER, INIT, CHILD, ROLES };
+enum { LAUNCHER, INIT, CHILD, APART, ROLES };
 
-/* Each is started by the one before it. */
-static struct traced traced[ROLES] = {{.role = "launcher"}, {.role = "init"}, {.role = "child"}};
+/* The first three are each started by the one before it. */
+static struct traced traced[ROLES] = {{.role = "launcher"}, {.role = "init"}, {.role = "child"}, {.role = "apart"}};
+static bool apart_next; /* whom the launcher forks now: who shares its descriptors */
 static const char *wanted_role, *action;
 static int wanted_index;
 static bool executed;
@@ -37,6 +41,12 @@ static void enter(struct traced *process)
 	bool wanted = strcmp(process->role, wanted_role) == 0 && process->calls == wanted_index;
 
 	ptrace(PTRACE_GETREGS, process->pid, 0, &registers);
+	if (process == &traced[LAUNCHER] && registers.orig_rax == __NR_clone3) {
+		long flags = (errno = 0, ptrace(PTRACE_PEEKDATA, process->pid, registers.rdi, 0));
+
+		/* Before it forks the init, the launcher lets nobody look into it but root. */
+		apart_next = errno == 0 && flags & CLONE_FILES;
+	}
 	if (!executed)
 		fprintf(report, "%s %d %lld %lld\n", process->role, process->calls, (long long)registers.orig_rax,
 			(long long)registers.rsi);
@@ -64,6 +74,16 @@ static void leave(struct traced *process)
 	ptrace(PTRACE_SETREGS, process->pid, 0, &registers);
 }
 
+static void started_by(struct traced *parent, pid_t pid)
+{
+	struct traced *started = parent == &traced[LAUNCHER] && apart_next ? &traced[APART] : parent + 1;
+
+	if (parent >= &traced[CHILD] || started->pid == pid || (started->pid && started != &traced[APART]))
+		return;
+	started->pid = pid;
+	started->seen = false; /* one apart after the other; their calls are counted on */
+}
+
 static void step(struct traced *process, int status)
 {
 	int signal = WSTOPSIG(status), event = status >> 16;
@@ -81,8 +101,7 @@ static void step(struct traced *process, int status)
 		unsigned long pid;
 
 		ptrace(PTRACE_GETEVENTMSG, process->pid, 0, &pid);
-		if (process < &traced[CHILD] && !process[1].pid)
-			process[1].pid = (pid_t)pid;
+		started_by(process, (pid_t)pid);
 		signal = 0;
 	} else if (event == PTRACE_EVENT_EXEC) {
 		if (process == &traced[CHILD] && !executed) {
@@ -100,13 +119,14 @@ static void step(struct traced *process, int status)
 
 static struct traced *find(pid_t pid)
 {
-	for (struct traced *process = traced; process < traced + ROLES; process++) {
-		/* A new child may stop before its parent's fork event is told. */
-		if (!process->pid)
-			process->pid = pid;
+	for (struct traced *process = traced; process < traced + ROLES; process++)
 		if (process->pid == pid)
 			return process;
-	}
+	/* A new child may stop before its parent's fork event is told. */
+	started_by(traced[INIT].pid ? &traced[INIT] : &traced[LAUNCHER], pid);
+	for (struct traced *process = traced; process < traced + ROLES; process++)
+		if (process->pid == pid)
+			return process;
 	return NULL;
 }
 
