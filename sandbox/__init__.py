@@ -14,7 +14,7 @@ from sandbox.errors import (
     UnsupportedError,
     UsageError,
 )
-from sandbox.events import Descriptor, Event, Executed, Exited, Failed, Started
+from sandbox.events import Descriptor, Event, Executed, Exited, Failed, Received, Started
 from sandbox.filesystem import FilesystemPolicy, View
 from sandbox.grants import (
     Access,
@@ -31,7 +31,7 @@ from sandbox.grants import (
     parse_grant,
 )
 from sandbox.landlock import LandlockPolicy
-from sandbox.launch import Popen, original_environment, replace_process, run
+from sandbox.launch import Popen, channel_grant, original_environment, replace_process, run
 from sandbox.limits import Limits
 from sandbox.observe import open_descriptors, survey_command
 from sandbox.plan import Plan, StatusFormat
@@ -74,6 +74,7 @@ __all__ = [
     "Popen",
     "Profile",
     "ProfileError",
+    "Received",
     "SandboxError",
     "ScratchGrant",
     "SecretGrant",
@@ -87,6 +88,7 @@ __all__ = [
     "View",
     "available",
     "build_plan",
+    "channel_grant",
     "check",
     "default_search_path",
     "for_caller",

@@ -23,6 +23,7 @@ from sandbox.grants import (
     InheritGrant,
     ScratchGrant,
     SecretGrant,
+    checked,
     number_grants,
     number_of,
     substitute,
@@ -70,6 +71,11 @@ def build(
         tuple(sorted(parts, key=lambda op: op.code)),  # by phase; ops of one code keep their order
         quiet=quiet,
     )
+
+
+def build_obtaining(grant: Grant, status: int) -> Plan:
+    """Compile a plan that obtains one grant, into slot 0, and starts nothing; failures go to descriptor `status`."""
+    return Plan((ops.status(status, StatusFormat.RECORDS), _obtain(0, checked(grant))), quiet=True, obtain=True)
 
 
 def filter_policy(profile: Profile, grants: Sequence[Grant]) -> seccomp.FilterPolicy:

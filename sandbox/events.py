@@ -31,6 +31,7 @@ REASONS: Final = {
     -17: "its descriptor is not open; an outer sandbox closes it: start no sandbox in another",
     -18: "its path leads to another file by now, or to none",
     -19: "it takes a mount of its own, and so a user namespace, which is refused here",
+    -24: "the file is larger than a copy may be",
 }
 STEPS: Final = ("usage", "plan", "start", "fork", "supervise")
 _WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED = -1, -2, -16
@@ -94,6 +95,14 @@ class Descriptor:
     number: int
     object: str
     passed_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of a channel: its bytes, and descriptors, which are close-on-exec and the receiver's to close."""
+
+    data: bytes
+    descriptors: tuple[int, ...] = ()
 
 
 Event: TypeAlias = Started | Failed | Exited | Executed | Descriptor

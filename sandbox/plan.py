@@ -239,10 +239,14 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The ops in their order. quiet: failures go to the status descriptor only, not to standard error."""
+    """The ops in their order. quiet: failures go to the status descriptor only, not to standard error.
+
+    obtain: nothing is started; the launcher sends what the ops obtain over a socket.
+    """
 
     ops: tuple[Op, ...]
     quiet: bool = False
+    obtain: bool = False
 
     def describe(self) -> tuple[str, ...]:
         """Return one line per op."""

@@ -259,10 +259,11 @@ class CopyTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ScratchTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[grants.NAME]` with `scratch`."""
 
-    scratch: (
-        Annotated[str, _meta("how large it may grow: 64M", f"^0*[1-9][0-9]*[KMGT]?{END}")]
-        | Annotated[int, msgspec.Meta(description="in bytes", extra_json_schema={"minimum": 1})]
-    )
+    scratch: Annotated[
+        Annotated[str, _meta("a size", f"^0*[1-9][0-9]*[KMGT]?{END}")]
+        | Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 1})],
+        _meta("how large it may grow: 64M"),
+    ]
     number: Number | UnsetType = UNSET
     propagate: Propagate = False
 

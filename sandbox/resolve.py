@@ -69,7 +69,7 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
         raise GrantError(doubled, "the name is used twice", "give each grant one of its own")
     check_variables(added.keep, added.variables, "command line")
     own = tuple(_expand_grant(grant, caller, profile) for grant in profile.grants)
-    added_grants = tuple(_with_path(grant, lambda text: _absolute(text, caller)) for grant in added.grants)
+    added_grants = tuple(grant_for_caller(grant, caller) for grant in added.grants)
     process = _process_for(profile, caller, added)
     started_in = caller if process.chdir is None else replace(caller, cwd=process.chdir)
     files = _absolute_lists(added.filesystem, caller)
@@ -193,6 +193,11 @@ def _with_path(grant: Grant, change: Callable[[str], str]) -> Grant:
     if isinstance(grant, CopyGrant):
         return replace(grant, copy=change(grant.copy))
     return grant
+
+
+def grant_for_caller(grant: Grant, caller: Caller) -> Grant:
+    """Return an added grant with its path absolute: a relative one starts at the caller's working directory."""
+    return _with_path(grant, lambda text: _absolute(text, caller))
 
 
 def _absolute(text: str, caller: Caller) -> str:

@@ -7,6 +7,7 @@
 #include "fd.h"
 #include "grant.h"
 #include "init.h"
+#include "message.h"
 #include "namespace.h"
 #include "probe.h"
 #include "report.h"
@@ -312,6 +313,23 @@ static void become_opaque(void)
 		fail_step(STEP_START, (int)-failed, 0);
 }
 
+/* Nothing is started: the same ops obtain, and their descriptors go to whoever started us, a message each. */
+static int obtain_only(const struct plan *plan, unsigned filled, int socket, char **environment)
+{
+	struct start start = {.environment = environment};
+
+	find_status(plan, filled);
+	for_ops(plan, op, OP_INHERIT) fd_require(op, op->b, filled);
+	start.page = reporter.shared = shared_page();
+	start.uid = (uint32_t)sys0(__NR_geteuid);
+	start.gid = (uint32_t)sys0(__NR_getegid);
+	obtain_all(plan, &start);
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++)
+		if (op_obtains(op))
+			must(op, message_send(socket, MESSAGE_GRANT, (int)op->a, start.page->slots[op->a]));
+	return 0;
+}
+
 static _Noreturn void launch(struct plan *plan, unsigned filled, char **environment)
 {
 	static struct watched watched;
@@ -358,7 +376,8 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 {
 	struct plan plan;
 	unsigned filled;
-	long fd;
+	bool obtains, checks;
+	long fd, socket;
 
 	if (privileged)
 		fail_step(STEP_START, REASON_PRIVILEGED, 0);
@@ -367,11 +386,20 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 		return probe_dump_abi();
 	if (argc == 2 && text_equal(argv[1], "--probe"))
 		return probe_kernel();
-	fd = argc == 2 ? text_number(argv[1]) : argc == 3 && text_equal(argv[1], "--check-plan") ? text_number(argv[2]) : -1;
-	if (fd < (argc == 2 ? FIRST_NUMBER : 0)) /* a plan on 0-2 would leave a hole there */
+	checks = argc == 3 && text_equal(argv[1], "--check-plan");
+	obtains = argc == 4 && text_equal(argv[1], "--obtain");
+	fd = argc == 2 ? text_number(argv[1]) : checks || obtains ? text_number(argv[2]) : -1;
+	socket = obtains ? text_number(argv[3]) : 0;
+	if (fd < (checks ? 0 : FIRST_NUMBER) || socket < 0) /* a plan on 0-2 would leave a hole there */
 		fail_step(STEP_USAGE, EINVAL, 0);
 	map_plan((int)fd, &plan);
-	if (argc == 3)
+	if (checks)
 		return 0;
+	if (obtains != !!(plan.header->flags & PLAN_OBTAIN)) {
+		reporter.plan_error = "it is for another use";
+		fail_step(STEP_PLAN, REASON_PLAN, 0);
+	}
+	if (obtains)
+		return obtain_only(&plan, filled, (int)socket, environment);
 	launch(&plan, filled, environment);
 }

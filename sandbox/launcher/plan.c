@@ -79,7 +79,7 @@ static const char *check_header(const struct plan_header *header, size_t size)
 		return "its ops have another layout";
 	if (ops_end > size || header->data_offset != ops_end || header->data_size != size - ops_end)
 		return "its areas do not fit";
-	if ((header->flags & ~PLAN_QUIET) || (header->reserved[0] | header->reserved[1] | header->reserved[2] | header->reserved[3]))
+	if ((header->flags & ~(PLAN_QUIET | PLAN_OBTAIN)) || (header->reserved[0] | header->reserved[1] | header->reserved[2] | header->reserved[3]))
 		return "a reserved field is used";
 	if (header->data_size == 0)
 		return "its data area is empty";
@@ -226,6 +226,7 @@ static const char *check_slots(const struct plan *plan)
 	uint8_t filled[MAX_SLOTS] = {0};
 	int64_t last_source = -1, last_number = -1;
 	const struct op *status = plan_find(plan, OP_STATUS);
+	bool placing = !(plan->header->flags & PLAN_OBTAIN);
 
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
 		if (op->code == OP_INHERIT) {
@@ -243,14 +244,29 @@ static const char *check_slots(const struct plan *plan)
 				return "a slot is placed that is not filled, or twice";
 		}
 	}
-	for (int slot = 0; slot < MAX_SLOTS; slot++)
+	for (int slot = 0; placing && slot < MAX_SLOTS; slot++)
 		if (filled[slot] == 1)
 			return "a slot is filled and not placed";
 	return NULL;
 }
 
+/* A plan that only obtains: its ops' descriptors go to whoever started the launcher, and no step follows. */
+static const char *check_obtaining(const struct plan *plan)
+{
+	uint32_t count = 0;
+
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
+		if (!op_obtains(op) && op->code != OP_STATUS)
+			return "an op has no place in a plan that only obtains";
+		count += op_obtains(op);
+	}
+	return count ? NULL : "a mandatory op is missing";
+}
+
 static const char *check_counts(const struct plan *plan)
 {
+	bool whole = !(plan->header->flags & PLAN_OBTAIN);
+
 	for (const struct op_rule *rule = rules; rule < rules + RULE_COUNT; rule++) {
 		uint32_t count = 0;
 
@@ -258,10 +274,12 @@ static const char *check_counts(const struct plan *plan)
 		if (count > rule->most)
 			return "an op comes too often";
 #ifndef TEST_PARTIAL_PLANS /* the mutation tests drop ops; no installed launcher is built so */
-		if (count < rule->least)
+		if (whole && count < rule->least)
 			return "a mandatory op is missing";
 #endif
 	}
+	if (!whole)
+		return check_obtaining(plan);
 #ifndef TEST_PARTIAL_PLANS
 	if (!plan_find(plan, OP_GATE) && !plan_find(plan, OP_EXEC_ONCE)) /* later execs are watched, or there are none */
 		return "a mandatory op is missing";

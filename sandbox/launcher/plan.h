@@ -9,7 +9,8 @@
 #define PLAN_MAGIC "SBXPLAN\n"
 #define PLAN_VERSION 1
 #define PLAN_MAX_SIZE (16u << 20)
-#define PLAN_QUIET 1u /* flags: failures go to the status descriptor only, not to standard error */
+#define PLAN_QUIET 1u  /* flags: failures go to the status descriptor only, not to standard error */
+#define PLAN_OBTAIN 2u /* flags: nothing is started; what the ops obtain is sent over a socket (--obtain) */
 
 enum { MAX_SLOTS = 512, MAX_ENV_OPS = 4096, MAX_FILTERS = 4, MAX_COMMANDS = 64, MAX_ARGS = 1 << 18, MAX_PROTOCOLS = 256 };
 enum { MAX_NAMESPACES = 7, MAX_CGROUP_SETTINGS = 16, MAX_MOUNTS = 1024, MAX_RLIMITS = 16, MAX_PATH_RULES = 2048, MAX_PORT_RULES = 1024 };

@@ -28,6 +28,7 @@ enum reason {
 	REASON_MOVED = -18,
 	REASON_NO_MOUNT = -19,
 	REASON_COPY_TOO_LARGE = -24,
+	REASON_END = -64, /* below all of them, which need not follow each other */
 };
 
 /* A step that failed. */

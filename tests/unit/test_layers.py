@@ -46,7 +46,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         # Effects.
         "profile_files": "errors profile profile_text",
         "cgroups": "limits",
-        "launch": "errors caller filesystem grants probe profile profile_files plan resolve wire build events",
+        "channel": "errors events",
+        "launch": "channel errors caller filesystem grants probe profile profile_files plan resolve wire build events",
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
