@@ -16,7 +16,7 @@ help:
 	@echo 'make demo    run a program on real input in the sandbox, showing what was closed and granted'
 	@echo 'make test    all checks and tests; as root, the kernel tests also as an ordinary user'
 	@echo 'make check   lint, format, types, C warnings'
-	@echo 'make bench   measure start-up and memory against other launchers'
+	@echo 'make bench   measure start-up, memory and the exec gate, against other launchers'
 	@echo 'make compat  run real jobs by real programs in the sandbox; installs some 150 packages'
 	@echo 'make clean   remove everything that was built'
 

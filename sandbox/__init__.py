@@ -35,7 +35,7 @@ from sandbox.launch import Popen, channel_grant, original_environment, replace_p
 from sandbox.limits import Limits
 from sandbox.observe import open_descriptors, survey_command
 from sandbox.plan import Plan, StatusFormat
-from sandbox.profile import NetworkMode, Profile, SharedNamespace, Tty, check
+from sandbox.profile import NetworkMode, Profile, SharedNamespace, StreamsPolicy, Tty, check
 from sandbox.profile_files import available, default_search_path, load
 from sandbox.profile_format import format_profile
 from sandbox.profile_text import schema
@@ -81,6 +81,7 @@ __all__ = [
     "SharedNamespace",
     "Started",
     "StatusFormat",
+    "StreamsPolicy",
     "Survey",
     "Tty",
     "UnsupportedError",

@@ -159,7 +159,10 @@ def _descriptor_ops(profile: Profile, grants: Sequence[Grant], status: tuple[int
             raise GrantError(grant.name, f"descriptor {grant.inherit} is the status descriptor", "use another one")
     # A standard stream may be a Unix socket; where nothing may be sent over one, none is accepted.
     denied = profile.descriptors.scm_rights is ScmRights.DENY
-    yield ops.stdio(STDIO_TYPES - {FdType.SOCKET} if denied else STDIO_TYPES)
+    yield ops.stdio(
+        STDIO_TYPES - {FdType.SOCKET} if denied else STDIO_TYPES,
+        ops.Streams[profile.process.streams.name], profile.limits.output or 0,
+    )  # fmt: skip
     obtained = [_obtain(slot, grant) for slot, grant in enumerate(grants)]
     # Within a code, INHERIT ascends by the caller's number: so the launcher can close what lies between.
     yield from sorted(obtained, key=lambda op: (op.code, op.b if op.code is ops.OpCode.INHERIT else op.a))

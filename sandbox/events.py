@@ -28,9 +28,11 @@ REASONS: Final = {
     -14: "the launcher must not be set-uid, set-gid or hold file capabilities",
     -15: "too many variables",
     -16: "the child ended before it could start the command",
-    -17: "its descriptor is not open; an outer sandbox closes it: start no sandbox in another",
-    -18: "its path leads to another file by now, or to none",
-    -19: "it takes a mount of its own, and so a user namespace, which is refused here",
+    -17: "its descriptor is not open; an outer sandbox closes what its profile lets no exec pass (dev-fd)",
+    -18: "openat2 is refused: by an older kernel, or by a sandbox around this one, in which no view can be made",
+    -19: "there may be no more of them",
+    -20: "its path leads to another file by now, or to none; raw takes it as it is",
+    -21: "it takes a mount of its own, and so a user namespace, which is refused here; raw does without",
     -24: "the file is larger than a copy may be",
 }
 STEPS: Final = ("usage", "plan", "start", "fork", "supervise")

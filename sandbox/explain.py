@@ -251,15 +251,17 @@ def _folder_residue(grant: DirectoryGrant) -> Iterator[str]:
 
 def _inherited_residue(grant: InheritGrant, reopening: str, metadata: str) -> Iterator[str]:
     number = number_of(grant)
-    anew = not grant.raw and grant.type in (None, FdType.FILE)
-    if anew:
+    shared = "what the caller's descriptor can; offset, flags and locks are shared with the caller"
+    of_file = [] if grant.type not in (None, FdType.FILE) else [reopening, metadata]
+    if of_file and not grant.raw:
         yield "can: a file: what the caller's descriptor can; it is opened anew: offset, flags and locks are its own"
         yield "cannot: a file that is open for reading only: be written or changed by any means"
-        yield from (line.replace(": ", ": a file that is open for writing: ", 1) for line in (reopening, metadata))
-    if not anew or grant.type is None:
-        yield "can: what the caller's descriptor can; offset, flags and locks are shared with the caller"
-    if grant.raw and grant.type in (None, FdType.FILE):
-        yield from (line.replace(": ", ": a file: ", 1) for line in (reopening, metadata))
+        yield from (line.replace(": ", ": a file that is open for writing: ", 1) for line in of_file)
+        if grant.type is None:
+            yield f"can: anything else: {shared}"
+    else:
+        yield f"can: {shared}"
+        yield from (line.replace(": ", ": a file: ", 1) for line in of_file)
     if grant.type in (None, FdType.PIPE):
         yield f"still: a pipe: /proc/self/fd/{number} opens the other end as well"
     if grant.type in (None, FdType.SOCKET):

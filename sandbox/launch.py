@@ -27,7 +27,16 @@ from sandbox.filesystem import FilesystemPolicy
 from sandbox.grants import DirectoryGrant, FdType, Grant, InheritGrant, checked, parse_grant
 from sandbox.plan import OpCode, Plan, StatusFormat
 from sandbox.probe import launcher_path
-from sandbox.profile import PATH_LISTS, NetworkMode, Profile, ScmRights, SharedNamespace, Tty, check
+from sandbox.profile import (
+    PATH_LISTS,
+    NetworkMode,
+    Profile,
+    ScmRights,
+    SharedNamespace,
+    StreamsPolicy,
+    Tty,
+    check,
+)
 from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions, for_caller, grant_for_caller
 
@@ -38,6 +47,7 @@ Command: TypeAlias = Sequence[str | bytes | os.PathLike[str]]
 Stream: TypeAlias = int | IO[Any] | None
 Paths: TypeAlias = Sequence[str | os.PathLike[str]]
 Member = TypeVar("Member", bound=enum.StrEnum)
+_LAST_STREAM: Final = 2
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -81,14 +91,28 @@ def original_environment() -> dict[str, str]:
     return {os.fsdecode(name): os.fsdecode(value) for name, value in pairs}
 
 
+def launcher_arguments(plan: Plan, fd: int) -> list[str]:
+    """Return what the launcher is told: where its plan is, and, in words of the protocol dev-fd, what else it needs.
+
+    Inside another sandbox, the exec gate there lets just that pass.
+    """
+    needed = [op.a for op in plan.only(OpCode.STATUS)] + [op.b for op in plan.only(OpCode.INHERIT)]
+    return [f"/dev/fd/{number}" for number in (fd, *needed) if number > _LAST_STREAM]
+
+
 def replace_process(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
     """Become the launcher (execve): same process ID, no Python left. `environment` is the caller's, untouched.
 
-    Raises: PlanError, OSError if the launcher cannot be executed; otherwise does not return.
+    Raises: PlanError, LaunchError if an outer sandbox lets no descriptor be passed, OSError if the launcher cannot be
+    executed; otherwise does not return.
     """
     fd = seal(plan)
-    os.set_inheritable(fd, True)
-    os.execve(launcher_path(), ["sandbox-launch", str(fd)], environment)
+    try:
+        os.set_inheritable(fd, True)
+    except PermissionError as error:
+        hint = "its profile has to delegate dev-fd, as untrusted does"
+        raise LaunchError("plan", "", errno.EPERM, "an outer sandbox lets no descriptor pass", hint) from error
+    os.execve(launcher_path(), ["sandbox-launch", *launcher_arguments(plan, fd)], environment)
 
 
 class Walls(TypedDict, total=False):
@@ -108,6 +132,7 @@ class Walls(TypedDict, total=False):
     delegate: Sequence[str]
     limits: Mapping[str, str | float]
     tty: str
+    streams: str
     user: str
 
 
@@ -172,7 +197,8 @@ class Popen:
                 ours.callback(os.close, plan_fd)
                 inherited = filter(_is_open, [op.b for op in self._plan.only(OpCode.INHERIT)])
                 self._process: subprocess.Popen[Any] = subprocess.Popen(
-                    [launcher_path(), str(plan_fd)], pass_fds=[plan_fd, write_end, *inherited],
+                    [launcher_path(), *launcher_arguments(self._plan, plan_fd)],
+                    pass_fds=[plan_fd, write_end, *inherited],
                     stdin=stdin, stdout=stdout, stderr=stderr,
                     text=text, encoding=encoding, errors=errors, bufsize=bufsize,
                 )  # fmt: skip
@@ -399,9 +425,10 @@ def obtain_grant(grant: Grant, *, timeout: float | None = 30) -> int:
             ours.callback(os.close, plan_fd)
 
             def start(socket: int) -> None:
+                named, *others = launcher_arguments(plan, plan_fd)
                 inherited = [op.b for op in plan.only(OpCode.INHERIT)]
                 subprocess.run(
-                    [launcher_path(), "--obtain", str(plan_fd), str(socket)], timeout=timeout, check=False,
+                    [launcher_path(), "--obtain", named, f"/dev/fd/{socket}", *others], timeout=timeout, check=False,
                     pass_fds=[plan_fd, socket, write_end, *inherited],
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 )  # fmt: skip
@@ -443,7 +470,7 @@ def _chosen_profile(
     if isinstance(profile, str):
         profile = load(profile, search=default_search_path(os.environ))
     user, _, group = (walls.get("user") or "").partition(":")
-    net, tty = walls.get("net"), walls.get("tty")
+    net, tty, streams = walls.get("net"), walls.get("tty"), walls.get("streams")
     added = Additions(
         grants=tuple(parse_grant(grant) if isinstance(grant, str) else grant for grant in grants),
         variables=env,
@@ -454,6 +481,7 @@ def _chosen_profile(
         delegate=tuple(walls.get("delegate", ())),
         limits=walls.get("limits", {}),
         tty=None if tty is None else _member(Tty, "tty", tty),
+        streams=None if streams is None else _member(StreamsPolicy, "streams", streams),
         user=user or None,
         group=group or None,
     )

@@ -29,7 +29,8 @@ class Limits:
 
     memory: bytes. processes: threads count as well. cpu: processors' worth of time, 0.5 is half of one.
     cpu_time: seconds. open_files: descriptors of each process. file_size, core_size: bytes of each file; core_size 0
-    also keeps a crashed program from the host's crash handler. timeout: milliseconds of wall time.
+    also keeps a crashed program from the host's crash handler. timeout: milliseconds of wall time. output: bytes on
+    each standard stream that can be written and is no terminal.
     """
 
     memory: int | None = None
@@ -40,6 +41,7 @@ class Limits:
     file_size: int | None = None
     core_size: int | None = None
     timeout: int | None = None
+    output: int | None = None
 
 
 NAMES: Final = tuple(field.name for field in fields(Limits))
@@ -91,7 +93,7 @@ def parse(name: str, value: str | float) -> int | float:
         raise UsageError(name, f"{value!r} is not a whole number", "give a number or a text")
     text = str(value)
     parsed: int | float
-    if name in {"memory", "file_size", "core_size"}:
+    if name in {"memory", "file_size", "core_size", "output"}:
         parsed = parse_size(text)
     elif name in {"cpu_time", "timeout"}:
         parsed = parse_duration(text)
@@ -117,7 +119,7 @@ def _whole_seconds(text: str, milliseconds: int) -> int:
 
 def format(name: str, value: float) -> str:  # noqa: A001 - parse and format are each other's reverse
     """Return a text that parse() reads as that value of the limit `name`."""
-    if name in {"memory", "file_size", "core_size"}:
+    if name in {"memory", "file_size", "core_size", "output"}:
         return format_size(int(value))
     if name in {"cpu_time", "timeout"}:
         return format_duration(int(value) * (1000 if name == "cpu_time" else 1))
@@ -132,6 +134,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "cpu_time": (1, 1 << 31),
     "open_files": (16, 1 << 30),
     "file_size": (0, 1 << 62),
+    "output": (1, 1 << 62),
     "core_size": (0, 1 << 62),
     "timeout": (1, (1 << 32) - 1),
 }
@@ -259,6 +262,7 @@ _RLIMIT_WORDS: Final = {
     "cpu_time": "RLIMIT_CPU: each process",
     "open_files": "RLIMIT_NOFILE: each process",
     "file_size": "RLIMIT_FSIZE: each file",
+    "output": "the supervisor, which relays it: each stream",
     "core_size": "RLIMIT_CORE: each crash",
     "timeout": "the supervisor: everything is ended, exit code 124",
     "cpu": "nothing: it needs a delegated cgroup",

@@ -55,9 +55,14 @@ def observation_plan(command: Sequence[str], caller: Caller, status_fd: int, inh
     return Plan(
         (
             ops.status(status_fd, StatusFormat.RECORDS, execs=True),
-            *(ops.protocol(protocol.name, rule) for protocol in PROTOCOLS.values() for rule in protocol.rules),
+            *(
+                ops.protocol(protocol.name, rule)
+                for protocol in PROTOCOLS.values()
+                for rule in protocol.rules
+                if protocol.names
+            ),
             ops.stdio(every),
-            *(ops.inherit(slot, fd, every, None, f"descriptor {fd}") for slot, fd in enumerate(numbers)),
+            *(ops.inherit(slot, fd, every, None, f"descriptor {fd}", raw=True) for slot, fd in enumerate(numbers)),
             ops.capabilities(),
             *(ops.place(slot, fd, f"descriptor {fd}") for slot, fd in enumerate(numbers)),
             ops.sweep(),

@@ -297,6 +297,11 @@ RLIMIT_NAMES: Final = {
 }  # fmt: skip
 
 
+def _stream_words(op: Op) -> str:
+    limit = f"; at most {op.b | op.c << 32} bytes of output" if op.b or op.c else ""
+    return ("", "; files opened anew or relayed", "; relayed")[op.flags] + limit
+
+
 def _rights_letters(op: Op) -> str:
     return "".join(letter if op.flags & flag else "-" for letter, flag in zip("wx", MountFlag, strict=False))
 
@@ -338,7 +343,7 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     ),
     OpCode.PORT_RULE: lambda op: f"TCP port {op.b}: rights {op.a:#x}",
     OpCode.RESTRICT: lambda _: "the ruleset holds from here on",
-    OpCode.STDIO: lambda op: f"0, 1, 2 exist and are each one of: {_types(op.a)}",
+    OpCode.STDIO: lambda op: f"0, 1, 2 exist and are each one of: {_types(op.a)}" + _stream_words(op),
     OpCode.INHERIT: lambda op: f"slot {op.a}: the caller's {op.b}, if it is one of: {_types(op.c)}{_access_word(op)}",
     OpCode.FILE: lambda op: f"slot {op.a}: open {_text(op.data)!r} for {_open_words(op)}",
     OpCode.SECRET_FILE: lambda op: f"slot {op.a}: copy {_text(op.data)!r} into a sealed memfd",
@@ -392,24 +397,47 @@ def protocol(name: str, rule: ProtocolRule) -> Op:
 
 def gate(*, observe: bool = False) -> Op:
     """Put every later exec under the supervisor's eyes; observe: only report what goes along."""
-    hint = "the kernel must be 5.19 or newer, and no outer filter may have a listener"
+    hint = (
+        "the kernel must be 5.19 or newer; inside another sandbox no second gate is possible:"
+        ' take a profile with process.exec = "once" there, as sealed is'
+    )
     return Op(OpCode.GATE, a=int(observe), label="exec gate", hint=hint)
 
 
-_NAMESPACE_HINTS: Final = {
-    Namespace.USER: (
-        "let the user have user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone,"
-        " kernel.apparmor_restrict_unprivileged_userns; in a container, let its filter pass clone3;"
-        " in a sandbox, start no other"
-    ),
-    Namespace.NETWORK: "sysctl user.max_net_namespaces; or network mode host",
-}
+_OUTER: Final = "an outer container or sandbox must allow it (of ours, the profile nested does)"
+# What an unprivileged user namespace is kept from doing within itself, although it could be made.
+_RESTRICTED: Final = (
+    "the host restricts user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns), or an outer sandbox does"
+)
+_USER_HINT: Final = (
+    "let the user have user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone,"
+    " kernel.apparmor_restrict_unprivileged_userns (root: CAP_SETFCAP), no chroot;"
+    f" {_OUTER}; or run as root and share it"
+)
+# namespaces(7), /proc/sys/user: one setting for each kind.
+_SETTINGS: Final = {
+    Namespace.MOUNT: "mnt", Namespace.PID: "pid", Namespace.IPC: "ipc", Namespace.UTS: "uts",
+    Namespace.CGROUP: "cgroup", Namespace.NETWORK: "net",
+}  # fmt: skip
+
+
+def _namespace_hint(own: Namespace) -> str:
+    if own is Namespace.USER:
+        return _USER_HINT
+    without = "network mode host" if own is Namespace.NETWORK else "share it"
+    return (
+        f"sysctl user.max_{_SETTINGS[own]}_namespaces must leave one more, kernel.apparmor_restrict_unprivileged_userns"
+        f" must be 0; {_OUTER}; or {without}"
+    )
+
+
 _MOUNT_HINTS: Final = {
     MountKind.BIND: "check the path and who may open it",
     MountKind.TMPFS: "it takes a folder, and none is made in what the view shows of the host: make it first",
     MountKind.COPY: "check the path and who may open it; a - before it skips what is not there",
     MountKind.HIDE: "check the path; a - before it skips what is not there",
-    MountKind.PROC: "an outer sandbox or container must not cover parts of its /proc",
+    # mount_too_revealing() of fs/namespace.c.
+    MountKind.PROC: "a container that covers parts of /proc lets no new one be mounted: have it show all of it there",
 }
 
 
@@ -438,8 +466,7 @@ def cgroup_set(file: str, value: str) -> Op:
 
 def namespace(own: Namespace) -> Op:
     """Give the sandbox one namespace of its own; user (Linux 3.8) lets anyone have the others."""
-    hint = _NAMESPACE_HINTS.get(own, "the kernel must have it, and an outer sandbox or container must allow it")
-    return Op(OpCode.NAMESPACE, a=int(own), label=(own.name or "").lower(), hint=hint)
+    return Op(OpCode.NAMESPACE, a=int(own), label=(own.name or "").lower(), hint=_namespace_hint(own))
 
 
 def identity(uid: int, gid: int) -> Op:
@@ -449,17 +476,18 @@ def identity(uid: int, gid: int) -> Op:
 
 def hostname(name: str) -> Op:
     """Name the host in the sandbox."""
-    return Op(OpCode.HOSTNAME, data=os.fsencode(name), label=name)
+    hint = f"{_RESTRICTED}; or share uts"
+    return Op(OpCode.HOSTNAME, data=os.fsencode(name), label=name, hint=hint)
 
 
 def loopback() -> Op:
     """Bring the loopback interface up."""
-    return Op(OpCode.LOOPBACK, label="lo")
+    return Op(OpCode.LOOPBACK, label="lo", hint=f"{_RESTRICTED}; or network mode none")
 
 
 def root() -> Op:
     """Begin an empty view."""
-    return Op(OpCode.ROOT, label="root", hint="the host must let a user namespace mount a tmpfs")
+    return Op(OpCode.ROOT, label="root", hint=_RESTRICTED)
 
 
 def mount(kind: MountKind, path: str, flags: MountFlag | int = 0, *, mode: int = 0, size: int = 0) -> Op:
@@ -475,7 +503,7 @@ def mount(kind: MountKind, path: str, flags: MountFlag | int = 0, *, mode: int =
 
 def enter() -> Op:
     """Make the view the root of everything."""
-    return Op(OpCode.ENTER, label="root")
+    return Op(OpCode.ENTER, label="root", hint=_RESTRICTED)
 
 
 def capabilities() -> Op:
@@ -553,10 +581,25 @@ def restrict() -> Op:
     return Op(OpCode.RESTRICT, label="ruleset")
 
 
-def stdio(types: Collection[FdType]) -> Op:
-    """Refuse standard streams that are of none of `types`."""
+class Streams(enum.IntEnum):
+    """What becomes of 0, 1 and 2 (relay.h, enum streams).
+
+    raw: they are the caller's. safe: a file that is read is opened anew, one that is written is relayed. relay: all but
+    terminals and /dev/null.
+    """
+
+    RAW = 0
+    SAFE = 1
+    RELAY = 2
+
+
+def stdio(types: Collection[FdType], streams: Streams = Streams.RAW, limit: int = 0) -> Op:
+    """Refuse standard streams that are of none of `types`; limit: bytes of output on each, 0 for none."""
     hint = "redirect it from or to a file, a pipe, a socket or a terminal"
-    return Op(OpCode.STDIO, a=mask_of(types), label="standard stream", hint=hint)
+    return Op(
+        OpCode.STDIO, a=mask_of(types), b=limit & 0xFFFFFFFF, c=limit >> 32, flags=streams,
+        label="standard stream", hint=hint,
+    )  # fmt: skip
 
 
 def mask_of(types: Collection[FdType]) -> int:
@@ -571,7 +614,7 @@ def inherit(
 
     A regular file is opened anew by its path, through a mount of its own; raw: it is taken as it is.
     """
-    hint = "open it in the caller, declare its type and access as they are, or take it as it is: raw"
+    hint = "open it in the caller, or declare its type and access as they are"
     return Op(
         OpCode.INHERIT, a=slot, b=fd, c=mask_of(types), flags=_ACCESS_CODES[access] | (OPEN_RAW if raw else 0),
         label=label, hint=hint,

@@ -63,6 +63,18 @@ class Tty(enum.StrEnum):
     AUTO = "auto"
 
 
+class StreamsPolicy(enum.StrEnum):
+    """What becomes of the caller's standard streams.
+
+    safe: a file that is read is opened anew, one that is written is copied to by the supervisor. relay: so is all that
+    goes through pipes and sockets. raw: they are the caller's, with offset, flags and all.
+    """
+
+    SAFE = "safe"
+    RELAY = "relay"
+    RAW = "raw"
+
+
 class Scheduling(enum.StrEnum):
     """How the kernel shares processors out to the child, sched(7)."""
 
@@ -84,6 +96,7 @@ class ProcessPolicy:
     die_with_parent: bool = False
     exec: ExecPolicy = ExecPolicy.ALLOW
     tty: Tty = Tty.NONE
+    streams: StreamsPolicy = StreamsPolicy.SAFE
     hostname: str = "sandbox"
     user: str | None = None
     group: str | None = None

@@ -194,7 +194,7 @@ def _unreadable(path: Path, error: OSError) -> ProfileError:
 
 
 def _read(path: Path, *, trusted: bool) -> Source:
-    fd = _open(path, only_root=os.geteuid() == 0 and not trusted)
+    fd = _open(path, only_root=not trusted and _is_root())
     with open(fd, "rb") as file:
         status = os.fstat(fd)
         data = file.read(MAX_BYTES + 1)
@@ -204,6 +204,20 @@ def _read(path: Path, *, trusted: bool) -> Source:
         return Source(path, data.decode("utf-8"), (status.st_dev, status.st_ino))
     except UnicodeDecodeError as error:
         raise ProfileError(str(path), "", f"not UTF-8 at byte {error.start}", "save it as UTF-8") from error
+
+
+def _is_root() -> bool:
+    """Tell whether this is root, to whom files can belong.
+
+    An ordinary user is root in a user namespace of its own (unshare --map-root-user). There the system's root has no
+    number, its files belong to nobody (/proc/sys/kernel/overflowuid, user_namespaces(7)), and whoever is root is no
+    more to the file system than that user.
+    """
+    if os.geteuid() != 0:
+        return False
+    ids = Path("/proc/self/uid_map").read_text().split()
+    everybody = ids == ["0", "0", "4294967295"]
+    return everybody or os.stat("/").st_uid != int(Path("/proc/sys/kernel/overflowuid").read_text())
 
 
 def _open(path: Path, *, only_root: bool) -> int:

@@ -30,7 +30,7 @@ def format_profile(profile: Profile) -> str:
     if process.chdir is not None:
         lines.append(f"chdir = {_quote(process.chdir)}")
     lines += [f"die_with_parent = {str(process.die_with_parent).lower()}", f'exec = "{process.exec}"']
-    lines += [f'tty = "{process.tty}"', f"hostname = {_quote(process.hostname)}"]
+    lines += [f'tty = "{process.tty}"', f'streams = "{process.streams}"', f"hostname = {_quote(process.hostname)}"]
     for name in ("user", "group", "scheduling", "cpus"):
         if getattr(process, name) is not None:
             lines.append(f"{name} = {_quote(getattr(process, name))}")

@@ -43,6 +43,7 @@ from sandbox.profile import (
     Scheduling,
     ScmRights,
     SharedNamespace,
+    StreamsPolicy,
     Tty,
     check_path,
     check_variables,
@@ -90,6 +91,7 @@ class ProcessTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     die_with_parent: Annotated[bool, _meta("end when the starting process ends")] | UnsetType = UNSET
     exec: Annotated[ExecPolicy, _meta("once: no program after the command")] | UnsetType = UNSET
     tty: Annotated[Tty, _meta("the terminal: none, a private one, the caller's")] | UnsetType = UNSET
+    streams: Annotated[StreamsPolicy, _meta("what becomes of 0, 1 and 2")] | UnsetType = UNSET
     hostname: Annotated[str, _meta("the host's name inside", HOSTNAME_PATTERN)] | UnsetType = UNSET
     user: Annotated[str, _meta("whom root becomes")] | UnsetType = UNSET
     group: Annotated[str, _meta("the group of that user")] | UnsetType = UNSET
@@ -175,6 +177,7 @@ class LimitsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cpu_time: Annotated[LimitValue, _meta("of each process: 30s")] | UnsetType = UNSET
     open_files: Annotated[LimitValue, _meta("of each process")] | UnsetType = UNSET
     file_size: Annotated[LimitValue, _meta("of each file: 100M")] | UnsetType = UNSET
+    output: Annotated[LimitValue, _meta("of each standard stream: 10M")] | UnsetType = UNSET
     core_size: Annotated[LimitValue, _meta("of each core dump; 0: none")] | UnsetType = UNSET
     timeout: Annotated[LimitValue, _meta("of the whole run: 5m")] | UnsetType = UNSET
 
@@ -395,7 +398,8 @@ def _convert(data: object, shape: Any, path: str, key: str) -> Any:  # noqa: ANN
 def _hint_for(leaf: str, value: object) -> str:
     words: dict[str, type[enum.StrEnum]] = {
         "access": Access, "type": FdType, "exec": ExecPolicy, "scm_rights": ScmRights, "shape": ShapeWord,
-        "tty": Tty, "scheduling": Scheduling, "view": View, "proc": Proc, "mode": NetworkMode, "share": SharedNamespace,
+        "tty": Tty, "streams": StreamsPolicy, "scheduling": Scheduling,
+        "view": View, "proc": Proc, "mode": NetworkMode, "share": SharedNamespace,
     }  # fmt: skip
     known = [str(word) for word in words.get(leaf, ())]
     if isinstance(value, list):

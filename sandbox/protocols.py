@@ -75,12 +75,16 @@ class ProtocolRule:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """A named protocol; `source` says where it is documented or which program's behaviour it is."""
+    """A named protocol; `source` says where it is documented or which program's behaviour it is.
+
+    names: its rules go by what is named; otherwise by who executes, and what was left open by carelessness passes too.
+    """
 
     name: str
     purpose: str
     source: str
     rules: tuple[ProtocolRule, ...]
+    names: bool = True
 
 
 def _variables(*names: str, needle: str = "", shape: Shape = Shape.LIST) -> tuple[ProtocolRule, ...]:
@@ -280,6 +284,7 @@ _ALL: Final = (
         "what a Python program left inheritable: pass_fds, os.set_inheritable, os.dup2; it names nothing",
         "PEP 446; CPython Modules/_posixsubprocess.c",
         tuple(_whatever_starts(f"python3{minor}") for minor in ("", *(f".{n}" for n in range(9, 17)))),
+        names=False,
     ),
 )
 PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType({protocol.name: protocol for protocol in _ALL})

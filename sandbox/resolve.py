@@ -19,6 +19,7 @@ from sandbox.profile import (
     ProcessPolicy,
     Profile,
     SharedNamespace,
+    StreamsPolicy,
     Tty,
     check_variables,
     dotted,
@@ -48,6 +49,7 @@ class Additions:
     delegate: tuple[str, ...] = ()
     limits: Mapping[str, str | float] = field(default_factory=dict)
     tty: Tty | None = None
+    streams: StreamsPolicy | None = None
     user: str | None = None
     group: str | None = None
 
@@ -117,6 +119,7 @@ def _process_for(profile: Profile, caller: Caller, added: Additions) -> ProcessP
         process,
         chdir=folder if added.chdir is None else _absolute(added.chdir, caller),
         tty=added.tty or process.tty,
+        streams=added.streams or process.streams,
         user=added.user or process.user,
         group=added.group or (None if added.user else process.group),
     )

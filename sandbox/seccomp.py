@@ -385,7 +385,7 @@ def _library() -> Any:  # noqa: ANN401 - pyseccomp has no types
     try:
         # Here and not on top: it looks for the C library by running programs, which takes longer than all the rest.
         import pyseccomp
-    except (ImportError, RuntimeError) as error:
+    except (ImportError, RuntimeError, OSError) as error:  # OSError: nowhere to put a temporary file
         raise UnsupportedError("filter", "libseccomp 2.5 and pyseccomp", str(error), hint) from error
     if (arch := pyseccomp.system_arch()) != bpf.AUDIT_ARCH_X86_64:
         raise UnsupportedError("filter", "an x86-64 machine", f"architecture {arch:#x}")

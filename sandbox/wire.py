@@ -29,6 +29,7 @@ from sandbox.plan import (
     OpCode,
     Plan,
     StatusFormat,
+    Streams,
     Terminal,
 )
 from sandbox.protocols import Place, Shape
@@ -261,6 +262,7 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.PORT_RULE: (lambda op: op.b > 65535, "a port is out of range"),
     OpCode.GATE: (lambda op: op.a > 1, "a gate's mode is unknown"),
     OpCode.STATUS: (lambda op: op.b not in tuple(StatusFormat) or op.c > 1, "the status format is unknown"),
+    OpCode.STDIO: (lambda op: op.flags not in tuple(Streams), "a mode of streams is unknown"),
     OpCode.INHERIT: (
         lambda op: op.flags > OPEN_RAW | ACCESS_BITS or op.flags & ACCESS_BITS > 4 or op.b > 2**31 - 1,
         "an inherited descriptor is out of range",
@@ -285,8 +287,8 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
 }  # fmt: skip
 _FLAGGED: Final = frozenset(
     {
-        OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT, OpCode.PATH_RULE,
-        OpCode.DATA,
+        OpCode.STDIO, OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
+        OpCode.PATH_RULE, OpCode.DATA,
     }
 )  # fmt: skip
 

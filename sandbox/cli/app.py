@@ -24,6 +24,7 @@ from sandbox import (
     NetworkMode,
     Profile,
     SharedNamespace,
+    StreamsPolicy,
     Tty,
     available,
     default_search_path,
@@ -136,6 +137,7 @@ class Choice:
     limits: tuple[tuple[str, str], ...]
     timeout: str | None
     tty: Tty | None
+    streams: StreamsPolicy | None
     share: tuple[SharedNamespace, ...]
     delegate: tuple[str, ...]
     user: str | None
@@ -159,6 +161,7 @@ class Choice:
             delegate=self.delegate,
             limits=dict(self.limits) | timeout,
             tty=self.tty,
+            streams=self.streams,
             user=user or None,
             group=group or None,
         )  # fmt: skip
@@ -205,12 +208,17 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="A protocol by which an exec may name descriptors that it passes.",
         ),
         click.option(
+            "--streams", type=_word(StreamsPolicy), callback=_members(StreamsPolicy),
+            help="Your files on 0, 1 and 2: opened anew or relayed (safe), pipes too (relay), or as they are (raw).",
+        ),
+        click.option(
             "--tty", type=_word(Tty), callback=_members(Tty), help="The terminal: none, one of its own, yours."
         ),
         click.option("--timeout", metavar="TIME", help="End everything after 30s, 5m, ... with exit code 124."),
         click.option(
             "--limit", "limits", multiple=True, callback=parse_limits, metavar="NAME=VALUE",
-            help="memory, processes, cpu, cpu_time, open_files, file_size, core_size or timeout; as in memory=512M.",
+            help="memory, processes, cpu, cpu_time, open_files, file_size, core_size, output or timeout, "
+            "as in memory=512M.",
         ),
         click.option(
             "--net", type=_word(NetworkMode), callback=_members(NetworkMode), help="None, a loopback, or yours."

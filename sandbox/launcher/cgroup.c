@@ -179,6 +179,11 @@ int cgroup_make(const struct plan *plan)
 	return own.fd;
 }
 
+void cgroup_join(const struct plan *plan)
+{
+	must(plan_find(plan, OP_CGROUP), write_file(own.fd, "cgroup.procs", "0"));
+}
+
 static bool is_populated(int events)
 {
 	char text[64] = {0};

@@ -52,9 +52,11 @@ static bool name_fits(const char *pattern, const char *variable)
 static void keep_variables(const struct plan *plan, const struct op *op, char **environment)
 {
 	for (; *environment; environment++) {
-		bool wanted = name_fits(op_text(plan, op), *environment) && text_find(*environment, '=') > 0;
+		bool wanted = true;
 
-		for_ops(plan, set, OP_ENV_SET) if (wanted && same_name(*environment, op_text(plan, set))) wanted = false;
+		if (!name_fits(op_text(plan, op), *environment) || text_find(*environment, '=') <= 0)
+			continue;
+		for_ops(plan, set, OP_ENV_SET) if (same_name(*environment, op_text(plan, set))) wanted = false;
 		for (uint32_t i = 0; wanted && i < progress.variables; i++)
 			if (same_name(*environment, progress.environment[i]))
 				wanted = false;

@@ -22,6 +22,9 @@ struct gate {
 
 void gate_prepare(struct gate *gate, const struct plan *plan);
 
+/* Take over the listener that the child sent. */
+void gate_listen(struct gate *gate, int listener);
+
 /* Take over a descriptor that the child sent: the copy of a grant that propagates. */
 void gate_hold(struct gate *gate, int fd);
 

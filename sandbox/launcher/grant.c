@@ -135,27 +135,50 @@ int grant_directory(const struct plan *plan, const struct op *op)
 }
 
 /* By its path, and only if that still leads to the same file: the mount that it was opened through is the caller's, and
- * a user namespace cannot clone that. Offset and append mode are as they were, and from here on not shared. */
-int grant_open_anew(const struct plan *plan, const struct op *op, int fd)
+ * a user namespace cannot clone that. Offset and append mode are as they were, and from here on not shared. Returns the
+ * new descriptor, or why there is none: a reason or -errno. */
+int grant_reopen(int fd)
 {
 	static char path[4096];
 	char link[NUMBERED_PATH];
 	long size, offset = sys3(__NR_lseek, fd, 0, 1 /* SEEK_CUR */);
-	int flags = (int)must(op, sys_fcntl(fd, F_GETFL, 0)) & (O_ACCMODE | O_APPEND), found;
+	int flags = sys_fcntl(fd, F_GETFL, 0), found, mount, opened;
 	struct stat wanted, status;
 
 	fd_link(link, fd);
-	size = must(op, sys4(__NR_readlinkat, AT_FDCWD, addr(link), addr(path), sizeof path - 1));
+	size = sys4(__NR_readlinkat, AT_FDCWD, addr(link), addr(path), sizeof path - 1);
+	if (size < 0 || flags < 0)
+		return size < 0 ? (int)size : flags;
 	path[size] = '\0';
+	flags &= O_ACCMODE | O_APPEND;
 	found = sys_open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
-	must(op, sys2(__NR_fstat, fd, addr(&wanted)));
-	if (found < 0 || sys2(__NR_fstat, found, addr(&status)) < 0 || status.st_dev != wanted.st_dev ||
-	    status.st_ino != wanted.st_ino)
-		fail(op_index(op), REASON_MOVED, 0);
-	found = open_found(op, detached(op, found, writes(flags)), flags);
-	must(op, offset < 0 ? offset : sys3(__NR_lseek, found, offset, 0));
+	if (found < 0 || sys2(__NR_fstat, fd, addr(&wanted)) < 0 || sys2(__NR_fstat, found, addr(&status)) < 0 ||
+	    status.st_dev != wanted.st_dev || status.st_ino != wanted.st_ino) {
+		sys_close(found);
+		return REASON_MOVED;
+	}
+	mount = mount_try_clone(found, "", mount_attributes(writes(flags)));
+	sys_close(found);
+	if (mount < 0)
+		return mount;
+	fd_link(link, mount);
+	opened = sys_open(link, flags | O_CLOEXEC | O_NOCTTY, 0);
+	sys_close(mount);
+	if (opened >= 0 && offset != -ESPIPE && (offset < 0 || sys3(__NR_lseek, opened, offset, 0) < 0)) {
+		sys_close(opened);
+		return REASON_MOVED;
+	}
+	return opened;
+}
+
+int grant_open_anew(const struct plan *plan, const struct op *op, int fd)
+{
+	int opened = grant_reopen(fd);
+
+	if (opened < 0)
+		fail(op_index(op), opened == REASON_MOVED ? REASON_MOVED : -opened, 0);
 	sys_close(fd);
-	return parked(plan, op, found);
+	return parked(plan, op, opened);
 }
 
 static int new_memory(const struct op *op, const char *name)

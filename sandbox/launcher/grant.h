@@ -14,6 +14,7 @@ int grant_data(const struct plan *plan, const struct op *op);
 int grant_file(const struct plan *plan, const struct op *op);
 int grant_directory(const struct plan *plan, const struct op *op);
 int grant_open_anew(const struct plan *plan, const struct op *op, int fd);
+int grant_reopen(int fd); /* or why it cannot be: a reason or -errno */
 
 /* With the right to make mounts, and IDs that have a meaning there. */
 int grant_scratch(const struct plan *plan, const struct op *op);

@@ -3,6 +3,7 @@
 
 #include "message.h"
 #include "namespace.h"
+#include "relay.h"
 #include "report.h"
 #include "sys.h"
 #include "terminal.h"
@@ -36,6 +37,7 @@ static void die_with_launcher(const struct start *start)
 static void run_op(const struct plan *plan, const struct op *op, const struct start *start)
 {
 	switch (op->code) {
+	case OP_STDIO: relay_enter(op); return;
 	case OP_NAMESPACE:
 		if (op->a == CLONE_NEWUSER && !plan_find(plan, OP_IDENTITY))
 			namespace_map_own(op, start);
@@ -93,7 +95,7 @@ static long fork_child(const struct plan *plan, const struct start *start, int *
 		.pidfd = (uint64_t)(uintptr_t)pidfd,
 		.exit_signal = SIGNAL_CHILD,
 	};
-	long pid = sys2(__NR_clone3, addr(&args), sizeof args);
+	long pid = sys_clone(&args);
 
 	if (pid == 0)
 		child_run(plan, start, (int)self);
@@ -144,7 +146,6 @@ _Noreturn void init_run(const struct plan *plan, const struct start *start)
 	int pidfd = -1, master;
 	long child, failed;
 
-	reporter.page = start->page;
 	sys_close(start->far_end);
 	die_with_launcher(start);
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {

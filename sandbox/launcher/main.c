@@ -10,6 +10,7 @@
 #include "message.h"
 #include "namespace.h"
 #include "probe.h"
+#include "relay.h"
 #include "report.h"
 #include "supervise.h"
 #include "sys.h"
@@ -142,9 +143,24 @@ static void obtain(const struct plan *plan, const struct op *op, char **environm
 /* Whether the op's object is opened through a mount of its own. Pre: INHERIT ops have been carried out. */
 static bool is_detached(const struct op *op)
 {
+	if (op->code == OP_STDIO)
+		return relay_opens_anew(op, 0) || relay_opens_anew(op, 1) || relay_opens_anew(op, 2);
 	if (op->code == OP_INHERIT)
 		return !(op->flags & OPEN_RAW) && must(op, fd_type(reporter.shared->slots[op->a])) == FD_FILE;
 	return op->code == OP_DIRECTORY || (op->code == OP_FILE && !(op->flags & OPEN_RAW));
+}
+
+/* A stream that cannot be opened anew is relayed. */
+static void open_streams_anew(const struct plan *plan, const struct op *op)
+{
+	for (int stream = 0; stream < STREAMS; stream++) {
+		int opened = relay_opens_anew(op, stream) ? grant_reopen(stream) : -1;
+
+		if (opened < 0)
+			continue;
+		reporter.shared->streams[stream] = (int)must(op, fd_park(plan, opened));
+		sys_close(opened);
+	}
 }
 
 static void obtain_detached(const struct plan *plan)
@@ -156,6 +172,7 @@ static void obtain_detached(const struct plan *plan)
 			continue;
 		reporter.shared->op = op_index(op);
 		switch (op->code) {
+		case OP_STDIO: open_streams_anew(plan, op); break;
 		case OP_INHERIT: slots[op->a] = grant_open_anew(plan, op, slots[op->a]); break;
 		case OP_FILE: slots[op->a] = grant_file(plan, op); break;
 		default: slots[op->a] = grant_directory(plan, op); break;
@@ -173,27 +190,32 @@ static void obtain_scratch(const struct plan *plan)
 }
 
 /* Who may not make mounts here may in a namespace of their own. A process that shares our descriptors does it there, and
- * ends; the mounts stay as long as what is open. `identity`: the IDs that a new file takes; with them come capabilities
- * over the user's own files, so what opens any does without. */
+ * ends; the mounts stay as long as what is open. first: the first op that cannot do without, or NULL. identity: the IDs
+ * that a new file takes; with them come capabilities over the user's own files, so what opens any does without. */
 static void obtain_apart(const struct plan *plan, const struct op *first, void (*work)(const struct plan *plan),
 			 const struct start *identity)
 {
 	struct clone_args args = {.flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_FILES, .exit_signal = SIGNAL_CHILD};
-	long pid = sys2(__NR_clone3, addr(&args), sizeof args);
+	long pid = sys_clone(&args);
 	int status = 0;
 
 	if (pid == 0) {
 		reporter.page = reporter.shared;
 		reporter.ending = NULL;
-		reporter.page->op = op_index(first);
-		if (identity)
+		if (identity) {
+			reporter.page->op = op_index(first);
 			namespace_map_own(first, identity);
+		}
 		work(plan);
 		sys_exit(0);
 	}
+	if (pid < 0 && !first)
+		return;
 	if (pid < 0)
 		fail(op_index(first), REASON_NO_MOUNT, 0);
-	must(first, sys4(__NR_wait4, pid, addr(&status), 0, 0));
+	pid = sys4(__NR_wait4, pid, addr(&status), 0, 0);
+	if (pid < 0 && first)
+		fail(op_index(first), (int)-pid, 0);
 	if (reporter.shared->failed)
 		fail_with(&reporter.shared->failure);
 	if (status)
@@ -202,23 +224,28 @@ static void obtain_apart(const struct plan *plan, const struct op *first, void (
 
 static void obtain_all(const struct plan *plan, const struct start *start)
 {
-	const struct op *first = NULL, *scratch = plan_find(plan, OP_SCRATCH);
+	const struct op *first = NULL, *stdio = plan_find(plan, OP_STDIO), *scratch = plan_find(plan, OP_SCRATCH);
 
+	__builtin_memset(reporter.shared->streams, -1, sizeof reporter.shared->streams);
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
 		obtain(plan, op, start->environment);
 		if (op->code == OP_FILE && op->flags & OPEN_RAW)
 			reporter.shared->slots[op->a] = grant_file(plan, op);
-		else if (!first && is_detached(op))
+		else if (!first && op != stdio && is_detached(op))
 			first = op;
 	}
-	if (first && namespace_may_mount())
-		obtain_detached(plan);
-	else if (first)
-		obtain_apart(plan, first, obtain_detached, NULL);
+	if (first || (stdio && is_detached(stdio))) {
+		if (namespace_may_mount())
+			obtain_detached(plan);
+		else
+			obtain_apart(plan, first, obtain_detached, NULL);
+	}
 	if (scratch && namespace_may_mount())
 		obtain_scratch(plan);
 	else if (scratch)
 		obtain_apart(plan, scratch, obtain_scratch, start);
+	if (stdio)
+		relay_begin(plan, stdio, reporter.shared->streams);
 }
 
 static int start_timer(const struct plan *plan)
@@ -252,10 +279,14 @@ static long fork_init(const struct plan *plan, const struct start *start)
 		.exit_signal = SIGNAL_CHILD,
 		.cgroup = (unsigned)cgroup,
 	};
-	long pid = sys2(__NR_clone3, addr(&args), sizeof args);
+	long pid = sys_clone(&args);
 
-	if (pid == 0)
+	if (pid == 0) {
+		reporter.page = start->page;
+		if (cgroup >= 0 && !(args.flags & CLONE_INTO_CGROUP))
+			cgroup_join(plan);
 		init_run(plan, start);
+	}
 	if (pid < 0 && namespace_flags(plan))
 		namespace_refused(plan, (int)-pid);
 	if (pid < 0)
@@ -281,6 +312,7 @@ static void become_supervisor(const struct plan *plan, char **environment)
 
 	for_ops(plan, op, OP_INHERIT) if (op->b > 2) sys_close((int)op->b);
 	for_ops(plan, op, OP_PLACE) sys_close(reporter.shared->slots[op->a]);
+	relay_attach();
 	grant_forget_secrets(plan, environment);
 	if (null >= 0) {
 		sys3(__NR_dup3, null, 0, 0);
@@ -365,18 +397,33 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	watched.own_group = terminal && terminal->a != TERMINAL_INHERIT;
 	watched.init = (int)fork_init(plan, &start);
 	attributes_oom_keep(plan);
-	watched.timer_fd = start_timer(plan);
+	watched.timer_fd = reporter.timer_fd = start_timer(plan);
 	sys_close(start.socket);
 	give_identity(plan, &watched, &start);
 	become_supervisor(plan, environment);
 	supervise(&watched);
 }
 
+/* "/dev/fd/N" names it for the exec gate of an outer sandbox, by the protocol dev-fd. */
+static long plan_number(const char *text)
+{
+	return text_number(text_starts(text, "/dev/fd/") ? text + sizeof "/dev/fd/" - 1 : text);
+}
+
+/* Arguments after the plan's are there for that gate only: they name the other descriptors of the plan. */
+static bool are_names(char **arguments)
+{
+	for (; *arguments; arguments++)
+		if (!text_starts(*arguments, "/dev/fd/") || plan_number(*arguments) < 0)
+			return false;
+	return true;
+}
+
 int launcher_main(int argc, char **argv, char **environment, bool privileged)
 {
 	struct plan plan;
 	unsigned filled;
-	bool obtains, checks;
+	bool check_only, obtains;
 	long fd, socket;
 
 	if (privileged)
@@ -386,14 +433,16 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 		return probe_dump_abi();
 	if (argc == 2 && text_equal(argv[1], "--probe"))
 		return probe_kernel();
-	checks = argc == 3 && text_equal(argv[1], "--check-plan");
-	obtains = argc == 4 && text_equal(argv[1], "--obtain");
-	fd = argc == 2 ? text_number(argv[1]) : checks || obtains ? text_number(argv[2]) : -1;
-	socket = obtains ? text_number(argv[3]) : 0;
-	if (fd < (checks ? 0 : FIRST_NUMBER) || socket < 0) /* a plan on 0-2 would leave a hole there */
+	check_only = argc == 3 && text_equal(argv[1], "--check-plan");
+	obtains = argc >= 4 && text_equal(argv[1], "--obtain");
+	fd = argc < 2 ? -1 : plan_number(argv[check_only || obtains ? 2 : 1]);
+	socket = obtains ? plan_number(argv[3]) : 0;
+	if (socket < 0 || (!check_only && fd >= 0 && !are_names(argv + (obtains ? 4 : 2))))
+		fd = -1;
+	if (fd < (check_only ? 0 : FIRST_NUMBER)) /* a plan on 0-2 would leave a hole there */
 		fail_step(STEP_USAGE, EINVAL, 0);
 	map_plan((int)fd, &plan);
-	if (checks)
+	if (check_only)
 		return 0;
 	if (obtains != !!(plan.header->flags & PLAN_OBTAIN)) {
 		reporter.plan_error = "it is for another use";

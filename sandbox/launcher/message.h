@@ -4,6 +4,8 @@
 
 #include "sys.h"
 
+#include <linux/time.h>
+
 enum message_type {
 	MESSAGE_GRANT = 'G',	/* with a copy of a grant that propagates */
 	MESSAGE_LISTENER = 'L', /* with the gate's seccomp listener */
@@ -17,7 +19,10 @@ struct message {
 	int32_t type, status;
 };
 
-/* Returns 0 or -errno. fd: sent along, stays the sender's; -1: none. */
+enum { SEND_TRIES = 2000, SEND_PAUSE_NS = 1000000 };
+
+/* Returns 0 or -errno. fd: sent along, stays the sender's; -1: none. A user may have no more descriptors under way, of
+ * all that it does, than the sender may have open (unix(7), ETOOMANYREFS): it waits until others have arrived. */
 static inline long message_send(int socket, enum message_type type, int status, int fd)
 {
 	struct message content = {type, status};
@@ -30,8 +35,14 @@ static inline long message_send(int socket, enum message_type type, int status, 
 		message.control = &rights;
 		message.control_size = sizeof rights;
 	}
-	sent = sys3(__NR_sendmsg, socket, addr(&message), SYS_MSG_NOSIGNAL);
-	return sent < 0 ? sent : 0;
+	for (int tries = 0;; tries++) {
+		const struct __kernel_timespec pause = {.tv_nsec = SEND_PAUSE_NS};
+
+		sent = sys3(__NR_sendmsg, socket, addr(&message), SYS_MSG_NOSIGNAL);
+		if (sent != -ETOOMANYREFS || tries == SEND_TRIES)
+			return sent < 0 ? sent : 0;
+		sys2(__NR_nanosleep, addr(&pause), 0);
+	}
 }
 
 /* Never blocks. Returns the size received, 0 at the end, -errno (EAGAIN: nothing yet). *fd: the receiver's, or -1. */

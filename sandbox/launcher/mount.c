@@ -83,14 +83,23 @@ int mount_scratch(const struct op *op, uint32_t kib)
 	return end(op, context, MOUNT_PLAIN | MOUNT_ATTR_NOEXEC);
 }
 
-int mount_clone(const struct op *op, int folder, const char *path, uint64_t attributes)
+int mount_try_clone(int folder, const char *path, uint64_t attributes)
 {
 	const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE;
 	const struct mount_attr wanted = {.attr_set = attributes};
-	int mount = (int)must(op, sys3(__NR_open_tree, folder, addr(path), flags));
+	int mount = (int)sys3(__NR_open_tree, folder, addr(path), flags), failed;
 
-	must(op, sys5(__NR_mount_setattr, mount, addr(""), AT_EMPTY_PATH | AT_RECURSIVE, addr(&wanted), sizeof wanted));
-	return mount;
+	if (mount < 0)
+		return mount;
+	failed = (int)sys5(__NR_mount_setattr, mount, addr(""), AT_EMPTY_PATH | AT_RECURSIVE, addr(&wanted), sizeof wanted);
+	if (failed < 0)
+		sys_close(mount);
+	return failed < 0 ? failed : mount;
+}
+
+int mount_clone(const struct op *op, int folder, const char *path, uint64_t attributes)
+{
+	return (int)must(op, mount_try_clone(folder, path, attributes));
 }
 
 void mount_move(const struct op *op, int mount, int folder, const char *name)

@@ -22,7 +22,7 @@ uint64_t namespace_flags(const struct plan *plan)
 static long try_namespaces(uint64_t flags)
 {
 	struct clone_args args = {.flags = flags, .exit_signal = SIGNAL_CHILD};
-	long pid = sys2(__NR_clone3, addr(&args), sizeof args);
+	long pid = sys_clone(&args);
 
 	if (pid == 0)
 		sys_exit(0);
@@ -31,14 +31,24 @@ static long try_namespaces(uint64_t flags)
 	return pid < 0 ? pid : 0;
 }
 
+/* ENOSPC: a limit of /proc/sys/user, or the deepest nesting. clone(2) */
+static _Noreturn void fail_refused(const struct op *op, long error)
+{
+	fail(op_index(op), error == ENOSPC ? REASON_NAMESPACES_FULL : (int)error, 0);
+}
+
 _Noreturn void namespace_refused(const struct plan *plan, int error)
 {
 	uint64_t user = namespace_flags(plan) & CLONE_NEWUSER;
+	long found = try_namespaces(0);
 
+	if (found < 0) /* no process at all: not the namespaces' fault */
+		fail_step(STEP_FORK, (int)-found, 0);
 	/* The user namespace first: without it an ordinary user can have none of the others. */
-	for_ops(plan, op, OP_NAMESPACE) if (op->a == CLONE_NEWUSER && try_namespaces(user) < 0)
-		fail(op_index(op), error, 0);
-	for_ops(plan, op, OP_NAMESPACE) if (try_namespaces(user | op->a) < 0) fail(op_index(op), error, 0);
+	for_ops(plan, op, OP_NAMESPACE) if (op->a == CLONE_NEWUSER && (found = try_namespaces(user)) < 0)
+		fail_refused(op, -found);
+	for_ops(plan, op, OP_NAMESPACE) if ((found = try_namespaces(user | op->a)) < 0)
+		fail_refused(op, -found);
 	fail_step(STEP_FORK, error, 0);
 }
 

@@ -161,7 +161,7 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 
 	if (op_obtains(op) && op->a >= MAX_SLOTS)
 		return "a slot is out of range";
-	if (op->flags && op->code != OP_INHERIT && op->code != OP_FILE && op->code != OP_DIRECTORY && op->code != OP_PROTOCOL && op->code != OP_PLACE &&
+	if (op->flags && op->code != OP_STDIO && op->code != OP_INHERIT && op->code != OP_FILE && op->code != OP_DIRECTORY && op->code != OP_PROTOCOL && op->code != OP_PLACE &&
 	    op->code != OP_DATA && op->code != OP_MOUNT && op->code != OP_PATH_RULE)
 		return "an op carries flags that it does not take";
 	switch (op->code) {
@@ -172,6 +172,8 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 				       op->b > SHAPE_ALL
 			       ? "a protocol rule is unknown"
 			       : NULL;
+	case OP_STDIO:
+		return op->flags > 2 ? "a mode of streams is unknown" : NULL;
 	case OP_INHERIT:
 		return op->flags <= (OPEN_RAW | ACCESS_BITS) && (op->flags & ACCESS_BITS) < ACCESS_COUNT && op->b <= INT32_MAX
 			       ? NULL

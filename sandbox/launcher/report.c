@@ -5,9 +5,51 @@
 #include "sys.h"
 #include "text.h"
 
+#include <linux/poll.h>
 #include <linux/time.h>
 
-struct reporter reporter = {.status_fd = -1};
+enum { LOOK_MS = 100 };
+
+struct reporter reporter = {.status_fd = -1, .timer_fd = -1};
+
+bool report_is_ended(void)
+{
+	const uint64_t ends = 1u << (SIGNAL_HANG_UP - 1) | 1u << (SIGNAL_INTERRUPT - 1) | 1u << (SIGNAL_QUIT - 1) |
+			      1u << (SIGNAL_TERMINATE - 1);
+	uint64_t pending = 0;
+
+	sys2(__NR_rt_sigpending, addr(&pending), sizeof pending);
+	return pending & ends;
+}
+
+/* A reader that is slow holds us up, as it does any program that writes to it; but neither signals nor the time limit
+ * wait for one that does not read. What is written is no longer than PIPE_BUF, and so goes at once. */
+static bool has_room(int fd)
+{
+	for (;;) {
+		struct pollfd polled[] = {
+			{.fd = fd, .events = POLLOUT},
+			{.fd = reporter.timer_fd, .events = POLLIN},
+		};
+		long ready = sys3(__NR_poll, addr(polled), 2, LOOK_MS);
+
+		if (ready < 0 && ready != -EINTR)
+			return true; /* then writing says what is wrong */
+		if (ready > 0 && polled[0].revents)
+			return true;
+		if ((ready > 0 && polled[1].revents) || report_is_ended())
+			return false;
+	}
+}
+
+/* Whoever does not read loses the rest. */
+static void write_status(const void *record, size_t size)
+{
+	if (has_room(reporter.status_fd))
+		sys_write_all(reporter.status_fd, record, size);
+	else
+		reporter.status_fd = -1;
+}
 
 const char *reason_text(int error)
 {
@@ -27,11 +69,13 @@ const char *reason_text(int error)
 	case REASON_PLAN: return "";
 	case REASON_PRIVILEGED: return "the launcher must not be set-uid, set-gid or hold file capabilities";
 	case REASON_TOO_MANY: return "too many variables";
+	case REASON_NO_PLAN: return "its descriptor is not open; an outer sandbox closes what its profile lets no exec pass (dev-fd)";
+	case REASON_NO_OPENAT2: return "openat2 is refused: by an older kernel, or by a sandbox around this one, in which no view can be made";
+	case REASON_NAMESPACES_FULL: return "there may be no more of them";
 	case REASON_CHILD_VANISHED: return "the child ended before it could start the command";
-	case REASON_NO_PLAN: return "its descriptor is not open; an outer sandbox closes it: start no sandbox in another";
-	case REASON_MOVED: return "its path leads to another file by now, or to none";
 	case REASON_COPY_TOO_LARGE: return "the file is larger than a copy may be";
-	case REASON_NO_MOUNT: return "it takes a mount of its own, and so a user namespace, which is refused here";
+	case REASON_MOVED: return "its path leads to another file by now, or to none; raw takes it as it is";
+	case REASON_NO_MOUNT: return "it takes a mount of its own, and so a user namespace, which is refused here; raw does without";
 	default: return NULL;
 	}
 }
@@ -94,7 +138,8 @@ static void print_failure(const struct failure *failure)
 		line_text(&line, reporter.plan->data + op->hint);
 	}
 	line_text(&line, "\n");
-	sys_write_all(2, line.text, line.length);
+	if (has_room(2))
+		sys_write_all(2, line.text, line.length);
 }
 
 static void add_number(struct line *line, const char *key, int64_t number)
@@ -152,7 +197,7 @@ static void write_json(const struct event *event)
 			add_text(&line, "object", reporter.plan->data + reporter.plan->ops[event->op].label);
 	}
 	line_text(&line, "}\n");
-	sys_write_all(reporter.status_fd, line.text, line.length);
+	write_status(line.text, line.length);
 }
 
 bool report_wants_execs(void)
@@ -184,7 +229,8 @@ static void print_exec(const struct event *event)
 		line_errno(&line, event->error);
 	}
 	line_text(&line, reporter.is_raw && reporter.is_raw() ? "\r\n" : "\n");
-	sys_write_all(2, line.text, line.length);
+	if (has_room(2))
+		sys_write_all(2, line.text, line.length);
 }
 
 /* A reader that is gone (EPIPE) loses its records; the sandbox goes on, as a program does without its log. */
@@ -203,7 +249,7 @@ void report_event(struct event *event)
 	if (reporter.status_json)
 		write_json(event);
 	else
-		sys_write_all(reporter.status_fd, event, sizeof *event);
+		write_status(event, sizeof *event);
 }
 
 _Noreturn void fail_with(const struct failure *failure)

@@ -25,11 +25,16 @@ enum reason {
 	REASON_TOO_MANY = -15,
 	REASON_CHILD_VANISHED = -16,
 	REASON_NO_PLAN = -17,
-	REASON_MOVED = -18,
-	REASON_NO_MOUNT = -19,
+	REASON_NO_OPENAT2 = -18,
+	REASON_NAMESPACES_FULL = -19,
+	REASON_MOVED = -20,
+	REASON_NO_MOUNT = -21,
 	REASON_COPY_TOO_LARGE = -24,
 	REASON_END = -64, /* below all of them, which need not follow each other */
 };
+
+/* Whether a signal has come that asks us to end, while signals are blocked and we wait for something else. */
+bool report_is_ended(void);
 
 /* A step that failed. */
 struct failure {
@@ -70,6 +75,7 @@ struct progress_page {
 	int32_t failed;
 	struct failure failure;
 	int slots[MAX_SLOTS]; /* what the grants' ops obtained */
+	int streams[3];	      /* what 0-2 are opened anew as, or -1 */
 };
 
 /* Where reports go; one per process, set up by main and changed after the fork. */
@@ -81,6 +87,7 @@ struct reporter {
 	void (*ending)(void);	      /* in the launcher: what must be done before it exits after a failure, or NULL */
 	bool (*is_raw)(void);	      /* in the launcher: whether standard error wants CR LF, or NULL */
 	int status_fd;		    /* -1: none */
+	int timer_fd;		    /* that of the time limit, or -1 */
 	bool status_json;
 	bool exec_events; /* of the status descriptor */
 	bool trace;	  /* exec events to standard error, for people */

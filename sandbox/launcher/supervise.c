@@ -3,6 +3,7 @@
 
 #include "cgroup.h"
 #include "message.h"
+#include "relay.h"
 #include "report.h"
 #include "sys.h"
 #include "terminal.h"
@@ -88,7 +89,7 @@ static void take_message(struct watched *watched, const struct message *message,
 {
 	switch (message->type) {
 	case MESSAGE_GRANT: gate_hold(&watched->gate, fd); return;
-	case MESSAGE_LISTENER: watched->gate.listener = fd; return;
+	case MESSAGE_LISTENER: gate_listen(&watched->gate, fd); return;
 	case MESSAGE_TERMINAL: terminal_attach(plan_find(reporter.plan, OP_TERMINAL), fd); return;
 	case MESSAGE_STARTED: take_start(watched, fd); return;
 	case MESSAGE_STOPPED: stop_as_child(watched, message->status); return;
@@ -127,6 +128,7 @@ static _Noreturn void end_as_child(struct watched *watched, const struct progres
 	int status = watched->has_ended ? watched->status : init_status;
 
 	terminal_end();
+	relay_end();
 	cgroup_end();
 	if (watched->child_fd < 0) {
 		if (page->failed)
@@ -204,15 +206,23 @@ static void forward(struct watched *watched)
 static void kill_all(struct watched *watched)
 {
 	terminal_hurry();
+	relay_hurry();
 	sys2(__NR_kill, watched->init, SIGNAL_KILL);
 	if (watched->child_fd >= 0)
 		sys4(__NR_pidfd_send_signal, watched->child_fd, SIGNAL_KILL, 0, 0);
 }
 
+/* A hang-up: all that it could ask for are dead. Before Linux 6.11, to receive would then block for ever. */
+static void answer_gate(struct watched *watched, short events)
+{
+	if (!(events & POLLIN) || !gate_answer(&watched->gate))
+		watched->gate.listener = -1;
+}
+
 _Noreturn void supervise(struct watched *watched)
 {
 	for (;;) {
-		struct pollfd polled[5 + TERMINAL_POLLS] = {
+		struct pollfd polled[5 + TERMINAL_POLLS + RELAY_POLLS] = {
 			{.fd = watched->signal_fd, .events = POLLIN},
 			{.fd = watched->socket, .events = POLLIN},
 			{.fd = watched->parent_fd, .events = POLLIN},
@@ -221,7 +231,8 @@ _Noreturn void supervise(struct watched *watched)
 			{.fd = watched->timer_fd, .events = POLLIN},
 		};
 		int terminals = terminal_poll(polled + 5);
-		long ready = sys3(__NR_poll, addr(polled), 5 + terminals, -1);
+		int relays = relay_poll(polled + 5 + terminals);
+		long ready = sys3(__NR_poll, addr(polled), 5 + terminals + relays, -1);
 
 		if (ready < 0 && ready != -EINTR)
 			fail_step(STEP_SUPERVISE, (int)-ready, 0);
@@ -234,10 +245,12 @@ _Noreturn void supervise(struct watched *watched)
 		}
 		if (polled[1].revents)
 			read_messages(watched);
-		if (polled[3].revents && !gate_answer(&watched->gate))
-			watched->gate.listener = -1;
+		if (polled[3].revents)
+			answer_gate(watched, polled[3].revents);
 		if (terminals)
 			terminal_relay(polled + 5);
+		if (relays)
+			relay_move(polled + 5 + terminals);
 		if (polled[0].revents)
 			forward(watched);
 	}

@@ -377,17 +377,6 @@ void terminal_relay(const struct pollfd *polled)
 	write_both(polled[POLL_OUT].revents);
 }
 
-/* Whether somebody wants an end of us while we wait for a terminal that takes nothing. */
-static bool is_ended_by_signal(void)
-{
-	const uint64_t ends = 1u << (SIGNAL_HANG_UP - 1) | 1u << (SIGNAL_INTERRUPT - 1) | 1u << (SIGNAL_QUIT - 1) |
-			      1u << (SIGNAL_TERMINATE - 1);
-	uint64_t pending = 0;
-
-	sys2(__NR_rt_sigpending, addr(&pending), sizeof pending);
-	return pending & ends;
-}
-
 /* Wait until all is shown that was read, as the child itself would have waited. Returns false if the rest cannot be. */
 static bool show_all(void)
 {
@@ -400,7 +389,7 @@ static bool show_all(void)
 		stuck = ready > 0 ? 0 : stuck + 1;
 		if (ready > 0 && write_some(&terminal.shown, terminal.out))
 			return false;
-		if (stuck && (is_ended_by_signal() || (terminal.hurried && stuck > STUCK_TIMES)))
+		if (stuck && (report_is_ended() || (terminal.hurried && stuck > STUCK_TIMES)))
 			return false;
 	}
 	return terminal.out >= 0;

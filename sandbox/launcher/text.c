@@ -85,6 +85,7 @@ const char *text_errno(int error)
 	case ENFILE: return "Too many open files in system";
 	case EMFILE: return "Too many open files";
 	case ETXTBSY: return "Text file busy";
+	case ETOOMANYREFS: return "Too many references: cannot splice";
 	case EFBIG: return "File too large";
 	case ENOSPC: return "No space left on device";
 	case EROFS: return "Read-only file system";

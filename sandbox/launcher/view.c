@@ -43,7 +43,11 @@ static int open_at(int folder, const char *path, uint64_t flags, uint64_t resolv
 {
 	const struct open_how how = {.flags = flags | O_PATH | O_CLOEXEC, .resolve = resolve};
 
-	return (int)sys4(__NR_openat2, folder, addr(path), addr(&how), sizeof how);
+	int fd = (int)sys4(__NR_openat2, folder, addr(path), addr(&how), sizeof how);
+
+	if (fd == -ENOSYS)
+		fail(op_index(plan_find(reporter.plan, OP_MOUNT)), REASON_NO_OPENAT2, 0);
+	return fd;
 }
 
 static _Noreturn void fail_entry(const struct entry *entry, int error)

@@ -3,7 +3,8 @@
  *   spawn ROUNDS DESCRIPTORS COMMAND... [-- COMMAND...]...
  *
  * Opens DESCRIPTORS more descriptors that the commands inherit, runs one round unmeasured, then ROUNDS rounds
- * A B C A B C; prints one line a round: nanoseconds of each command. A command that does not exit 0 ends it. */
+ * A B C A B C; prints one line a round: of each command its nanoseconds and those of processor time, its own and of what
+ * it waited for. Inherited files are read from their start each time. A command that does not exit 0 ends it. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_COMMANDS = 16 };
+enum { MAX_COMMANDS = 16, MAX_INHERITED = 16 };
 
 static long now(void)
 {
@@ -24,11 +25,25 @@ static long now(void)
 	return t.tv_sec * 1000000000L + t.tv_nsec;
 }
 
+static long processor_time(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_CHILDREN, &usage);
+	return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000L +
+	       (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000L;
+}
+
 static long timed(char **command)
 {
-	long start = now();
+	long start;
 	int status;
-	pid_t pid = vfork();
+	pid_t pid;
+
+	for (int fd = 3; fd < MAX_INHERITED; fd++)
+		lseek(fd, 0, SEEK_SET);
+	start = now();
+	pid = vfork();
 
 	if (pid == 0) {
 		execv(command[0], command);
@@ -65,10 +80,10 @@ int main(int argc, char **argv)
 		}
 	for (long round = -1; round < rounds; round++) {
 		for (int i = 0; i < count; i++) {
-			long ns = timed(commands[i]);
+			long before = processor_time(), ns = timed(commands[i]);
 
 			if (round >= 0)
-				printf("%ld%c", ns, i + 1 < count ? ' ' : '\n');
+				printf("%ld %ld%c", ns, processor_time() - before, i + 1 < count ? ' ' : '\n');
 		}
 	}
 	return 0;

@@ -38,7 +38,7 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
         ("sandbox run -p un", ["untrusted"]),
         ("sandbox explain --profile s", ["sealed"]),
         ("sandbox check ''", ["base", "nested", "sealed", "untrusted"]),
-        ("sandbox run --st", ["--status-fd"]),
+        ("sandbox run --st", ["--streams", "--status-fd"]),
         ("sandbox run --net ''", ["none", "loopback", "host"]),
         ("sandbox explain --tty p", ["private"]),
         ("sandbox run --share u", ["user", "uts"]),

@@ -258,5 +258,6 @@ def test_run_inside_a_sandbox_is_refused_in_one_line(sandbox: Run) -> None:
     done = sandbox("run", "--execute", launcher, launcher, "4", cwd="/usr")
     assert done.returncode == 125
     assert done.stderr == (
-        "sandbox: plan: its descriptor is not open; an outer sandbox closes it: start no sandbox in another\n"
+        "sandbox: plan: its descriptor is not open; "
+        "an outer sandbox closes what its profile lets no exec pass (dev-fd)\n"
     )

@@ -6,7 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-# protocol, or protocol:program -> a bash script for a fresh folder, and what it prints where the protocol holds.
+# protocol, or protocol:program -> a bash script for a fresh folder, and what it prints where the protocol holds. Unix
+# sockets lie below /tmp, since their paths may be 107 bytes long. `wait_for` waits until a condition holds, at most 20
+# seconds.
+WAIT_FOR: Final = 'wait_for() { for n in $(seq 400); do ! eval "$1" || break; sleep 0.05; done; }\n'
 SCRIPTS: Final = {
     "pass-fds": (
         """python3 - <<'END'
@@ -69,24 +72,24 @@ END
         cat >activate.py <<'END'
 import os, select, socket, sys
 listening = socket.socket(socket.AF_UNIX)
-listening.bind("socket")
+listening.bind(sys.argv[1])
 listening.listen()
 select.select([listening], [], [])
 os.dup2(listening.fileno(), 3)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
-os.execvp(sys.argv[1], sys.argv[1:])
+os.execvp(sys.argv[2], sys.argv[2:])
 END
-        activate='python3 activate.py'
-        if command -v systemd-socket-activate >/dev/null; then activate="systemd-socket-activate -l $PWD/socket"; fi
-        $activate python3 server.py 2>/dev/null & until [ -S socket ]; do sleep 0.05; done
+        place=$(mktemp -d); activate='python3 activate.py'
+        if command -v systemd-socket-activate >/dev/null; then activate='systemd-socket-activate -l'; fi
+        $activate $place/socket python3 server.py 2>/dev/null & wait_for '[ -S $place/socket ]'
         cat >client.py <<'END'
-import socket
+import socket, sys
 client = socket.socket(socket.AF_UNIX)
-client.connect("socket")
+client.connect(sys.argv[1])
 try: print(client.recv(99).decode())
 except ConnectionResetError: print("gone")
 END
-        python3 client.py; wait
+        python3 client.py $place/socket; wait; rm -r $place
         """,
         "served by 1\n",
     ),
@@ -221,19 +224,19 @@ END
         ssh-keygen -q -t ed25519 -N '' -f key
         port=$(python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
         options="-h $PWD/key -o ListenAddress=127.0.0.1 -o Port=$port -o PidFile=$PWD/pid"
-        $(command -v sshd) -De -f /dev/null $options 2>log & until [ -s pid ]; do sleep 0.05; kill -0 $! || break; done
+        $(command -v sshd) -De -f /dev/null $options 2>log & wait_for '[ -s pid ]'
         exec 7<>/dev/tcp/127.0.0.1/$port; head -c 8 <&7; kill $!; wait
         """,
         "SSH-2.0-",
     ),
     "dbus": (
-        """cat >bus.conf <<END
-<busconfig><type>session</type><listen>unix:path=$PWD/bus</listen><auth>EXTERNAL</auth></busconfig>
+        """place=$(mktemp -d); cat >bus.conf <<END
+<busconfig><type>session</type><listen>unix:path=$place/bus</listen><auth>EXTERNAL</auth></busconfig>
 END
         dbus-daemon --config-file=bus.conf --nofork --print-address=7 --print-pid 8 7>address 8>pid 2>/dev/null &
-        for n in $(seq 200); do [ ! -s pid ] && kill -0 $! 2>/dev/null || break; sleep 0.05; done
-        cut -d, -f1 address | grep -c "^unix:path=$PWD/bus$"; [ "$(cat pid)" = $! ] && echo same
-        kill $! 2>/dev/null; wait
+        wait_for '[ -s pid ] || ! kill -0 $! 2>/dev/null'
+        cut -d, -f1 address | grep -c "^unix:path=$place/bus$"; [ "$(cat pid)" = $! ] && echo same
+        kill $! 2>/dev/null; wait; rm -r $place
         """,
         "1\nsame\n",
     ),
@@ -246,10 +249,9 @@ http { access_log off; server { listen 127.0.0.1:$port; root $PWD; } client_body
 proxy_temp_path $PWD/logs/b; fastcgi_temp_path $PWD/logs/c; uwsgi_temp_path $PWD/logs/d; scgi_temp_path $PWD/logs/e; }
 END
         $(command -v nginx) -p $PWD -e logs/error -c $PWD/conf 2>/dev/null
-        # A signal that comes before its workers are started is lost.
-        until curl -s http://127.0.0.1:$port/file >/dev/null; do sleep 0.05; done; old=$(cat pid)
-        kill -USR2 $old; for n in $(seq 100); do [ ! -s pid.oldbin ] || [ ! -s pid ] || break; sleep 0.05; done
-        kill -QUIT $old; for n in $(seq 200); do kill -0 $old 2>/dev/null || break; sleep 0.05; done
+        wait_for '[ -s pid ] && grep -q "start worker process " logs/error'; old=$(cat pid) # before it forgets signals
+        kill -USR2 $old; wait_for '[ -s pid.oldbin ] && [ -s pid ] || grep -q "exited with code" logs/error'
+        kill -QUIT $old; wait_for '! kill -0 $old 2>/dev/null'
         curl -sS http://127.0.0.1:$port/file; kill -QUIT $(cat pid)
         """,
         "served\n",
@@ -260,12 +262,14 @@ def app(environ, start_response):
     start_response("200 OK", [])
     return [b"served\\n"]
 END
-        export PYTHONPATH=$PWD
-        timeout 60 gunicorn --bind unix:$PWD/socket --pid pid --no-sendfile --worker-tmp-dir /tmp app:app 2>log &
-        until [ -S socket ] && [ -s pid ]; do sleep 0.1; done; old=$(cat pid)
-        kill -USR2 $old; for n in $(seq 100); do [ ! -s pid.2 ] || break; sleep 0.1; done; sleep 0.5
-        kill -TERM $old; for n in $(seq 100); do kill -0 $old 2>/dev/null || break; sleep 0.1; done
-        curl -sS --unix-socket socket http://x/; kill -TERM $(cat pid.2 pid 2>/dev/null | tail -1); wait
+        export PYTHONPATH=$PWD place=$(mktemp -d)
+        options='--pid pid --no-sendfile --worker-tmp-dir /tmp --worker-class gthread'
+        timeout 60 gunicorn --bind unix:$place/socket $options app:app 2>log &
+        wait_for '[ -S $place/socket ] && [ -s pid ]'; old=$(cat pid)
+        kill -USR2 $old; wait_for '[ $(grep -c "Booting worker" log) = 2 ] || grep -q Traceback log'
+        kill -TERM $old; wait_for '! kill -0 $old 2>/dev/null'
+        curl -sS --unix-socket $place/socket http://x/; kill -TERM $(cat pid.2 pid 2>/dev/null | tail -1); wait
+        rm -r $place
         """,
         "served\n",
     ),
@@ -274,9 +278,8 @@ END
         """export PATH=$PATH:/usr/sbin:/sbin
         printf '[global]\\npid = %s/pid\\nerror_log = %s/log\\ndaemonize = no\\n' $PWD $PWD >conf
         printf '[www]\\nlisten = %s/socket\\npm = static\\npm.max_children = 1\\n' $PWD >>conf
-        php-fpm8.2 -R -n -y conf 2>/dev/null & for n in $(seq 100); do [ ! -s pid ] || break; sleep 0.05; done
-        sleep 0.3; kill -USR2 $!
-        for n in $(seq 100); do [ $(grep -c 'ready to handle' log) != 2 ] || break; sleep 0.05; done
+        php-fpm8.2 -R -n -y conf 2>/dev/null & wait_for '[ -s pid ]'; sleep 0.3
+        kill -USR2 $!; wait_for '[ $(grep -c "ready to handle" log) = 2 ]'
         sleep 0.3; grep -o 'using inherited socket' log; grep -c 'child .* exited' log; kill $!; wait
         """,
         "using inherited socket\n0\n",

@@ -20,7 +20,7 @@ from typing import Final, Unpack
 import pytest
 
 import sandbox
-from sandbox.explain import explain, residue
+from sandbox.explain import UNCHANGED, explain, residue
 from sandbox.launch import Walls
 from tests.support.callers import PYTHON
 
@@ -47,6 +47,8 @@ def mapped_behind():
     if child == 0:
         mmap.mmap(3, 1 << 17)[1 << 16] = 1
     return os.waitpid(child, 0)[1] & 0x7f
+def within(name, flags):
+    os.close(os.open(name, flags, dir_fd=3))
 def metadata():
     return [try_(os.fchmod, 3, 0o640), try_(os.utime, 3, (1, 1)), try_(os.setxattr, 3, "user.a", b"b")]
 """
@@ -74,6 +76,9 @@ def file_rest(access: str) -> dict[str, tuple[str, object]]:
     }  # fmt: skip
 
 
+WRITES = "[try_(os.write, 3, b'x'), try_(os.ftruncate, 3, 0), try_(mmap.mmap, 3, 0)]"
+# Python cannot link what a descriptor's link leads to; tests/kernel/test_cells.py does.
+CHANGES = "[*metadata(), try_(os.execv, '/proc/self/fd/3', ['x'])]"
 WRITE_ALL = (
     """[os.write(3, b"xyz"), try_(os.ftruncate, 3, 2), os.lseek(3, 0, 0), try_(fcntl.flock, 3, fcntl.LOCK_EX)]"""
 )
@@ -95,10 +100,35 @@ MEMORY: dict[str, tuple[str, object]] = {
 CLAIMS: Final[dict[str, dict[str, tuple[str, object]]]] = {
     "file:{file}:read": {
         "can: read, seek, map, lock": (READ_ALL, [b"abc", 0, b"abc", "ok"]),
-        "cannot: write through 3 itself": (
-            "[try_(os.write, 3, b'x'), try_(os.ftruncate, 3, 0), try_(mmap.mmap, 3, 0)]", ["EBADF", "EINVAL", "EACCES"],
+        "cannot: write, by 3 or /proc/self/fd/3": (
+            f"[{WRITES}, {REOPEN}]", [["EBADF", "EINVAL", "EACCES"], ["ok", *["EROFS_OR_EACCES"] * 4]],
         ),
+        UNCHANGED: (CHANGES, ["EROFS", "EROFS", "EROFS", "EACCES_OR_EPERM"]),
+    },
+    "file:{file}:read,raw": {
+        "can: read, seek, map, lock": (READ_ALL, [b"abc", 0, b"abc", "ok"]),
+        "cannot: write through 3 itself": (WRITES, ["EBADF", "EINVAL", "EACCES"]),
         **file_rest("read"),
+    },
+    "directory:{folder}": {
+        "can: list, read": ("[os.listdir(3), open('/proc/self/fd/3/file', 'rb').read(3)]", [["file"], b"abc"]),
+        "cannot: write what is there, make, move and remove, execute": (
+            ("[try_(within, 'file', os.O_WRONLY), try_(within, 'new', os.O_CREAT), "
+            "try_(os.unlink, '/proc/self/fd/3/file')]"),
+            ["EROFS_OR_EACCES"] * 3,
+        ),
+        "cannot: reach what lies above it": ("try_(within, '../above', os.O_RDONLY)", "ENOENT"),
+    },
+    "directory:{folder}:write,create,execute": {
+        "can: list, read, write what is there, make, move and remove, execute": (
+            ("[os.listdir(3), try_(within, 'file', os.O_WRONLY), try_(within, 'new', os.O_CREAT), "
+            "try_(os.unlink, '/proc/self/fd/3/new'), os.access('/proc/self/fd/3/file', os.X_OK)]"),
+            [["file"], "ok", "ok", "ok", True],
+        ),
+        "cannot: reach what lies above it": ("try_(within, '../above', os.O_RDONLY)", "ENOENT"),
+        "still: modes, times and extended attributes of what the user owns can be changed": (
+            "[try_(os.chmod, '/proc/self/fd/3/file', 0o700), try_(os.fchmod, 3, 0o700)]", ["ok", "ok"],
+        ),
     },
     "file:{file}:append": {
         "can: append, truncate": (
@@ -167,7 +197,8 @@ def profile_named(name: str) -> sandbox.Profile:
 
 def is_true_under(line: str, profile: str) -> bool:
     """Tell whether explain says a line on opening anew of a profile; it says the others of all."""
-    reopening = {STILL: True, CANNOT: False}.get(line.replace(": a file: ", ": ", 1))
+    plain = re.sub(": a file(?: that is open for writing)?: ", ": ", line, count=1)
+    reopening = {STILL: True, CANNOT: False}.get(plain)
     return reopening is None or reopening == (profile == HOST_VIEW)
 
 
@@ -190,8 +221,11 @@ def fits(value: object, wanted: object) -> bool:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    path = tmp_path / "file"
-    path.write_bytes(b"abcdef")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "above").write_bytes(b"secret")
+    for path in (tmp_path / "folder" / "file", tmp_path / "file"):
+        path.write_bytes(b"abcdef")
+        path.chmod(0o755)
     return path
 
 
@@ -207,7 +241,7 @@ def file(tmp_path: Path) -> Path:
 )
 def test_residue_of_what_the_launcher_opens_is_true(file: Path, words: str, line: str, profile: str) -> None:
     program, wanted = CLAIMS[words][line]
-    value = seen(program, words.format(file=file), profile)
+    value = seen(program, words.format(file=file, folder=file.with_name("folder")), profile)
     assert fits(value, wanted), value
 
 
@@ -217,7 +251,7 @@ def numbered(words: str) -> sandbox.Grant:
 
 @pytest.mark.parametrize("words", CLAIMS)
 def test_residue_lines_each_have_a_test(words: str) -> None:
-    grant = numbered(words.format(file="/x"))
+    grant = numbered(words.format(file="/x", folder="/x"))
     for governed, profile in ((True, "untrusted"), (False, HOST_VIEW)):
         assert set(residue(grant, governed=governed)) == {
             line for line in CLAIMS[words] if is_true_under(line, profile)
@@ -233,7 +267,7 @@ def test_residue_lines_each_have_a_test(words: str) -> None:
 )  # fmt: skip
 def test_explain_claims_of_reopening_what_the_kernel_can_hold(profile: str, abi: int, line: str) -> None:
     """Landlock holds truncation since ABI 3; `untrusted` goes on without any of it."""
-    granting = dataclasses.replace(profile_named(profile), grants=(numbered("file:/x"),))
+    granting = dataclasses.replace(profile_named(profile), grants=(numbered("file:/x:write"),))
     caller = dataclasses.replace(sandbox.Caller.of_process(parent_pid=os.getppid()), landlock_abi=abi)
     said = {text.strip() for text in explain(granting, (), caller)}
     assert said & {CANNOT, STILL} == {line}
@@ -241,7 +275,7 @@ def test_explain_claims_of_reopening_what_the_kernel_can_hold(profile: str, abi:
 
 def test_residue_reopening_goes_as_far_as_the_view(file: Path) -> None:
     """The denial is above: there the view does not have the file at all."""
-    value = seen("try_(reopen, os.O_RDWR)", f"file:{file}", "untrusted", write=[str(file.parent)])
+    value = seen("try_(reopen, os.O_RDWR)", f"file:{file}:write,raw", "untrusted", write=[str(file.parent)])
     assert value == "ok"
 
 
@@ -249,14 +283,14 @@ def test_residue_reopening_goes_as_far_as_the_view(file: Path) -> None:
 def test_residue_reopening_goes_no_further_than_the_mode(file: Path, profile: str) -> None:
     """The allow twin is above: there the mode gives the user everything. Root has no capability against it, either."""
     file.chmod(0o444)
-    assert seen("try_(reopen, os.O_WRONLY)", f"file:{file}", profile) == "EACCES"
+    assert seen("try_(reopen, os.O_WRONLY)", f"file:{file}:read,raw", profile) == "EACCES"
 
 
 # ---- inherited descriptors
 
 
-def inherit(program: str, fd: int, profile: str = "untrusted") -> object:
-    return seen(program, f"inherit:{fd}", profile)
+def inherit(program: str, fd: int, profile: str = "untrusted", *, raw: bool = False) -> object:
+    return seen(program, f"inherit:{fd}" + (":raw" if raw else ""), profile)
 
 
 INHERITED: Final[dict[str, Callable[[Path], Iterator[tuple[object, object]]]]] = {}
@@ -269,35 +303,93 @@ def claim(line: str) -> Callable[[Callable[[Path], Iterator[tuple[object, object
     return register
 
 
-@claim("can: what the caller's descriptor can; offset, flags and locks are shared with the caller")
+SHARED: Final = "what the caller's descriptor can; offset, flags and locks are shared with the caller"
+
+
+@claim(f"can: {SHARED}")
 def _shared(path: Path) -> Iterator[tuple[object, object]]:
     with open(path, "r+b", buffering=0) as mine, open(path, "rb") as other:
-        yield inherit("[os.read(3, 2), os.write(3, b'X')]", mine.fileno()), [b"ab", 1]
+        yield inherit("[os.read(3, 2), os.write(3, b'X')]", mine.fileno(), raw=True), [b"ab", 1]
         yield os.lseek(mine.fileno(), 0, os.SEEK_CUR), 3
-        yield inherit("fcntl.fcntl(3, fcntl.F_SETFL, os.O_NONBLOCK)", mine.fileno()), 0
+        yield inherit("fcntl.fcntl(3, fcntl.F_SETFL, os.O_NONBLOCK)", mine.fileno(), raw=True), 0
         yield os.get_blocking(mine.fileno()), False
         fcntl.flock(mine, fcntl.LOCK_EX)
-        yield inherit("try_(fcntl.flock, 3, fcntl.LOCK_UN)", mine.fileno()), "ok"
+        yield inherit("try_(fcntl.flock, 3, fcntl.LOCK_UN)", mine.fileno(), raw=True), "ok"
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-@claim(STILL.replace(": ", ": a file: ", 1))
+@claim(f"can: anything else: {SHARED}")
+def _shared_by_others(_path: Path) -> Iterator[tuple[object, object]]:
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb", buffering=0) as reader, open(write_end, "wb", buffering=0) as writer:
+        yield inherit("[os.write(3, b'X'), fcntl.fcntl(3, fcntl.F_SETFL, os.O_NONBLOCK)]", writer.fileno()), [1, 0]
+        yield reader.read(9), b"X"
+        yield os.get_blocking(writer.fileno()), False
+
+
+@claim("can: a file: what the caller's descriptor can; it is opened anew: offset, flags and locks are its own")
+def _anew(path: Path) -> Iterator[tuple[object, object]]:
+    with open(path, "r+b", buffering=0) as mine, open(path, "rb") as other:
+        yield inherit("[os.read(3, 2), os.write(3, b'X')]", mine.fileno()), [b"ab", 1]
+        yield os.lseek(mine.fileno(), 0, os.SEEK_CUR), 0
+        yield inherit("fcntl.fcntl(3, fcntl.F_SETFL, os.O_NONBLOCK)", mine.fileno()), 0
+        yield os.get_blocking(mine.fileno()), True
+        fcntl.flock(mine, fcntl.LOCK_EX)
+        yield inherit("try_(fcntl.flock, 3, fcntl.LOCK_UN)", mine.fileno()), "ok"
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@claim("cannot: a file that is open for reading only: be written or changed by any means")
+def _held(path: Path) -> Iterator[tuple[object, object]]:
+    with open(path, "rb") as mine:
+        for profile in PROFILES:
+            value = inherit(f"[{REOPEN}, {CHANGES}]", mine.fileno(), profile)
+            changes = ["EROFS", "EROFS", "EROFS", "EACCES_OR_EPERM"]
+            yield fits(value, [["ok", *["EROFS_OR_EACCES"] * 4], changes]), True
+
+
+def of_files(line: str) -> tuple[str, str]:
+    return tuple(line.replace(": ", f": a file{which}: ", 1) for which in ("", " that is open for writing"))  # type: ignore[return-value]
+
+
+@claim(of_files(STILL)[0])
 def _file(path: Path) -> Iterator[tuple[object, object]]:
     with open(path, "rb") as mine:
-        yield inherit("try_(os.write, 3, b'x')", mine.fileno(), HOST_VIEW), "EBADF"
+        yield inherit("try_(os.write, 3, b'x')", mine.fileno(), HOST_VIEW, raw=True), "EBADF"
+        yield inherit(REOPEN, mine.fileno(), HOST_VIEW, raw=True), ["ok"] * 5
+
+
+@claim(of_files(STILL)[1])
+def _file_for_writing(path: Path) -> Iterator[tuple[object, object]]:
+    with open(path, "ab") as mine:
         yield inherit(REOPEN, mine.fileno(), HOST_VIEW), ["ok"] * 5
 
 
-@claim(CANNOT.replace(": ", ": a file: ", 1))
+@claim(of_files(CANNOT)[0])
 def _file_that_is_held(path: Path) -> Iterator[tuple[object, object]]:
     for mode, access in (("rb", "read"), ("ab", "write"), ("r+b", "read-write")):
+        with open(path, mode) as mine:
+            yield inherit(REOPEN, mine.fileno(), raw=True), REOPENED[access]
+
+
+@claim(of_files(CANNOT)[1])
+def _file_for_writing_that_is_held(path: Path) -> Iterator[tuple[object, object]]:
+    for mode, access in (("ab", "write"), ("r+b", "read-write")):
         with open(path, mode) as mine:
             yield inherit(REOPEN, mine.fileno()), REOPENED[access]
 
 
-@claim(METADATA.replace(": ", ": a file: ", 1))
+@claim(of_files(METADATA)[0])
 def _metadata(path: Path) -> Iterator[tuple[object, object]]:
     with open(path, "rb") as mine:
+        for profile in PROFILES:
+            yield inherit("metadata()", mine.fileno(), profile, raw=True), ["ok"] * 3
+
+
+@claim(of_files(METADATA)[1])
+def _metadata_for_writing(path: Path) -> Iterator[tuple[object, object]]:
+    with open(path, "r+b") as mine:
         for profile in PROFILES:
             yield inherit("metadata()", mine.fileno(), profile), ["ok"] * 3
 
@@ -339,8 +431,12 @@ def test_residue_of_an_inherited_descriptor_is_true(file: Path, line: str) -> No
 
 
 def test_residue_lines_of_inherited_descriptors_each_have_a_test() -> None:
-    either = {*residue(numbered("inherit:9"), governed=False), *residue(numbered("inherit:9"), governed=True)}
-    assert either == set(INHERITED)
+    every = [
+        residue(numbered(words), governed=governed)
+        for words in ("inherit:9", "inherit:9:raw", "inherit:9:pipe")
+        for governed in (False, True)
+    ]
+    assert set().union(*every) == set(INHERITED)
     for governed, profile in ((True, "untrusted"), (False, HOST_VIEW)):
         for fd_type in ("file", "pipe", "socket", "eventfd"):
             lines = residue(numbered(f"inherit:9:{fd_type}"), governed=governed)

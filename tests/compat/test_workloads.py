@@ -31,7 +31,8 @@ def test_jobs_are_done_but_for_those_that_are_listed(stage: Path, way: str) -> N
     assert len(done) >= LEAST, sorted(done)
     failed = {name: end.said for name, end in done.items() if not end.right and name not in known}
     assert failed == {}, "not done, and not listed in tests/workloads/expected.toml"
-    assert [name for name in known if name in done and done[name].right] == [], "listed as not done, and done"
+    fine = [name for name, row in known.items() if name in done and done[name].right and not row.races]
+    assert fine == [], "listed as not done, and done"
 
 
 def test_jobs_that_are_not_done_are_with_the_options_that_the_list_names(stage: Path) -> None:

@@ -122,6 +122,28 @@ def test_without_its_op_an_attribute_is_the_callers(probes: Probes, partial: Pat
     assert differing == OWNERS[code]
 
 
+# What the profile sets -> the attributes that are the caller's without its op.
+SET: Final = {
+    OpCode.SCHEDULING: {"nice", "policy"},
+    OpCode.AFFINITY: {"processors"},
+    OpCode.OOM_SCORE: {"oom_score_adj"},
+}
+
+
+@pytest.mark.parametrize("code", SET, ids=lambda code: code.name)
+def test_without_its_op_what_the_profile_sets_is_the_callers(probes: Probes, partial: Path, code: OpCode) -> None:
+    if code is OpCode.AFFINITY and len(os.sched_getaffinity(0)) == 1:
+        pytest.skip("kernel lacks: a second processor")
+    cpus = str(max(os.sched_getaffinity(0)))
+    plan = plan_with(probes, nice=7, scheduling=Scheduling.IDLE, cpus=cpus, oom_score_adj=400)
+
+    def seen(*codes: OpCode) -> dict[str, int]:
+        return told(launch(less(plan, *codes), launcher=partial))
+
+    whole, mutant = seen(), seen(code)
+    assert {name for name in whole if whole[name] != mutant[name] and name != "keyring"} == SET[code]
+
+
 def without_privileges() -> list[OpCode]:
     """Return the ops that a process without capabilities can do only after no_new_privs."""
     landlock = [code for code, rule in ops.RULES.items() if rule.step == "landlock"]

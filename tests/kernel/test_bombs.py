@@ -156,6 +156,40 @@ def test_daemons_end_when_the_launcher_is_killed_or_told_to(
     assert left(marker) == []
 
 
+# Four orphans that end at once, or as many children that nobody waits for; then the zombies that there are.
+ENDED: Final = """
+import glob, os, sys, time
+if os.fork() == 0:
+    for _ in range(4):
+        if os.fork() == 0:
+            os._exit(0)
+    if sys.argv[1] == "orphans":
+        os._exit(0)
+    time.sleep(60)
+if sys.argv[1] == "orphans":
+    os.wait()
+def state(path):
+    try:
+        return open(path).read().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
+def zombies():
+    return [state(path) for path in glob.glob("/proc/[0-9]*/stat")].count("Z")
+wanted = 0 if sys.argv[1] == "orphans" else 4
+end = time.monotonic() + 20
+while zombies() != wanted and time.monotonic() < end:
+    time.sleep(0.01)
+print(zombies())
+"""
+
+
+@pytest.mark.parametrize(("kind", "count"), [("orphans", 0), ("children", 4)])
+def test_init_reaps_orphans_and_nobody_elses_children(kind: str, count: int) -> None:
+    own = [ops.mount(MountKind.BIND, path, MountFlag.EXECUTE) for path in ("/usr", "/lib", "/lib64")]
+    view = [ops.root(), *own, ops.mount(MountKind.PROC, "/proc"), ops.enter()]
+    assert launch(plan_with(["/usr/bin/python3", "-c", ENDED, kind], Limits(), view)) == Ended(0, f"{count}\n", "")
+
+
 def test_without_a_pid_namespace_daemons_stay(probes: Probes, marker: str) -> None:
     """What shows that the others would have."""
     plan = plan_with([probes["wall_bomb"], "daemons", marker], Limits())

@@ -194,6 +194,45 @@ def test_inherited_file_that_its_path_does_not_lead_to_is_refused(place: Path, c
             file.write_text("another")
         ended = launch(plan)
         assert ended.code == 125
-        assert "its path leads to another file by now, or to none; " in ended.err
-        assert "raw" in ended.err
+        assert "its path leads to another file by now, or to none; raw takes it as it is; " in ended.err
         assert launch(raw) == Ended(0, "", "")
+
+
+DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "grants.md"
+FILE_ROWS: Final = {
+    "read": "read", "map for reading": "map-read", "write": "write", "map for writing": "map-write",
+    "seek": "seek", "lock": "lock", "lock a range": "record-lock", "truncate": "truncate", "punch a hole": "punch",
+    "open anew for reading": "reopen-read", "open anew for writing": "reopen-write",
+    "open anew, emptying it": "reopen-truncate", "truncate by its link": "truncate-by-link",
+    "mode": "chmod", "owner": "chown", "times": "utimes", "extended attribute": "xattr", "flags (chattr)": "setflags",
+    "link elsewhere": "link", "link elsewhere, by number": "link-empty", "map for execution": "map-execute",
+    "execute": "execute", "the folder above": "parent",
+}  # fmt: skip
+FOLDER_ROWS: Final = {
+    "list": "list", "read a file": "read", "read a file below": "read-below", "write a file": "write",
+    "empty a file": "truncate", "execute a file": "execute", "make a file": "make", "make a folder": "make-folder",
+    "link within": "link", "make a symlink": "symlink", "rename within": "rename", "remove": "remove",
+    "make a device": "device", "mode of a file within": "chmod-within", "its own mode": "chmod", "owner": "chown",
+    "times": "utimes", "extended attribute": "xattr", "flags (chattr)": "setflags", "read above it, by ..": "above",
+    "change the folder to above it": "change-above",
+}  # fmt: skip
+
+
+def as_table(heading: str, rows: dict[str, str], columns: dict[str, frozenset[str]]) -> list[str]:
+    """Return a table: what goes through is `yes`."""
+    lines = [f"| {heading} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for words, name in rows.items():
+        lines.append(f"| {words} | " + " | ".join("yes" if name in can else "-" for can in columns.values()) + " |")
+    return lines
+
+
+def test_document_has_the_tables_that_are_tested() -> None:
+    text = DOCUMENT.read_text()
+    for lines in (as_table("of a file", FILE_ROWS, FILES), as_table("of a folder", FOLDER_ROWS, FOLDERS)):
+        assert "\n".join(lines) in text, "\n".join(lines)
+    named = {*FILE_ROWS.values(), *FOLDER_ROWS.values()}
+    assert set().union(*FILES.values(), *FOLDERS.values(), RAW) - named == {
+        "getflags",
+        "parent-is-itself",
+        "rename-back",
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,14 @@ def test_unmodified_program_leaks_nothing(probes: Probes, partial: Path, languag
     plan = plan_of([*LEAKERS[language], probes["fds"]])
     assert set(table(launch(plan).out).numbers) == {0, 1, 2}
     assert len(table(launch(without_gate(plan), launcher=partial).out).numbers) > 3
+
+
+@pytest.mark.parametrize("closed", [0, 2])
+def test_three_descriptors_are_not_taken_for_the_streams(probes: Probes, partial: Path, closed: int) -> None:
+    """Where 0, 1 and 2 are all there is the gate need not look at each; here as many are open."""
+    plan = plan_of([BASH, "-c", f'exec 7</etc/passwd {closed}>&-; exec "$0"', probes["fds"]])
+    assert set(table(launch(without_gate(plan), launcher=partial).out).numbers) == {0, 1, 2, 7} - {closed}
+    assert set(table(launch(plan).out).numbers) == {0, 1, 2} - {closed}
 
 
 def test_script_and_loader_leak_nothing(probes: Probes, tmp_path: Path) -> None:
@@ -175,6 +184,56 @@ def test_repeated_long_arguments_cost_bounded_time(probes: Probes) -> None:
     ended = sandbox("--", PYTHON, "-c", program, probes["fds"])
     assert ended.out.startswith("7\n")  # E2BIG
     assert set(table(ended.out).numbers) == {0, 1, 2}
+
+
+CALLER_PROFILE = """
+extends = ["untrusted"]
+[descriptors]
+delegate = ["own"]
+[protocols.own]
+rules = [{ caller_argument = "pass=", program = "perl", shape = "number" }]
+"""
+SEVEN = "$^F = 99; use POSIX; open($f, '<', '/etc/passwd'); POSIX::dup2(fileno($f), 7); {} exec(@{{[$ENV{{PROBE}}]}})"
+
+
+def open_seven_and_execute(probes: Probes, tmp_path: Path, before: str, arguments: Sequence[str]) -> set[int]:
+    """Let perl open 7 and execute the probe, as cmdline has it with these arguments; return what the probe has."""
+    profile = tmp_path / "own.toml"
+    profile.write_text(CALLER_PROFILE)
+    options = ["-p", str(profile), "--execute", str(probes.folder), "--env", f"PROBE={probes['fds']}"]
+    ended = sandbox(*options, "--", "perl", "-e", SEVEN.format(before), *arguments)
+    found = set(table(ended.out).numbers)
+    assert found, ended.err
+    return found - {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "before", "passes"),
+    [
+        (["pass=7"], "", True),
+        (["pass=8"], "", False),  # not what is open: nothing is given to it
+        (["xpass=7"], "", False),
+        (["x" * 60000, "pass=7"], "", True),
+        (["x" * 70000, "pass=7"], "", False),  # behind what is read
+        (["x"] * 40000 + ["pass=7"], "", False),
+        (["pass=8" + "x" * 99], '$0 = "pass=7";', True),  # rewritten
+        (["pass=7" + "x" * 99], '$0 = "x" x 90;', False),
+        (["pass=9"], "open($also, '<', '/etc/group'); POSIX::dup2(fileno($also), 9);", False),
+    ],
+)  # fmt: skip
+def test_caller_s_own_arguments_name_what_it_has_open(
+    probes: Probes, tmp_path: Path, arguments: list[str], before: str, passes: bool
+) -> None:
+    found = open_seven_and_execute(probes, tmp_path, before, arguments)
+    assert found == ({7} if passes else set()) | ({9} if "$also" in before else set())
+
+
+def test_caller_s_argument_that_is_cut_names_nothing(probes: Probes, tmp_path: Path) -> None:
+    """Of 64 KiB: a number whose end lies behind them could have been any."""
+    start = len("perl\0-e\0" + SEVEN.format("") + "\0")
+    for number, ending, numbers in (("7", 1, {7}), ("7", 0, set()), ("71", 0, set())):
+        filler = "x" * (65536 - start - len("\0pass=7") - ending)  # so many bytes of the limit are left behind the 7
+        assert open_seven_and_execute(probes, tmp_path, "", [filler, f"pass={number}"]) == numbers
 
 
 def test_gate_is_needed_or_exec_once() -> None:

@@ -113,6 +113,16 @@ def test_storm_probe_sees_what_comes_along(probes: Probes) -> None:
     assert launch(plan_for(once)).code == 0
 
 
+def test_listener_is_not_asked_once_all_are_dead(tmp_path: Path) -> None:
+    """Before Linux 6.11 that would wait for ever; since then it is told that there is nothing (ENOENT)."""
+    trace = ["strace", "-qq", "-e", "trace=ioctl,exit_group", "-o", str(tmp_path / "trace")]
+    for _ in range(5):
+        assert launch(gated(["/bin/sh", "-c", "/bin/true; exit 3"]), before=trace).code == 3
+        calls = (tmp_path / "trace").read_text()
+        assert calls.count("SECCOMP_IOCTL_NOTIF_RECV") == calls.count("SECCOMP_IOCTL_NOTIF_SEND") == 1
+        assert "exit_group(3)" in calls
+
+
 def test_execs_killed_on_their_way_do_not_disturb_others() -> None:
     """Each timeout kills shells, and what they start, at no moment in particular."""
     storm = f"timeout -s KILL 0.0$1 {BASH} -c 'while :; do /bin/true; done'"

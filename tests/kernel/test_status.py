@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sandbox import Exited, Failed, Started, wire
+from sandbox import plan as ops
 from sandbox.errors import LaunchError
 from sandbox.plan import StatusFormat
-from tests.support.callers import Ended, json_lines, launch, plan_of, records
+from tests.support.callers import Ended, json_lines, launch, plan_of, records, started
 from tests.support.callers import sandbox as command_line
 from tests.support.probes import Probes, table
 
@@ -101,6 +106,58 @@ def test_status_descriptor_that_is_full_or_read_only_does_not_disturb() -> None:
         os.close(fd)
 
 
+def filled_pipe() -> tuple[int, int]:
+    """Return a pipe that takes nothing more, its writing end inheritable and blocking."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    os.set_inheritable(writer, True)
+    return reader, writer
+
+
+@pytest.mark.parametrize("form", list(StatusFormat))
+def test_reader_that_does_not_read_holds_up_neither_time_limit_nor_signals(form: StatusFormat) -> None:
+    reader, writer = filled_pipe()
+    limited = plan_of(["sleep", "60"], status=(writer, form))
+    timed = replace(limited, ops=tuple(sorted((*limited.ops, ops.timeout(300)), key=lambda op: op.code)))
+    assert launch(timed).code == 124
+    with started(limited) as process:
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+    os.close(reader)
+    os.close(writer)
+
+
+def test_message_that_nobody_reads_does_not_hold_a_failed_start() -> None:
+    reader, writer = filled_pipe()
+    with started(plan_of(["/nowhere"]), stderr=writer) as process:
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 127
+    os.close(reader)
+    os.close(writer)
+
+
+def test_reader_that_is_slow_gets_all() -> None:
+    reader, writer = filled_pipe()
+    plan = plan_of(["sh", "-c", "exit 4"], status=(writer, StatusFormat.RECORDS))
+    with started(plan) as process:
+        os.close(writer)
+        time.sleep(0.5)
+        assert process.poll() is None
+        data = b""
+        while chunk := os.read(reader, 65536):
+            data += chunk
+        assert process.wait(30) == 4
+    os.close(reader)
+    assert len(data.lstrip(b"x")) == 2 * wire.EVENT_SIZE
+
+
 @pytest.mark.parametrize("number", [3, 4, 9, 200])
 def test_status_descriptor_is_not_the_childs(probes: Probes, number: int) -> None:
     reader, writer = os.pipe()
@@ -123,8 +180,6 @@ def test_started_comes_before_the_end_and_only_once_exec_succeeded() -> None:
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
     plan = plan_of(["sleep", "20"], status=(writer, StatusFormat.RECORDS))
-    from tests.support.callers import started
-
     with started(plan) as process:
         os.close(writer)
         first = os.read(reader, wire.EVENT_SIZE)

@@ -113,6 +113,16 @@ def test_signals_sent_to_the_launcher_arrive_once_each(probes: Probes) -> None:
         assert process.wait(20) == 0
 
 
+def test_supervisor_sleeps_while_a_sandbox_comes_down(tmp_path: Path) -> None:
+    """With nobody left who could exec, the gate's listener is ready for ever (POLLHUP): it must not be asked."""
+    report = tmp_path / "calls"
+    before: list[str | Path] = ["/usr/bin/strace", "--trace=poll,ioctl", "-o", report]  # the launcher only
+    assert launch(plan_of(["true"], walls=True), before=before) == Ended(0, "", "")
+    calls = report.read_text()
+    assert 2 <= calls.count("poll(") < 20, calls[:4000]
+    assert calls.count("NOTIF_RECV") < 5, calls[:4000]
+
+
 def test_signals_that_came_with_the_launchers_start_are_not_lost() -> None:
     """The launcher dies of it, or forwards it: to a child on its way (a failed start), or to the command."""
     plan = plan_of(["sleep", "20"])

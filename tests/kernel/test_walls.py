@@ -20,8 +20,9 @@ from typing import Final, TypeAlias
 
 import pytest
 
+from sandbox import landlock, seccomp
 from sandbox import plan as ops
-from sandbox import seccomp
+from sandbox.caller import Caller
 from sandbox.filesystem import FilesystemPolicy
 from sandbox.plan import MountKind, Namespace, OpCode, Plan
 from sandbox.profile import NetworkMode, Profile
@@ -141,6 +142,11 @@ DEVICES: Final = ("/dev/mem", "/dev/kmsg", "/dev/port", "/dev/loop-control", "/d
 DEVICE: Final = next(device for device in DEVICES if os.path.exists(device))
 IPC: Final = ("shm {} {{key}}", "sem {} {{key}}", "msg {} {{key}}", "mq {} {{name}}", "posix-shm {} {{name}}")
 
+# Landlock refuses a port before the network namespace finds that there is no way (ABI 4, Linux 6.7).
+ABI: Final = Caller.of_process(parent_pid=os.getpid()).landlock_abi
+PORTS: Final = landlock.ABI_OF["connect_tcp"] <= ABI
+SCOPES: Final = landlock.ABI_OF["signal"] <= ABI
+
 # Ways out, and what comes of each inside; outside every one of them works.
 WAYS: Final = {
     "read {secret}": ENOENT,
@@ -169,7 +175,7 @@ WAYS: Final = {
     "limits {outsider}": ESRCH,
     "affinity {outsider}": ESRCH,
     "pidfd {outsider}": ESRCH,
-    "tcp {tcp}": EACCES,
+    "tcp {tcp}": EACCES if PORTS else refused(errno.ENETUNREACH),
     "udp {udp}": refused(errno.ENETUNREACH),
     "unix {hidden}/socket": ENOENT,
     "abstract {name}": refused(errno.ECONNREFUSED),
@@ -321,7 +327,7 @@ def test_signal_to_ones_own_group_stays_inside(world: World, partial: Path) -> N
     """Two walls: a group of its own, and the scope of signals. Without both, the caller's group is hit."""
     plan = world.plan("signal-group 15")
     assert lives_beside(plan)
-    assert lives_beside(less(plan, OpCode.TERMINAL), partial)
+    assert lives_beside(less(plan, OpCode.TERMINAL), partial) is SCOPES
     assert lives_beside(less(plan, *LANDLOCK), partial)
     assert not lives_beside(less(plan, OpCode.TERMINAL, *LANDLOCK), partial)
 
@@ -351,6 +357,7 @@ def test_leaked_folder_leads_nowhere(world: World, partial: Path, way: str) -> N
     assert found() == (ENOENT if "/proc/" in way else refused(errno.EBADF))
     assert found(OpCode.SWEEP, OpCode.VERIFY) == EACCES
     assert found(OpCode.SWEEP, OpCode.VERIFY, *LANDLOCK) == OK
+    assert found(OpCode.SWEEP, OpCode.VERIFY, OpCode.RESTRICT) == OK
 
 
 @pytest.mark.parametrize("name", ["secret", "../another"])
@@ -409,6 +416,8 @@ MUTANTS: Final = {
     "view": Mutant(VIEW, "exists {secret}", ENOENT),
     "hidden path": Mutant((MountKind.HIDE,), "read {hide}", EACCES),
     "limits": Mutant((OpCode.RLIMIT,), "limit 4 {core}", ENOENT),
+    "capabilities": Mutant((OpCode.CAPABILITIES,), "capable", EPERM),
+    "entering the view": Mutant((OpCode.ENTER,), "exists {secret}", ENOENT),
     "session": Mutant((OpCode.TERMINAL,), "foreign-session", EPERM),
 }
 
@@ -432,16 +441,91 @@ def limited() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (CORE, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
-@pytest.mark.parametrize("dropped", [Namespace.MOUNT, Namespace.PID, MountKind.PROC], ids=str)
+@pytest.mark.parametrize(
+    "dropped",
+    [Namespace.MOUNT, Namespace.PID, MountKind.PROC, OpCode.ROOT, OpCode.RULESET, OpCode.PATH_RULE],
+    ids=str,
+)
 def test_without_what_the_view_needs_nothing_is_executed(
-    world: World, partial: Path, dropped: Namespace | MountKind
+    world: World, partial: Path, dropped: OpCode | Namespace | MountKind
 ) -> None:
     plan = world.plan("create {given}/executed")
     ended = launch(less(plan, dropped), launcher=partial)
-    assert (ended.code, ended.out) == (125, "")
+    # Without its rules, Landlock lets nothing be executed.
+    assert (ended.code, ended.out) == (126 if dropped is OpCode.PATH_RULE else 125, "")
     assert not (world.folder / "given" / "executed").exists()
     assert only(launch(less(plan), launcher=partial)) == OK
     (world.folder / "given" / "executed").unlink()
+
+
+def said(plan: Plan, partial: Path, *dropped: OpCode) -> tuple[int, str]:
+    ended = launch(less(plan, *dropped), launcher=partial)
+    return ended.code, ended.out
+
+
+def test_without_timeout_it_goes_on(partial: Path) -> None:
+    plan = plan_of(["sleep", "1"], walls=True, additions=Additions(limits={"timeout": "300ms"}))
+    assert said(plan, partial) == (124, "")
+    assert said(plan, partial, OpCode.TIMEOUT) == (0, "")
+
+
+def test_without_chdir_it_starts_at_the_root(partial: Path) -> None:
+    plan = plan_of(["pwd"], walls=True, chdir="/usr")
+    assert said(plan, partial) == (0, "/usr\n")
+    assert said(plan, partial, OpCode.CHDIR) == (0, "/\n")
+
+
+def test_without_gate_a_descriptor_goes_along_at_a_later_exec(partial: Path) -> None:
+    look = "[ -e /proc/$$/fd/7 ] && echo there || echo gone"
+    plan = plan_of(["bash", "-c", f"exec 7</etc/passwd; exec bash -c '{look}'"], walls=True)
+    assert said(plan, partial) == (0, "gone\n")
+    assert said(plan, partial, OpCode.GATE) == (0, "there\n")
+
+
+def test_without_loopback_there_is_no_way_to_oneself(world: World, partial: Path) -> None:
+    plan = world.plan("own-tcp", network=NetworkMode.LOOPBACK)
+    assert only(launch(less(plan), launcher=partial)) == OK
+    assert only(launch(less(plan, OpCode.LOOPBACK), launcher=partial)) == refused(errno.ENETUNREACH)
+
+
+def test_without_identity_root_stays_root(partial: Path) -> None:
+    if not ROOT:
+        pytest.skip("needs root: nobody else becomes another user")
+    plan = plan_of(["id", "-u"], walls=True)
+    plan = replace(plan, ops=tuple(sorted((*plan.ops, ops.identity(65534, 65534)), key=lambda op: op.code)))
+    assert said(plan, partial) == (0, "65534\n")
+    assert said(plan, partial, OpCode.IDENTITY) == (0, "0\n")
+
+
+# Every op -> the test that fails when it is left out; an op that confines nothing gives, or tells.
+ELSEWHERE: Final = {
+    "test_mutation": {
+        OpCode.STDIO, OpCode.PLACE, OpCode.SWEEP, OpCode.VERIFY, OpCode.EXEC_ONCE, OpCode.FILTER, OpCode.COMMAND,
+        OpCode.EXEC,
+    },
+    "test_attributes": {
+        OpCode.UMASK, OpCode.SIGNALS, OpCode.RESET, OpCode.RLIMIT, OpCode.NO_NEW_PRIVS, OpCode.TERMINAL,
+        OpCode.SCHEDULING, OpCode.AFFINITY, OpCode.OOM_SCORE,
+    },
+    "test_cgroup": {OpCode.CGROUP, OpCode.CGROUP_SET},
+    "test_supervisor": {OpCode.DIE_WITH_PARENT},
+    "gives or tells": {
+        OpCode.STATUS, OpCode.TRACE, OpCode.PROTOCOL, OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE,
+        OpCode.SECRET_ENV, OpCode.DIRECTORY, OpCode.ENV_KEEP, OpCode.ENV_SET, OpCode.PORT_RULE,
+    },
+}  # fmt: skip
+HERE: Final = {
+    OpCode.TIMEOUT, OpCode.CHDIR, OpCode.GATE, OpCode.LOOPBACK, OpCode.IDENTITY, OpCode.RESTRICT, OpCode.ROOT,
+    OpCode.RULESET, OpCode.PATH_RULE,
+    OpCode.NAMESPACE, OpCode.MOUNT,  # each kind by itself
+    *(one for mutant in MUTANTS.values() for one in mutant.dropped if isinstance(one, OpCode)),
+}  # fmt: skip
+
+
+def test_every_op_is_left_out_somewhere() -> None:
+    assert HERE.union(*ELSEWHERE.values()) == set(OpCode)
+    dropped = {one for mutant in MUTANTS.values() for one in mutant.dropped}
+    assert dropped >= set(Namespace)
 
 
 # Calls, with arguments of which the kernel itself says something other than EPERM, and which do no harm.

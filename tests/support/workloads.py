@@ -169,10 +169,11 @@ WAYS: Final = ("whole", "each")
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A job that is not done: the cause, and options with which it is ("": none)."""
+    """A job that is not done: the cause, options with which it is ("": none), whether it depends on who is faster."""
 
     cause: str
     options: str = ""
+    races: bool = False
 
 
 def expected(way: str) -> dict[str, Expected]:

@@ -18,7 +18,15 @@ from sandbox.sizes import format_size, parse_size
 from tests.support.plans import plan_for
 
 ALL = Limits(
-    memory=1 << 29, processes=50, cpu=1.5, cpu_time=60, open_files=256, file_size=1 << 20, core_size=0, timeout=30_000
+    memory=1 << 29,
+    processes=50,
+    cpu=1.5,
+    cpu_time=60,
+    open_files=256,
+    file_size=1 << 20,
+    core_size=0,
+    timeout=30_000,
+    output=1 << 20,
 )
 EVERYTHING = Delegated("/sys/fs/cgroup/mine", frozenset({"memory", "pids", "cpu"}))
 

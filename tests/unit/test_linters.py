@@ -35,7 +35,7 @@ def tree_files() -> Iterator[Path]:
     built = {".git", ".venv", ".hypothesis", "build", "dist", "__pycache__"}
     for folder, subfolders, names in os.walk(ROOT):
         subfolders[:] = [name for name in subfolders if name not in built and not name.endswith("_cache")]
-        yield from (Path(folder, name) for name in names if not name.endswith(".pyc"))
+        yield from (Path(folder, name) for name in names if name not in built and not name.endswith(".pyc"))
 
 
 FILES: Final = sorted(tree_files())

@@ -71,6 +71,14 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         "stdio           0, 1, 2 exist and are each one of: pipe, tty",
     ),
     (
+        ops.stdio([FdType.TTY], ops.Streams.SAFE), (OpCode.STDIO, 1 << 6, 0, 0, 1, b""), "stdio",
+        "stdio           0, 1, 2 exist and are each one of: tty; files opened anew or relayed",
+    ),
+    (
+        ops.stdio([FdType.TTY], ops.Streams.RELAY, 5 << 32 | 1), (OpCode.STDIO, 1 << 6, 1, 5, 2, b""), "stdio",
+        "stdio           0, 1, 2 exist and are each one of: tty; relayed; at most 21474836481 bytes of output",
+    ),
+    (
         ops.inherit(2, 5, frozenset({FdType.SOCKET}), None, "g"), (OpCode.INHERIT, 2, 5, 1 << 2, 0, b""), "inherit",
         "inherit         slot 2: the caller's 5, if it is one of: socket",
     ),

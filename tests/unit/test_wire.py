@@ -380,7 +380,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
         for code in OpCode
         if code
         not in {
-            OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
+            OpCode.STDIO, OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
             OpCode.PATH_RULE,
             OpCode.DATA,
         }
@@ -411,6 +411,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 0)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 3)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.C, 2)),
+    ("a mode of streams is unknown", changed(OpCode.STDIO, plans.FLAGS, 3)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.B, 2**31)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 5)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 13)),
@@ -487,6 +488,8 @@ def test_refused_plan_less_its_fault_is_accepted() -> None:
         changed(OpCode.STATUS, plans.C, 0),
         changed(OpCode.PLACE, plans.FLAGS, 1),
         changed(OpCode.INHERIT, plans.FLAGS, 12),
+        changed(OpCode.STDIO, plans.FLAGS, 2),
+        changed(OpCode.STDIO, plans.C, 2**32 - 1),
         changed(OpCode.FILE, plans.FLAGS, 8),
         changed(OpCode.DIRECTORY, plans.FLAGS, 3),
         changed(OpCode.PROTOCOL, plans.FLAGS, 0),
@@ -573,15 +576,15 @@ def run_launcher(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_plan_on_a_closed_descriptor_is_refused() -> None:
-    for arguments in (["--check-plan", "987"], ["987"]):
+    for arguments in (["--check-plan", "987"], ["987"], ["/dev/fd/987"], ["987", "/dev/fd/988"]):
         done = run_launcher(*arguments)
-        assert done.returncode == 125
-        assert done.stderr.startswith("sandbox: plan: its descriptor is not open; ")
+        assert (done.returncode, done.stderr) == (125, f"sandbox: plan: {events.REASONS[-17]}\n")
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], [""], ["-1"], ["3x"], ["99999999999"], ["3", "4"], ["--check-plan"], ["--check-plan", "x"], ["--help"],
+    [[], [""], ["-1"], ["3x"], ["99999999999"], ["3", "4"], ["/dev/fd/"], ["/dev/fd/3x"],
+     ["3", "/dev/fd/4", "/dev/fd/"], ["--check-plan"], ["--check-plan", "x"], ["--help"],
      ["--check-plan", "3", "4"], ["--obtain"], ["--obtain", "3"], ["--obtain", "2", "3"], ["--obtain", "3", "x"],
      ["--obtain", "3", "4", "5"]],
 )  # fmt: skip

@@ -31,7 +31,7 @@ def page(every: list[Job], results: Mapping[str, Mapping[str, Done]]) -> Iterato
     yield f"Written by `make compat`, as an ordinary user, on Linux {platform.release()}. {total} real jobs by"
     yield "real programs, with checked output (`tests/workloads/jobs`), in two ways:"
     yield ""
-    counts = [sum(done.right for done in results[way].values()) for way in WAYS]
+    counts = [sum(done.right and name not in expected(way) for name, done in results[way].items()) for way in WAYS]
     whole, each = (f"{count} of {total}" for count in counts)
     yield f"- whole: {whole} are done under `untrusted`, the whole job in one sandbox, its folder writable,"
     yield "  with a loopback of its own;"
@@ -53,9 +53,9 @@ def page(every: list[Job], results: Mapping[str, Mapping[str, Done]]) -> Iterato
 def _cell(known: Mapping[str, Expected], done: Done | None) -> str:
     if done is None:
         return "not run: a program is missing"
-    if done.right:
-        return "done"
     row = known.get(done.job.name)
+    if done.right and not (row and row.races):
+        return "done"
     if row is None:
         return f"not done: {done.said or done.code}"
     return row.cause + (f"; done with `{row.options}`" if row.options else "")
@@ -75,7 +75,7 @@ def main() -> int:
     for way in WAYS:
         known = expected(way)
         for name, done in results[way].items():
-            if done.right == (name in known):
+            if done.right == (name in known) and not (name in known and known[name].races):
                 wrong += 1
                 print(f"{way}: {name}: {'done, and listed as not' if done.right else f'not done: {done.said}'}")
         print(f"{way}: {sum(done.right for done in results[way].values())} done of {len(results[way])} run")

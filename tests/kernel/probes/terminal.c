@@ -35,6 +35,25 @@ static void both(const char *name, unsigned long number, uintptr_t argument)
 	show(wide, command(number | GARBAGE, argument));
 }
 
+/* By the entries of x32 (which has an ioctl of its own) and of i386. */
+static void foreign(const char *name, unsigned long number, uintptr_t argument)
+{
+	static char byte[1] __attribute__((aligned(8)));
+	char line[64];
+	long result;
+
+	snprintf(line, sizeof line, "%s-x32", name);
+	show(line, syscall(514 | 0x40000000, 0, number, argument));
+	byte[0] = *(const char *)argument;
+	__asm__ volatile("int $0x80"
+			 : "=a"(result)
+			 : "a"(54L), "b"(0L), "c"(number), "d"((long)(uintptr_t)byte)
+			 : "memory", "r8", "r9", "r10", "r11");
+	errno = (int)-result;
+	snprintf(line, sizeof line, "%s-i386", name);
+	show(line, result);
+}
+
 /* As a session's leader without a terminal: take that of another session, or a new one of its own. */
 static void take(const char *name, int fd, unsigned long argument)
 {
@@ -74,6 +93,8 @@ int main(void)
 	printf("rows %d 0\n", size.ws_row);
 	both("type", TIOCSTI, (uintptr_t)"x");
 	both("linux", TIOCLINUX, (uintptr_t)"\x06");
+	foreign("type", TIOCSTI, (uintptr_t)"x");
+	foreign("linux", TIOCLINUX, (uintptr_t)"\x06");
 	both("console", TIOCCONS, 0);
 	both("exclusive", TIOCEXCL, 0);
 	show("not-exclusive", command(TIOCNXCL, 0));

@@ -240,6 +240,23 @@ static long try_foreign_session(char **object)
 	return try_own_session(object) < 0 ? 0 : -1;
 }
 
+/* 0: it has a capability, or could still get one. */
+static long try_capable(char **object)
+{
+	FILE *status = fopen("/proc/self/status", "re");
+	unsigned long long set, all = 0;
+	char line[256];
+
+	(void)object;
+	while (status && fgets(line, sizeof line, status))
+		if (sscanf(line, "Cap%*3c: %llx", &set) == 1)
+			all |= set;
+	if (!status || fclose(status))
+		return -2;
+	errno = EPERM;
+	return all ? 0 : -1;
+}
+
 /* 0: the namespace is the one with that inode number. */
 static long try_namespace(char **object)
 {
@@ -416,6 +433,7 @@ static const struct verb {
 	{"supervisor", 1, try_supervisor},
 	{"own-session", 0, try_own_session},
 	{"foreign-session", 0, try_foreign_session},
+	{"capable", 0, try_capable},
 	{"namespace", 2, try_namespace},
 	{"hostname", 1, try_hostname},
 	{"limit", 2, try_limit},
