@@ -15,24 +15,27 @@ from sandbox.errors import (
     UnsupportedError,
     UsageError,
 )
-from sandbox.events import Descriptor, Event, Executed, Exited, Failed, Started
+from sandbox.events import Descriptor, Event, Executed, Exited, Failed, Received, Started
 from sandbox.filesystem import FilesystemPolicy, View
 from sandbox.grants import (
     Access,
     ConnectGrant,
+    CopyGrant,
     DatagramGrant,
+    DataGrant,
     DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
     ListenGrant,
+    ScratchGrant,
     SecretGrant,
     format_grant,
     parse_grant,
 )
 from sandbox.landlock import LandlockPolicy
-from sandbox.launch import Popen, original_environment, replace_process, run
+from sandbox.launch import Popen, channel_grant, original_environment, replace_process, run
 from sandbox.limits import Limits
 from sandbox.observe import open_descriptors, survey_command
 from sandbox.plan import Plan, StatusFormat
@@ -52,6 +55,8 @@ __all__ = [
     "CommandNotExecutableError",
     "CommandNotFoundError",
     "ConnectGrant",
+    "CopyGrant",
+    "DataGrant",
     "DatagramGrant",
     "Descriptor",
     "DirectoryGrant",
@@ -76,7 +81,9 @@ __all__ = [
     "Popen",
     "Profile",
     "ProfileError",
+    "Received",
     "SandboxError",
+    "ScratchGrant",
     "SecretGrant",
     "SharedNamespace",
     "Started",
@@ -89,6 +96,7 @@ __all__ = [
     "View",
     "available",
     "build_plan",
+    "channel_grant",
     "check",
     "default_search_path",
     "for_caller",

@@ -12,18 +12,23 @@ from sandbox.caller import Caller
 from sandbox.carried import LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
 from sandbox.errors import GrantError, InternalError, PlanError, UsageError
 from sandbox.grants import (
+    MAX_COPY,
     SOCKET_TYPES,
     STDIO_TYPES,
     ConnectGrant,
+    CopyGrant,
     DatagramGrant,
+    DataGrant,
     DirectoryGrant,
     FileGrant,
     Grant,
     InheritGrant,
     ListenGrant,
+    ScratchGrant,
     SecretGrant,
     SocketGrant,
     accepted_types,
+    checked,
     is_activated,
     number_of,
     substitute,
@@ -42,6 +47,7 @@ from sandbox.plan import (
 )
 from sandbox.profile import ExecPolicy, Profile, ScmRights, check, delegated, numbered
 from sandbox.resolve import passed_grants
+from sandbox.sizes import format_size
 from sandbox.sockets import Protocol, sockaddr
 
 DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
@@ -83,6 +89,11 @@ def build(
         tuple(sorted(parts, key=lambda op: op.code)),  # by phase; ops of one code keep their order
         quiet=quiet,
     )
+
+
+def build_obtaining(grant: Grant, status: int) -> Plan:
+    """Compile a plan that obtains one grant, into slot 0, and starts nothing; failures go to descriptor `status`."""
+    return Plan((ops.status(status, StatusFormat.RECORDS), *_obtain(0, checked(grant))), quiet=True, obtain=True)
 
 
 def filter_policy(profile: Profile, grants: Sequence[Grant], landlock_abi: int) -> seccomp.FilterPolicy:
@@ -143,6 +154,12 @@ def grant_label(grant: Grant) -> str:
             return f"grant {grant.name}: connection to {grant.connect}"
         case DatagramGrant():
             return f"grant {grant.name}: datagrams to {grant.datagram}"
+        case DataGrant():
+            return f"grant {grant.name}: text"
+        case CopyGrant():
+            return f"grant {grant.name}: copy of {grant.copy}"
+        case ScratchGrant():
+            return f"grant {grant.name}: scratch file of {format_size(grant.scratch)}"
 
 
 def _sockaddrs(grant: SocketGrant, caller: Caller) -> list[bytes]:
@@ -179,7 +196,7 @@ def _obtain_socket(slot: int, grant: SocketGrant, caller: Caller) -> Iterator[Op
             yield ops.connect(slot, b"".join(addresses), label, kind=SocketKind.DATAGRAM)
 
 
-def _obtain(slot: int, grant: Grant, caller: Caller) -> Iterator[Op]:
+def _obtain(slot: int, grant: Grant) -> Iterator[Op]:
     label = grant_label(grant)
     match grant:
         case InheritGrant(type=fd_type):
@@ -193,8 +210,12 @@ def _obtain(slot: int, grant: Grant, caller: Caller) -> Iterator[Op]:
             yield ops.secret_file(slot, grant.secret, label)
         case SecretGrant():
             yield ops.secret_env(slot, grant.variable or "", label)
-        case ListenGrant() | ConnectGrant() | DatagramGrant():
-            yield from _obtain_socket(slot, grant, caller)
+        case DataGrant():
+            yield ops.data_text(slot, grant.data, label)
+        case CopyGrant():
+            yield ops.data_file(slot, grant.copy, MAX_COPY, label)
+        case ScratchGrant():
+            yield ops.scratch(slot, grant.scratch, label)
 
 
 def _descriptor_ops(
@@ -209,7 +230,11 @@ def _descriptor_ops(
         STDIO_TYPES - SOCKET_TYPES if denied else STDIO_TYPES,
         ops.Streams[profile.process.streams.name], profile.limits.output or 0,
     )  # fmt: skip
-    obtained = [op for slot, grant in enumerate(grants) for op in _obtain(slot, grant, caller)]
+    obtained = [
+        op
+        for slot, grant in enumerate(grants)
+        for op in (_obtain_socket(slot, grant, caller) if isinstance(grant, SocketGrant) else _obtain(slot, grant))
+    ]
     # Within a code, INHERIT ascends by the caller's number: so the launcher can close what lies between.
     yield from sorted(obtained, key=lambda op: (op.code, op.b if op.code is ops.OpCode.INHERIT else op.a))
     for slot, grant in enumerate(grants):

@@ -33,6 +33,7 @@ REASONS: Final = {
     -19: "there may be no more of them",
     -20: "its path leads to another file by now, or to none; raw takes it as it is",
     -21: "it takes a mount of its own, and so a user namespace, which is refused here; raw does without",
+    -24: "the file is larger than a copy may be",
 }
 STEPS: Final = ("usage", "plan", "start", "fork", "supervise")
 _WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED = -1, -2, -16
@@ -96,6 +97,14 @@ class Descriptor:
     number: int
     object: str
     passed_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of a channel: its bytes, and descriptors, which are close-on-exec and the receiver's to close."""
+
+    data: bytes
+    descriptors: tuple[int, ...] = ()
 
 
 Event: TypeAlias = Started | Failed | Exited | Executed | Descriptor

@@ -15,13 +15,16 @@ from sandbox.filesystem import View
 from sandbox.grants import (
     Access,
     ConnectGrant,
+    CopyGrant,
     DatagramGrant,
+    DataGrant,
     DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
     ListenGrant,
+    ScratchGrant,
     SecretGrant,
     accepted_types,
     number_of,
@@ -242,12 +245,20 @@ def residue(grant: Grant, sockets: Held, *, governed: bool) -> tuple[str, ...]:
             return tuple(_folder_residue(grant))
         case SecretGrant():
             return ("can: read, map", "cannot: write, grow, shrink, unseal")
+        case DataGrant() | CopyGrant():
+            return ("can: read, seek, map", "cannot: write, grow, shrink, unseal, by any means", MODE_ONLY)
+        case ScratchGrant():
+            return ("can: read, write, truncate, seek, map, lock", NO_FURTHER, "cannot: execute it", MODE_ONLY)
         case InheritGrant():
             return tuple(_inherited_residue(grant, sockets, held if governed else reopen, metadata))
         case ListenGrant() | ConnectGrant() | DatagramGrant():
             return tuple(peers.residue(grant, sockets))
 
 
+MODE_ONLY: Final = "still: its mode and times can be changed; nobody else sees it"
+NO_FURTHER: Final = (
+    "cannot: hold more than its limit: a write fails (ENOSPC), a mapping behind it ends the program (SIGBUS)"
+)
 UNCHANGED: Final = "cannot: change its mode, owner, times or attributes, link or execute it"
 
 

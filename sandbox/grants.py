@@ -6,6 +6,7 @@ Values only. A grant is opened by the launcher, never here.
 from __future__ import annotations
 
 import enum
+import os
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +14,16 @@ from itertools import count
 from typing import Final, TypeAlias
 
 from sandbox.errors import GrantError, UsageError
+from sandbox.sizes import format_size, parse_size
 from sandbox.sockets import EVERY_HOST, Address, Protocol, parse_address
 
 FIRST_NUMBER: Final = 3
 LAST_NUMBER: Final = 65535
 MAX_GRANTS: Final = 512
 MANAGER: Final = "systemd:"
+MAX_DATA_TEXT: Final = 1 << 20  # it travels in the plan, which is at most 16 MiB
+MAX_COPY: Final = 64 << 20  # it is memory, and the launcher's, until the last descriptor closes
+MAX_SCRATCH: Final = 1 << 41  # a plan counts KiB in 32 bits
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z")
 # sd_listen_fds_with_names(3): up to 255 printable characters of ASCII, and no colon.
 _PASSED = re.compile(r"systemd:[!-9;-~][ -9;-~]{0,254}\Z")
@@ -249,6 +254,36 @@ class DatagramGrant:
         return _address(self.name, self.datagram)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataGrant:
+    """A text in a sealed memfd, open for reading. It is no secret: it stands in the profile and on command lines."""
+
+    name: str
+    data: str
+    number: int | None = None
+    propagate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyGrant:
+    """What a regular file holds at the start, in a sealed memfd, open for reading; at most MAX_COPY bytes."""
+
+    name: str
+    copy: str
+    number: int | None = None
+    propagate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScratchGrant:
+    """An empty file in memory, open for reading and writing; it grows to `scratch` bytes, in whole pages."""
+
+    name: str
+    scratch: int
+    number: int | None = None
+    propagate: bool = False
+
+
 SocketGrant: TypeAlias = ListenGrant | ConnectGrant | DatagramGrant
 Grant: TypeAlias = (
     InheritGrant
@@ -258,6 +293,9 @@ Grant: TypeAlias = (
     | ListenGrant
     | ConnectGrant
     | DatagramGrant
+    | DataGrant
+    | CopyGrant
+    | ScratchGrant
 )  # fmt: skip
 KINDS: Final[dict[str, type[Grant]]] = {
     "inherit": InheritGrant,
@@ -267,12 +305,16 @@ KINDS: Final[dict[str, type[Grant]]] = {
     "listen": ListenGrant,
     "connect": ConnectGrant,
     "datagram": DatagramGrant,
+    "data": DataGrant,
+    "copy": CopyGrant,
+    "scratch": ScratchGrant,
 }
 
 # The words that a grant's kind may have behind its value on the command line, beside accesses and types: its flags.
 _FLAGS: Final = {
     "inherit": ("raw",), "file": ("create", "truncate", "raw"), "directory": ("write", "create", "execute"),
     "secret": (), "listen": (), "connect": (), "datagram": (),
+    "data": (), "copy": (), "scratch": (),
 }  # fmt: skip
 
 
@@ -329,6 +371,8 @@ def checked(grant: Grant) -> Grant:
             raise GrantError(grant.name, "create and truncate need a writing access", 'add access = "write"')
         case SecretGrant(secret=source) if source in ("", "env:") or "\0" in source or "=" in (grant.variable or ""):
             raise GrantError(grant.name, "the secret has no source", 'write secret = "/a/path" or "env:NAME"')
+        case DataGrant() | CopyGrant() | ScratchGrant():
+            _check_memory(grant)
         case ListenGrant() | ConnectGrant() | DatagramGrant():
             _check_socket(grant)
     return grant
@@ -376,14 +420,26 @@ def _listen_mistakes(grant: ListenGrant, address: Address) -> dict[tuple[str, st
     }  # fmt: skip
 
 
+def _check_memory(grant: DataGrant | CopyGrant | ScratchGrant) -> None:
+    match grant:
+        case DataGrant(data=text) if "\0" in text:
+            raise GrantError(grant.name, "the text holds a NUL byte", "write it into a file, and grant that: copy")
+        case DataGrant(data=text) if len(os.fsencode(text)) > MAX_DATA_TEXT:
+            raise GrantError(grant.name, "the text is longer than 1 MiB", "write it into a file, and grant that: copy")
+        case CopyGrant(copy=path) if not path or "\0" in path:
+            raise GrantError(grant.name, "the path is empty or holds a NUL byte", 'write copy = "/a/path"')
+        case ScratchGrant(scratch=size) if not 0 < size <= MAX_SCRATCH:
+            raise GrantError(grant.name, f"a scratch file of {size} bytes cannot be", 'write scratch = "64M"')
+
+
 def parse_grant(text: str) -> Grant:
     """Parse the command line's form of a grant.
 
-    Grammar: `NAME[@NUMBER][+propagate]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of inherit, file, directory, secret,
-    listen, connect, datagram. For `file` and `inherit` a WORD is an access (read, write, append, read-write) or raw,
-    for `file` also create and truncate, for `inherit` also a descriptor type; for `directory` read, write, create and
-    execute. For `listen` it is one of reuse_port, ipv6_only, backlog=N, mode=OCTAL, owner=NAME[:GROUP], for `connect`
-    timeout=SECONDS. A last part that is no list of such words belongs to VALUE, so that paths may hold colons.
+    Grammar: `NAME[@NUMBER][+propagate]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of KINDS. For `file` and `inherit` a
+    WORD is an access (read, write, append, read-write) or raw, for `file` also create and truncate, for `inherit` also
+    a descriptor type; for `directory` read, write, create and execute. For `listen` it is one of reuse_port, ipv6_only,
+    backlog=N, mode=OCTAL, owner=NAME[:GROUP], for `connect` timeout=SECONDS. A last part that is no list of such words
+    belongs to VALUE, so that paths may hold colons; of `data`, `copy` and `scratch` all is VALUE.
 
     Raises: GrantError with the grammar as hint.
     """
@@ -406,8 +462,8 @@ def parse_grant(text: str) -> Grant:
 
 
 def _parse_value(name: str, kind: str, value: str) -> Grant:
-    if kind == "secret":
-        return SecretGrant(name=name, secret=value)
+    if kind in _WHOLE:
+        return _WHOLE[kind](name, value)
     if kind in _SOCKET_WORDS:
         return _parse_socket(name, kind, value)
     value, words = _trailing_words(value, kind)
@@ -466,6 +522,26 @@ def _socket_words(value: str, kind: str) -> tuple[str, list[str]]:
     return value, []
 
 
+def parse_scratch(name: str, value: str) -> ScratchGrant:
+    """Return the scratch grant of a size such as 64M.
+
+    Raises: GrantError for what is no size.
+    """
+    try:
+        return ScratchGrant(name=name, scratch=parse_size(value))
+    except UsageError as error:
+        raise GrantError(name, f"{error.object}: {error.reason}", error.hint) from error
+
+
+# Kinds whose value is all that follows the kind: a text or a path may hold colons and words.
+_WHOLE: Final[dict[str, Callable[[str, str], Grant]]] = {
+    "secret": lambda name, value: SecretGrant(name=name, secret=value),
+    "data": lambda name, value: DataGrant(name=name, data=value),
+    "copy": lambda name, value: CopyGrant(name=name, copy=value),
+    "scratch": parse_scratch,
+}
+
+
 def _trailing_words(value: str, kind: str) -> tuple[str, list[str]]:
     """Split the trailing `:WORD,WORD` off a value, if all of it are words of that kind, each used once."""
     accesses: set[str] = {Access.READ} if kind == "directory" else set(Access)
@@ -502,6 +578,12 @@ def format_grant(grant: Grant) -> str:
             return f"{head}=connect:{grant.connect}:timeout={grant.timeout:.3f}"
         case DatagramGrant():
             return f"{head}=datagram:{grant.datagram}"
+        case DataGrant():
+            return f"{head}=data:{grant.data}"
+        case CopyGrant():
+            return f"{head}=copy:{grant.copy}"
+        case ScratchGrant():
+            return f"{head}=scratch:{format_size(grant.scratch)}"
 
 
 def is_activated(grant: Grant) -> bool:

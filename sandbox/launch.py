@@ -11,25 +11,38 @@ import os
 import signal as _signal
 import subprocess
 import threading
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, NoReturn, Self, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
 from sandbox import wire
 from sandbox.addresses import looked_up
-from sandbox.build import build, grant_label
+from sandbox.build import build, build_obtaining, grant_label
 from sandbox.caller import Caller
-from sandbox.errors import InternalError, LaunchError, UsageError
-from sandbox.events import Event, Exited, Failed, Started, event_of
+from sandbox.errors import GrantError, InternalError, LaunchError, UsageError
+from sandbox.events import Event, Exited, Failed, Received, Started, event_of
 from sandbox.filesystem import FilesystemPolicy
-from sandbox.grants import Grant, InheritGrant, parse_grant
+from sandbox.grants import DirectoryGrant, FdType, Grant, InheritGrant, SocketGrant, checked, parse_grant
 from sandbox.plan import OpCode, Plan, StatusFormat
 from sandbox.probe import launcher_path
-from sandbox.profile import PATH_LISTS, NetworkMode, Profile, SharedNamespace, StreamsPolicy, Tty, check
+from sandbox.profile import (
+    PATH_LISTS,
+    NetworkMode,
+    Profile,
+    ScmRights,
+    SharedNamespace,
+    StreamsPolicy,
+    Tty,
+    check,
+)
 from sandbox.profile_files import default_search_path, load
-from sandbox.resolve import Additions, for_caller, passed_grants
+from sandbox.resolve import Additions, for_caller, grant_for_caller, passed_grants
+
+if TYPE_CHECKING:
+    from sandbox.channel import Channel  # it imports socket, which not every start needs
 
 Command: TypeAlias = Sequence[str | bytes | os.PathLike[str]]
 Stream: TypeAlias = int | IO[Any] | None
@@ -133,8 +146,9 @@ class Popen:
     command: the program and its arguments; `{fd:NAME}` in an argument becomes the grant's number.
     profile: a name, a path or a Profile. grants: Grant values or their command-line form; an `inherit` grant names a
     descriptor of this process, which stays open and its owner's. env: variables to set besides those that the profile
-    keeps. cwd: the child's working directory. walls: as in Walls. stdin, stdout, stderr, text, encoding, errors,
-    bufsize as in subprocess.
+    keeps. cwd: the child's working directory. walls: as in Walls. channel: a socket to the child, its grant `channel`,
+    for send_grant(), receive() and revoke(); "propagate": that grant propagates. stdin, stdout, stderr, text,
+    encoding, errors, bufsize as in subprocess.
 
     Raises: CommandNotFoundError (a FileNotFoundError), CommandNotExecutableError (a PermissionError), LaunchError when
     another step failed, ProfileError, GrantError, PlanError, UsageError. Nothing runs after an error.
@@ -158,6 +172,7 @@ class Popen:
         encoding: str | None = None,
         errors: str | None = None,
         bufsize: int = -1,
+        channel: bool | Literal["propagate"] = False,
         **walls: Unpack[Walls],
     ) -> None:
         if isinstance(command, str | bytes) or not command:
@@ -166,17 +181,20 @@ class Popen:
         self.returncode: int | None = None
         self._events: list[Event] = []
         self._ending = threading.Lock()
+        self._channel: Channel | None = None
         caller = Caller.of_process(parent_pid=os.getpid())
         # The child's terminal is ours only where its streams are.
         caller = replace(caller, interactive=caller.interactive and stdin is None and stdout is None)
         chosen, caller = _chosen_profile(profile, caller, grants, env or {}, cwd, walls)
         with contextlib.ExitStack() as ours:
             chosen = _above_streams(chosen, ours)
+            if channel:
+                chosen = self._open_channel(chosen, ours, propagate=channel == "propagate")
             read_end, write_end = status_pipe({g.fd for g in chosen.grants if isinstance(g, InheritGrant)})
             ours.callback(os.close, write_end)
             # Unbuffered; a file, so that it is closed even if nobody ever waits.
             self._status = io.FileIO(read_end)
-            with _closed_on_error(self._status):
+            with _closed_on_error(self._status), self._closing_channel():
                 words = [os.fsdecode(word) for word in command]
                 self._plan = build(chosen, words, caller, status=(write_end, StatusFormat.RECORDS), quiet=True)
                 plan_fd = seal(self._plan)
@@ -209,6 +227,7 @@ class Popen:
         """Leave nothing behind: no process, zombie or descriptor."""
         self._process.kill()
         self._process.wait()
+        self.close_channel()
         self._status.close()
         for stream in (self.stdin, self.stdout, self.stderr):
             if stream is not None:
@@ -272,6 +291,79 @@ class Popen:
                 expired.timeout = timeout
             raise
 
+    def _open_channel(self, profile: Profile, ours: contextlib.ExitStack, *, propagate: bool) -> Profile:
+        """Return the profile with the child's end as a grant; our end is self._channel."""
+        if profile.descriptors.scm_rights is ScmRights.DENY:
+            raise UsageError(
+                "channel", "scm_rights is denied, so nothing can be sent", "choose a profile that allows it"
+            )
+        from sandbox.channel import Channel, pair
+
+        mine, theirs = pair()
+        self._channel = Channel(mine)
+        with self._closing_channel(), theirs:
+            end = _copy_above(theirs.fileno(), {g.fd for g in profile.grants if isinstance(g, InheritGrant)})
+        ours.callback(os.close, end)
+        grant = InheritGrant(name=CHANNEL, inherit=end, type=FdType.SOCKET, propagate=propagate)
+        return replace(profile, grants=(*profile.grants, grant))
+
+    @contextlib.contextmanager
+    def _closing_channel(self) -> Iterator[None]:
+        """Close our end if an exception passes."""
+        try:
+            yield
+        except BaseException:
+            self.close_channel()
+            raise
+
+    def _channel_for(self, what: str) -> Channel:
+        if self._channel is None:
+            raise UsageError(what, "there is no channel to the child", "start it with Popen(..., channel=True)")
+        return self._channel
+
+    def send_grant(self, grant: Grant | str, *, timeout: float | None = 30) -> None:
+        """Open a grant as at the start, and send it to the child: a message with the grant's name and one descriptor.
+
+        It is exactly as strong as one of the start; the receiver's number is whichever is free, and at the receiver's
+        next exec it closes. Nothing of it stays open here, but for a socket, which revoke() can shut down.
+        Raises: GrantError for what cannot be sent, a receiver that is gone, or takes nothing for `timeout` seconds;
+        LaunchError if the grant cannot be obtained.
+        """
+        channel, given = self._channel_for("send_grant"), parse_grant(grant) if isinstance(grant, str) else grant
+        _refuse_unsendable(given)
+        ends = None if timeout is None else time.monotonic() + timeout
+        fd = obtain_grant(grant_for_caller(given, Caller.of_process(parent_pid=os.getpid())), timeout=timeout)
+        try:
+            channel.send(given.name, fd, None if ends is None else max(0.0, ends - time.monotonic()))
+        finally:
+            os.close(fd)
+
+    def receive(
+        self, *, timeout: float | None = None, size: int = 4096, descriptors: int = 0
+    ) -> Received | None:  # fmt: skip
+        """Return the next message of the child, at most `size` bytes of it; None when it has closed its end.
+
+        At most so many `descriptors` of a message are taken, and are the caller's to close; the others never get here.
+        Raises: TimeoutError after `timeout` seconds; UsageError for a message that is longer.
+        """
+        return self._channel_for("receive").receive(timeout, size, descriptors)
+
+    def revoke(self, name: str) -> None:
+        """Take back what was sent under a name: sockets are shut down, for whoever holds them. "channel": the channel.
+
+        Raises: GrantError for everything else, which the kernel leaves with whom it was given to.
+        """
+        channel = self._channel_for("revoke")
+        if name == CHANNEL:
+            channel.close()
+        else:
+            channel.revoke(name)
+
+    def close_channel(self) -> None:
+        """Close our end of the channel, if there is one; the child's receives come to an end."""
+        if self._channel is not None:
+            self._channel.close()
+
     def send_signal(self, signal: int) -> None:
         """Send a signal to the launcher, which forwards it; SIGKILL ends the launcher and the child with it."""
         self._process.send_signal(signal)
@@ -291,11 +383,88 @@ class Popen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:  # fmt: skip
         self._process.__exit__(kind, error, trace)
+        self.close_channel()
         if self._process.returncode is not None:
             self._finish()
 
     def __repr__(self) -> str:
         return f"<sandbox.Popen: returncode: {self.returncode} args: {self.args!r}>"
+
+
+CHANNEL: Final = "channel"  # the grant's name; the child finds it by SANDBOX_FD_CHANNEL
+
+
+def _refuse_unsendable(grant: Grant) -> None:
+    """Refuse what a grant says of the start, and what would not be as strong as it says.
+
+    A folder's rights are Landlock's, and a socket's peer is kept by the filter; both stand from the start on.
+    """
+    checked(grant)
+    if grant.number is not None:
+        raise GrantError(grant.name, "the number of a sent descriptor cannot be chosen", "the receiver learns it")
+    if grant.propagate:
+        raise GrantError(grant.name, "a sent descriptor does not propagate", "the receiver names it at its exec")
+    if isinstance(grant, DirectoryGrant):
+        raise GrantError(
+            grant.name, "the rules for what lies in a folder stand from the start on", "grant it at the start"
+        )  # fmt: skip
+    if isinstance(grant, SocketGrant):
+        raise GrantError(
+            grant.name, "the rules for the peers of a socket stand from the start on",
+            "grant it at the start, or make it in this process and send it with inherit",
+        )  # fmt: skip
+
+
+def obtain_grant(grant: Grant, *, timeout: float | None = 30) -> int:
+    """Open a grant as the start of a sandbox does, by the launcher, and return its descriptor, the caller's to close.
+
+    Raises: LaunchError if that fails; GrantError if it takes longer.
+    """
+    from sandbox.channel import obtained
+
+    if isinstance(grant, InheritGrant) and not _is_open(grant.fd):
+        raise LaunchError("inherit", grant_label(grant), errno.EBADF, hint="open it in this process")
+    with contextlib.ExitStack() as ours:
+        grant = _copied_above_streams(grant, {0, 1, 2}, ours)
+        read_end, write_end = status_pipe(())
+        status = ours.enter_context(io.FileIO(read_end))
+        with io.FileIO(write_end, "w"):
+            plan = build_obtaining(grant, write_end)
+            plan_fd = seal(plan)
+            ours.callback(os.close, plan_fd)
+
+            def start(socket: int) -> None:
+                named, *others = launcher_arguments(plan, plan_fd)
+                inherited = [op.b for op in plan.only(OpCode.INHERIT)]
+                subprocess.run(
+                    [launcher_path(), "--obtain", named, f"/dev/fd/{socket}", *others], timeout=timeout, check=False,
+                    pass_fds=[plan_fd, socket, write_end, *inherited],
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
+
+            try:
+                fd = obtained(start)
+            except subprocess.TimeoutExpired as expired:
+                raise GrantError(grant.name, "it was not opened in time", "give it more time") from expired
+        if fd is not None:
+            return fd
+        os.set_blocking(status.fileno(), False)  # a fork elsewhere in this process has copies of the other end
+        record = status.read(wire.EVENT_SIZE)
+        if not record:
+            raise InternalError("launcher", "it obtained nothing, without a word")
+        event = event_of(wire.decode_record(record), plan)
+        raise event.error if isinstance(event, Failed) else InternalError("launcher", "it told of a start")
+
+
+def channel_grant(fd: int) -> InheritGrant:
+    """Return the grant `channel` of a descriptor that this process was started with, as `sandbox run --channel` does.
+
+    Raises: UsageError unless it is a connected Unix socket, stream or seqpacket.
+    """
+    from sandbox.channel import check_channel
+
+    check_channel(fd)
+    return InheritGrant(name=CHANNEL, inherit=fd, type=FdType.SOCKET)
 
 
 def _chosen_profile(
@@ -353,16 +522,17 @@ def _above_streams(profile: Profile, ours: contextlib.ExitStack) -> Profile:
     """Copy what is inherited from 0, 1 and 2: those are this process's streams, not those that the child gets there."""
     named = {grant.fd for grant in profile.grants if isinstance(grant, InheritGrant)}
 
-    def copied(grant: Grant) -> Grant:
-        if not isinstance(grant, InheritGrant) or grant.fd > 2:
-            return grant
-        if not _is_open(grant.fd):
-            raise LaunchError("inherit", grant_label(grant), errno.EBADF, hint="open it in this process")
-        copy = _copy_above(grant.fd, named)
-        ours.callback(os.close, copy)
-        return replace(grant, inherit=copy)
+    return replace(profile, grants=tuple(_copied_above_streams(grant, named, ours) for grant in profile.grants))
 
-    return replace(profile, grants=tuple(copied(grant) for grant in profile.grants))
+
+def _copied_above_streams(grant: Grant, avoid: Collection[int], ours: contextlib.ExitStack) -> Grant:
+    if not isinstance(grant, InheritGrant) or grant.fd > 2:
+        return grant
+    if not _is_open(grant.fd):
+        raise LaunchError("inherit", grant_label(grant), errno.EBADF, hint="open it in this process")
+    copy = _copy_above(grant.fd, avoid)
+    ours.callback(os.close, copy)
+    return replace(grant, inherit=copy)
 
 
 def status_pipe(avoid: Collection[int]) -> tuple[int, int]:

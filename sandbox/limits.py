@@ -10,14 +10,13 @@ from typing import Final
 from sandbox import plan
 from sandbox.errors import UnsupportedError, UsageError
 from sandbox.plan import Op
+from sandbox.sizes import format_size, parse_size
 
 # getrlimit(2), include/uapi/asm-generic/resource.h.
 _CPU, _FSIZE, _CORE, _NPROC, _NOFILE, _AS = 0, 1, 4, 6, 7, 9
 # Documentation/admin-guide/cgroup-v2.rst: cpu.max is microseconds in each period; the kernel takes 1000 and more.
 _PERIOD: Final = 100_000
-_SIZES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MILLISECONDS: Final = {"ms": 1, "s": 1000, "": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_SIZE: Final = re.compile(r"([0-9]{1,18})([KMGT]?)\Z")
 _DURATION: Final = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,3}))?(ms|s|m|h|d|)\Z")
 _NUMBER: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,3})?\Z")
 # The sandbox's init counts as a process, too.
@@ -62,17 +61,6 @@ class Delegated:
     swap: bool = True
 
 
-def parse_size(text: str) -> int:
-    """Return the bytes that `512M` means: a whole number, with K, M, G or T for powers of 1024.
-
-    Raises: UsageError that names the text.
-    """
-    match = _SIZE.match(text)
-    if match is None:
-        raise UsageError(repr(text), "it is not a size", "write bytes, or a number with K, M, G or T: 512M")
-    return int(match[1]) * _SIZES[match[2]]
-
-
 def parse_duration(text: str) -> int:
     """Return the milliseconds that `30s`, `1.5h` or `250ms` means; a number alone means seconds.
 
@@ -83,14 +71,6 @@ def parse_duration(text: str) -> int:
     if match is None or thousandths % 1000:
         raise UsageError(repr(text), "it is not a duration", "write a number with ms, s, m, h or d: 30s")
     return thousandths // 1000
-
-
-def format_size(size: int) -> str:
-    """Return the shortest text that parse_size() reads as that many bytes."""
-    for suffix, factor in reversed(_SIZES.items()):
-        if size and size % factor == 0:
-            return f"{size // factor}{suffix}"
-    return str(size)
 
 
 def format_duration(milliseconds: int) -> str:

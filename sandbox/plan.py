@@ -68,6 +68,8 @@ class OpCode(enum.IntEnum):
     SECRET_FILE = 0x0304
     SECRET_ENV = 0x0305
     DIRECTORY = 0x0306
+    DATA = 0x0307
+    SCRATCH = 0x0308
     SOCKET_OWNER = 0x0310
     LISTEN = 0x0311
     CONNECT = 0x0312
@@ -131,6 +133,8 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.SECRET_FILE: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
     OpCode.SECRET_ENV: OpRule("secret", 0, MAX_SLOTS, Data.TEXT),
     OpCode.DIRECTORY: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
+    OpCode.DATA: OpRule("data", 0, MAX_SLOTS, Data.TEXT),
+    OpCode.SCRATCH: OpRule("scratch", 0, MAX_SLOTS),
     OpCode.SOCKET_OWNER: OpRule("listen", 0, MAX_SLOTS),
     OpCode.LISTEN: OpRule("listen", 0, MAX_SLOTS, Data.ADDRESS),
     OpCode.CONNECT: OpRule("connect", 0, MAX_SLOTS, Data.ADDRESS),
@@ -168,11 +172,10 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.EXEC: OpRule("exec", 1, 1, Data.ARGV),
 }
 MANDATORY: Final = frozenset(code for code, rule in RULES.items() if rule.least)
-OBTAINING: Final = frozenset(
-    {OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE, OpCode.SECRET_ENV, OpCode.DIRECTORY}
-    | {OpCode.LISTEN, OpCode.CONNECT}
-)  # fmt: skip
+# All of their phase but the first, STDIO, and what only adds to another.
+OBTAINING: Final = frozenset(code for code in OpCode if OpCode.STDIO < code < OpCode.NAMESPACE) - {OpCode.SOCKET_OWNER}
 ACCESS_BITS: Final = 7
+DATA_FILE: Final = 1  # of DATA: its text is the path of a file to copy
 OPEN_RAW: Final = 8  # the open file as it is, not one opened anew through a mount of its own
 
 
@@ -265,10 +268,14 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The ops in their order. quiet: failures go to the status descriptor only, not to standard error."""
+    """The ops in their order. quiet: failures go to the status descriptor only, not to standard error.
+
+    obtain: nothing is started; the launcher sends what the ops obtain over a socket.
+    """
 
     ops: tuple[Op, ...]
     quiet: bool = False
+    obtain: bool = False
 
     def describe(self) -> tuple[str, ...]:
         """Return one line per op."""
@@ -387,6 +394,12 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.SECRET_FILE: lambda op: f"slot {op.a}: copy {_text(op.data)!r} into a sealed memfd",
     OpCode.SECRET_ENV: lambda op: f"slot {op.a}: copy variable {_text(op.data)} into a sealed memfd",
     OpCode.DIRECTORY: lambda op: f"slot {op.a}: open folder {_text(op.data)!r}, r{_rights_letters(op)}",
+    OpCode.DATA: lambda op: (
+        f"slot {op.a}: copy {_text(op.data)!r}, at most {op.b} bytes, into a sealed memfd"
+        if op.flags
+        else f"slot {op.a}: a sealed memfd with a text of {len(op.data)} bytes"
+    ),
+    OpCode.SCRATCH: lambda op: f"slot {op.a}: an empty file in memory that grows to {op.b} KiB",
     OpCode.SOCKET_OWNER: lambda op: f"slot {op.a}: its file belongs to user {op.b}, group {op.c}",
     OpCode.LISTEN: _listen_words,
     OpCode.CONNECT: _connect_words,
@@ -713,6 +726,23 @@ def connect(slot: int, addresses: bytes, label: str, *, kind: SocketKind, millis
     return Op(
         OpCode.CONNECT, a=slot, b=kind, c=milliseconds, data=addresses, label=label, hint=hint
     )  # fmt: skip
+
+
+def data_text(slot: int, text: str, label: str) -> Op:
+    """Put a text into a sealed memfd that is open for reading. Kernel: 3.17, memfd_create(2)."""
+    return Op(OpCode.DATA, a=slot, data=os.fsencode(text), label=label)
+
+
+def data_file(slot: int, path: str, most: int, label: str) -> Op:
+    """Copy a file of at most `most` bytes into a sealed memfd that is open for reading."""
+    hint = f"check the path and who may read it; at most {most >> 20} MiB are copied, a file grant gives any size"
+    return Op(OpCode.DATA, a=slot, b=most, flags=DATA_FILE, data=os.fsencode(path), label=label, hint=hint)
+
+
+def scratch(slot: int, size: int, label: str) -> Op:
+    """Make an empty file in memory that grows to `size` bytes, in whole KiB, and no further. Kernel: 5.2, fsopen(2)."""
+    hint = "the host must let a user namespace mount a tmpfs"
+    return Op(OpCode.SCRATCH, a=slot, b=-(-size // 1024), label=label, hint=hint)
 
 
 def place(slot: int, number: int, label: str, *, propagate: bool = False) -> Op:

@@ -7,12 +7,15 @@ from collections.abc import Iterable
 
 from sandbox.grants import (
     ConnectGrant,
+    CopyGrant,
     DatagramGrant,
+    DataGrant,
     DirectoryGrant,
     FileGrant,
     Grant,
     InheritGrant,
     ListenGrant,
+    ScratchGrant,
     SecretGrant,
     SocketGrant,
     flags_of,
@@ -21,6 +24,7 @@ from sandbox.limits import NAMES as LIMITS
 from sandbox.limits import format as format_limit
 from sandbox.profile import PATH_LISTS, Profile
 from sandbox.protocols import Place, ProtocolRule
+from sandbox.sizes import format_size
 
 
 def format_profile(profile: Profile) -> str:
@@ -102,6 +106,8 @@ def _format_grant(grant: Grant) -> Iterable[str]:
             yield f"secret = {_quote(grant.secret)}"
         case ListenGrant() | ConnectGrant() | DatagramGrant():
             yield from _format_socket(grant)
+        case DataGrant() | CopyGrant() | ScratchGrant():
+            yield _format_memory(grant)
     if isinstance(grant, InheritGrant | FileGrant) and grant.access is not None:
         yield f'access = "{grant.access}"'
     yield from (f"{flag} = true" for flag in flags_of(grant))
@@ -109,6 +115,16 @@ def _format_grant(grant: Grant) -> Iterable[str]:
         yield f"number = {grant.number}"
     if grant.propagate:
         yield "propagate = true"
+
+
+def _format_memory(grant: DataGrant | CopyGrant | ScratchGrant) -> str:
+    match grant:
+        case DataGrant():
+            return f"data = {_quote(grant.data)}"
+        case CopyGrant():
+            return f"copy = {_quote(grant.copy)}"
+        case ScratchGrant():
+            return f'scratch = "{format_size(grant.scratch)}"'
 
 
 def _format_socket(grant: SocketGrant) -> Iterable[str]:

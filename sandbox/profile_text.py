@@ -32,6 +32,7 @@ from sandbox.grants import (
     Grant,
     ListenGrant,
     checked,
+    parse_scratch,
 )
 from sandbox.landlock import LandlockPolicy
 from sandbox.limits import NAMES as LIMITS
@@ -297,6 +298,34 @@ class ConnectTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     propagate: Propagate = False
 
 
+class DataTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `data`."""
+
+    data: Annotated[str, _meta("the text itself", r"^[^\x00]*$")]
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
+class CopyTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `copy`."""
+
+    copy: PathText
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
+class ScratchTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[grants.NAME]` with `scratch`."""
+
+    scratch: Annotated[
+        Annotated[str, _meta("a size", f"^0*[1-9][0-9]*[KMGT]?{END}")]
+        | Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 1})],
+        _meta("how large it may grow: 64M"),
+    ]
+    number: Number | UnsetType = UNSET
+    propagate: Propagate = False
+
+
 class DatagramTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[grants.NAME]` with `datagram`."""
 
@@ -314,6 +343,7 @@ _TOP_KEYS: Final = ("description", "extends", *_SECTIONS, "grants", "protocols")
 _GRANT_TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "inherit": InheritTable, "file": FileTable, "directory": DirectoryTable, "secret": SecretTable,
     "listen": ListenTable, "connect": ConnectTable, "datagram": DatagramTable,
+    "data": DataTable, "copy": CopyTable, "scratch": ScratchTable,
 }  # fmt: skip
 
 
@@ -456,10 +486,13 @@ def _parse_grant_table(name: str, table: object, path: str) -> Grant:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ProfileError(path, key, said, f"{hint}use exactly one of {', '.join(_GRANT_TABLES)}")
     converted = _convert(table, _GRANT_TABLES[kinds[0]], path, key)
-    if kinds[0] in ("file", "directory") or (kinds[0] == "secret" and not converted.secret.startswith("env:")):
+    if kinds[0] in ("file", "directory", "copy") or (kinds[0] == "secret" and not converted.secret.startswith("env:")):
         check_path(getattr(converted, kinds[0]), path, f"{key}.{kinds[0]}")
     try:
-        grant = checked(KINDS[kinds[0]](name=name, **_said(converted)))
+        fields = _said(converted)
+        if kinds[0] == "scratch":
+            fields["scratch"] = parse_scratch(name, str(converted.scratch)).scratch
+        grant = checked(KINDS[kinds[0]](name=name, **fields))
     except GrantError as error:
         raise ProfileError(path, key, error.reason, error.hint) from error
     if isinstance(grant, ListenGrant | ConnectGrant | DatagramGrant) and grant.address.is_path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from sandbox.errors import GrantError, ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy, covers, normal, split_optional
 from sandbox.grants import (
     ConnectGrant,
+    CopyGrant,
     DatagramGrant,
     DirectoryGrant,
     FileGrant,
@@ -22,7 +23,7 @@ from sandbox.grants import (
     ListenGrant,
     SecretGrant,
 )
-from sandbox.limits import parse
+from sandbox.limits import Limits, parse
 from sandbox.profile import (
     PATH_LISTS,
     NetworkMode,
@@ -83,7 +84,7 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
         raise GrantError(doubled, "the name is used twice", "give each grant one of its own")
     check_variables(added.keep, added.variables, "command line")
     own = tuple(_expand_grant(grant, caller, profile) for grant in profile.grants)
-    added_grants = tuple(_with_path(grant, lambda text: _absolute(text, caller)) for grant in added.grants)
+    added_grants = tuple(grant_for_caller(grant, caller) for grant in added.grants)
     process = _process_for(profile, caller, added)
     started_in = caller if process.chdir is None else replace(caller, cwd=process.chdir)
     files = _absolute_lists(added.filesystem, caller)
@@ -91,11 +92,12 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
         files = _with_notify_socket(files, caller)
     # A home folder that was named to start in is the one of the view; one that we happen to be in may be a mistake.
     at_home = process.chdir is not None or covers(files, caller.cwd or "/")
+    grants = merge_grants(own, added_grants)
     return replace(
         profile,
         process=process,
         environment=merge_environment(profile.environment, added.keep, added.variables),
-        grants=merge_grants(own, added_grants),
+        grants=grants,
         filesystem=_filesystem_for(profile, started_in, files, at_home=at_home),
         network=added.network or profile.network,
         share=union(profile.share, added.share),
@@ -104,7 +106,7 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
             delegate=union(profile.descriptors.delegate, added.delegate),
             activation=profile.descriptors.activation or added.activation,
         ),
-        limits=replace(profile.limits, **_parsed(added.limits)),
+        limits=_without_core_dumps(replace(profile.limits, **_parsed(added.limits)), grants),
     )
 
 
@@ -144,6 +146,13 @@ def _passed(grant: InheritGrant, caller: Caller) -> InheritGrant:
         hint = f"passed are {', '.join(sorted(found)) or 'none'}; see FileDescriptorName= of systemd.socket(5)"
         raise GrantError(grant.name, f"{grant.inherit}: {said}", hint)
     return replace(grant, passed_fd=numbers[0])
+
+
+def _without_core_dumps(limits: Limits, grants: Iterable[Grant]) -> Limits:
+    """A core dump holds what the program has read of a secret; who wants one all the same sets core_size."""
+    if limits.core_size is None and any(isinstance(grant, SecretGrant) for grant in grants):
+        return replace(limits, core_size=0)
+    return limits
 
 
 def _parsed(limits: Mapping[str, str | float]) -> dict[str, Any]:
@@ -251,7 +260,14 @@ def _with_path(grant: Grant, change: Callable[[str], str]) -> Grant:
                 return replace(grant, connect=text)
             case DatagramGrant():
                 return replace(grant, datagram=text)
+    if isinstance(grant, CopyGrant):
+        return replace(grant, copy=change(grant.copy))
     return grant
+
+
+def grant_for_caller(grant: Grant, caller: Caller) -> Grant:
+    """Return an added grant with its path absolute: a relative one starts at the caller's working directory."""
+    return _with_path(grant, lambda text: _absolute(text, caller))
 
 
 def _absolute(text: str, caller: Caller) -> str:

@@ -10,7 +10,7 @@ from sandbox import plan as ops
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, InternalError, LaunchError, UsageError
 from sandbox.filesystem import Proc, View, covers, normal
-from sandbox.grants import DirectoryGrant, FileGrant, Grant, InheritGrant, number_of
+from sandbox.grants import DirectoryGrant, FileGrant, Grant, InheritGrant, ScratchGrant, number_of
 from sandbox.landlock import Ruleset, Scope
 from sandbox.mounts import view_ops
 from sandbox.plan import MountKind, Namespace, Op, OpCode, Terminal
@@ -143,7 +143,7 @@ def _rights_of(grant: DirectoryGrant) -> landlock.FileRight:
 
 def _reopened(grants: Sequence[Grant]) -> Iterator[int]:
     yield from range(3)
-    yield from (number_of(grant) for grant in grants if isinstance(grant, FileGrant | InheritGrant))
+    yield from (number_of(grant) for grant in grants if isinstance(grant, FileGrant | InheritGrant | ScratchGrant))
 
 
 def working_directory(profile: Profile, caller: Caller) -> str | None:

@@ -13,6 +13,7 @@ from sandbox.errors import PlanError
 from sandbox.grants import FIRST_NUMBER, LAST_NUMBER
 from sandbox.plan import (
     ACCESS_BITS,
+    DATA_FILE,
     MAX_ARGS,
     MAX_FILTER_LENGTH,
     MAX_SLOTS,
@@ -39,6 +40,7 @@ from sandbox.sockets import AF_INET6, AF_UNIX, split_sockaddrs
 MAGIC: Final = b"SBXPLAN\n"
 VERSION: Final = 1
 QUIET: Final = 1
+OBTAIN: Final = 2
 MAX_SIZE: Final = 16 << 20
 _HEADER: Final = struct.Struct("<8sIIQIIIIII16s")
 _OP: Final = struct.Struct("<HHIIIIIII")
@@ -120,7 +122,7 @@ def encode(plan: Plan) -> bytes:
 
     def header(total: int) -> bytes:
         return _HEADER.pack(
-            MAGIC, VERSION, QUIET if plan.quiet else 0, total, size, OP_SIZE, len(plan.ops), HEADER_SIZE,
+            MAGIC, VERSION, QUIET * plan.quiet | OBTAIN * plan.obtain, total, size, OP_SIZE, len(plan.ops), HEADER_SIZE,
             HEADER_SIZE + len(ops), len(area.bytes), b"",
         )  # fmt: skip
 
@@ -140,10 +142,13 @@ def decode(data: bytes) -> Plan:
     for earlier, later in itertools.pairwise(ops):
         if later.code < earlier.code:
             raise _refuse("an op is out of order")
-    _check_counts(ops)
-    _check_later_execs(ops)
-    _check_slots(ops)
-    return Plan(ops, quiet=bool(flags & QUIET))
+    _check_counts(ops, whole=not flags & OBTAIN)
+    if flags & OBTAIN:
+        _check_obtaining(ops)
+    else:
+        _check_later_execs(ops)
+    _check_slots(ops, placing=not flags & OBTAIN)
+    return Plan(ops, quiet=bool(flags & QUIET), obtain=bool(flags & OBTAIN))
 
 
 def _refuse(reason: str) -> PlanError:
@@ -163,7 +168,7 @@ def _check_header(data: bytes) -> tuple[int, int, bytes]:
         (size == len(data) and size % 8 == 0, "it is truncated"),
         (op_size == OP_SIZE and op_offset == HEADER_SIZE, "its ops have another layout"),
         (ops_end <= size and data_offset == ops_end and data_size == size - ops_end, "its areas do not fit"),
-        (not flags & ~QUIET and not any(reserved), "a reserved field is used"),
+        (not flags & ~(QUIET | OBTAIN) and not any(reserved), "a reserved field is used"),
         (data_size > 0, "its data area is empty"),
         (len(data) % 8 != 0 or checksum(data) == total, "its checksum does not match"),
         (data[-1] == 0, "its data area is not ended"),
@@ -306,6 +311,10 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
         lambda op: op.b not in tuple(SocketKind) or bool(op.c) is not (op.b == SocketKind.STREAM),
         "a connection is unknown",
     ),
+    OpCode.DATA: (
+        lambda op: op.flags > DATA_FILE or (not op.flags) != (not op.b), "data comes from an unknown place"
+    ),
+    OpCode.SCRATCH: (lambda op: not op.b, "a scratch file has no size"),
     OpCode.PLACE: (
         lambda op: op.flags > 1 or op.a >= MAX_SLOTS or not FIRST_NUMBER <= op.b <= LAST_NUMBER,
         "a number is out of range",
@@ -318,7 +327,7 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
 _FLAGGED: Final = frozenset(
     {
         OpCode.STDIO, OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
-        OpCode.PATH_RULE, OpCode.LISTEN,
+            OpCode.PATH_RULE, OpCode.DATA, OpCode.LISTEN,
     }
 )  # fmt: skip
 
@@ -334,13 +343,21 @@ def _check_fields(op: Op) -> None:
             raise _refuse(reason)
 
 
-def _check_counts(ops: tuple[Op, ...]) -> None:
+def _check_counts(ops: tuple[Op, ...], *, whole: bool) -> None:
     for code, rule in RULES.items():
         count = sum(op.code is code for op in ops)
         if count > rule.most:
             raise _refuse("an op comes too often")
-        if count < rule.least:
+        if whole and count < rule.least:
             raise PlanError(code.name.lower(), "a mandatory op is missing")
+
+
+def _check_obtaining(ops: tuple[Op, ...]) -> None:
+    """Nothing but obtaining, and something of it."""
+    if any(op.code not in OBTAINING | {OpCode.STATUS} for op in ops):
+        raise _refuse("an op has no place in a plan that only obtains")
+    if not any(op.code in OBTAINING for op in ops):
+        raise _refuse("a mandatory op is missing")
 
 
 def _check_later_execs(ops: tuple[Op, ...]) -> None:
@@ -349,7 +366,7 @@ def _check_later_execs(ops: tuple[Op, ...]) -> None:
         raise PlanError("gate", "a mandatory op is missing")
 
 
-def _check_slots(ops: tuple[Op, ...]) -> None:
+def _check_slots(ops: tuple[Op, ...], *, placing: bool) -> None:
     sources = [op.b for op in ops if op.code is OpCode.INHERIT]
     status = [op.a for op in ops if op.code is OpCode.STATUS]
     numbers = [op.b for op in ops if op.code is OpCode.PLACE]
@@ -363,7 +380,7 @@ def _check_slots(ops: tuple[Op, ...]) -> None:
         raise _refuse("a number is used twice")
     if len(placed) != len(set(placed)) or set(placed) - set(filled):
         raise _refuse("a slot is placed that is not filled, or twice")
-    if set(filled) - set(placed):
+    if placing and set(filled) - set(placed):
         raise _refuse("a slot is filled and not placed")
     owned = [op.a for op in ops if op.code is OpCode.SOCKET_OWNER]
     paths = {op.a for op in ops if op.code is OpCode.LISTEN and op.data[:2] == _UNIX and op.data[2]}

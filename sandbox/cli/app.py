@@ -41,6 +41,7 @@ E = TypeVar("E", bound=StrEnum)
 KINDS: Final = (
     "inherit", "file", "directory", "secret",
     "listen", "connect", "datagram",
+    "data", "copy", "scratch",
 )  # fmt: skip
 COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "completion")
 
@@ -248,9 +249,9 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--grant", "grants", multiple=True, callback=parse_grants, shell_complete=complete_grant,
             metavar="NAME[@N]=KIND:VALUE[:WORDS]",
             help="Grant a descriptor: inherit:N[:read|...][,TYPE], file:PATH[:read|write|append|read-write]"
-            "[,create][,truncate], secret:PATH or secret:env:VAR; a socket: listen:ADDRESS[:backlog=N|mode=OCTAL|...],"
-            " connect:ADDRESS[:timeout=SECONDS], datagram:ADDRESS, ADDRESS tcp:HOST:PORT, udp:HOST:PORT or unix:PATH."
-            " It gets number N, or the next from 3 up.",
+            "[,create][,truncate], secret:PATH or secret:env:VAR, data:TEXT, copy:PATH, scratch:SIZE; a socket:"
+            " listen:ADDRESS[:backlog=N|mode=OCTAL|...], connect:ADDRESS[:timeout=SECONDS], datagram:ADDRESS, ADDRESS"
+            " tcp:HOST:PORT, udp:HOST:PORT or unix:PATH. It gets number N, or the next from 3 up.",
         ),
         click.option(
             "-p", "--profile", "profile", default="untrusted", show_default=True,

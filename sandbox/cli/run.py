@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import click
 
-from sandbox import Caller, StatusFormat, build_plan, original_environment, replace_process
+from sandbox import Caller, StatusFormat, build_plan, channel_grant, original_environment, replace_process
 from sandbox.cli.app import Choice, complete_file, profile_options
 from sandbox.cli.output import put, say
 from sandbox.errors import UsageError
@@ -15,6 +16,7 @@ from sandbox.errors import UsageError
 @click.command("run", context_settings={"allow_interspersed_args": False})
 @profile_options
 @click.option("--status-fd", type=int, metavar="N", help="Write JSON lines on the run to this descriptor.")
+@click.option("--channel", type=int, metavar="N", help="Grant this descriptor, a Unix socket, as 'channel'.")
 @click.option("--trace-exec", is_flag=True, help="Tell at each later exec what passes and what is closed.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is granted and what is closed, then run.")
@@ -22,6 +24,7 @@ from sandbox.errors import UsageError
 def command(
     choice: Choice,
     status_fd: int | None,
+    channel: int | None,
     trace_exec: bool,
     dry_run: bool,
     verbose: bool,
@@ -43,6 +46,8 @@ def command(
     """
     environment = original_environment()
     caller = Caller.of_process(parent_pid=os.getppid(), environ=environment)
+    if channel is not None:
+        choice = replace(choice, grants=(*choice.grants, channel_grant(channel)))
     chosen, caller = choice.resolve(caller)
     status = None
     if status_fd is not None:

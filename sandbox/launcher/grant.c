@@ -181,41 +181,53 @@ int grant_open_anew(const struct plan *plan, const struct op *op, int fd)
 	return parked(plan, op, opened);
 }
 
-static int new_secret(const struct op *op)
+static int new_memory(const struct op *op, const char *name)
 {
 	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-	int fd = (int)sys2(__NR_memfd_create, addr("secret"), flags | MFD_NOEXEC_SEAL);
+	int fd = (int)sys2(__NR_memfd_create, addr(name), flags | MFD_NOEXEC_SEAL);
 
-	/* Before 6.3 the flag is unknown; a secret that could be executed gives nothing away, so that is no loss. */
+	/* Before 6.3 the flag is unknown; bytes that could be executed give nothing away, so that is no loss. */
 	if (fd == -EINVAL)
-		fd = (int)sys2(__NR_memfd_create, addr("secret"), flags);
+		fd = (int)sys2(__NR_memfd_create, addr(name), flags);
 	return (int)must(op, fd);
 }
 
-static int sealed(const struct plan *plan, const struct op *op, int fd)
+static void seal(const struct op *op, int fd, unsigned mode)
 {
-	must(op, sys2(__NR_fchmod, fd, 0400));
+	must(op, sys2(__NR_fchmod, fd, mode));
 	must(op, sys_fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
 	must(op, sys3(__NR_lseek, fd, 0, 0));
+}
+
+static int sealed_secret(const struct plan *plan, const struct op *op, int fd)
+{
+	seal(op, fd, 0400);
 	return parked(plan, op, fd);
 }
 
-int grant_secret_file(const struct plan *plan, const struct op *op)
+/* Copy what the op's path leads to, up to its end; more than `most` bytes are a failure. */
+static void copy_into(const struct plan *plan, const struct op *op, int memory, uint32_t types, size_t most, enum reason too_large)
 {
 	static char buffer[16384];
-	int secret = new_secret(op);
-	int source = open_checked(op, op_text(plan, op), O_RDONLY, 1u << FD_FILE | 1u << FD_PIPE | 1u << FD_MEMFD);
+	int source = open_checked(op, op_text(plan, op), O_RDONLY, types);
 	size_t total = 0;
 	long size;
 
 	while ((size = must(op, sys_read(source, buffer, sizeof buffer))) > 0) {
 		total += (size_t)size;
-		if (total > SECRET_MAX)
-			fail(op_index(op), REASON_TOO_LARGE, 0);
-		must(op, sys_write_all(secret, buffer, (size_t)size));
+		if (total > most)
+			fail(op_index(op), too_large, 0);
+		must(op, sys_write_all(memory, buffer, (size_t)size));
 	}
 	sys_close(source);
-	return sealed(plan, op, secret);
+}
+
+int grant_secret_file(const struct plan *plan, const struct op *op)
+{
+	int secret = new_memory(op, "secret");
+
+	copy_into(plan, op, secret, 1u << FD_FILE | 1u << FD_PIPE | 1u << FD_MEMFD, SECRET_MAX, REASON_TOO_LARGE);
+	return sealed_secret(plan, op, secret);
 }
 
 /* The value if the variable has that name, else NULL. */
@@ -244,9 +256,37 @@ int grant_secret_env(const struct plan *plan, const struct op *op, char **enviro
 		fail(op_index(op), REASON_NO_VARIABLE, 0);
 	if (text_length(value) > SECRET_MAX)
 		fail(op_index(op), REASON_TOO_LARGE, 0);
-	secret = new_secret(op);
+	secret = new_memory(op, "secret");
 	must(op, sys_write_all(secret, value, text_length(value)));
-	return sealed(plan, op, secret);
+	return sealed_secret(plan, op, secret);
+}
+
+/* Open for reading only, too: before 6.7 what is sealed cannot be mapped MAP_SHARED by a descriptor that is open for
+ * writing. Any user may open it anew; who has the descriptor has it all. */
+int grant_data(const struct plan *plan, const struct op *op)
+{
+	int memory = new_memory(op, "data");
+
+	if (op->flags & DATA_FILE)
+		copy_into(plan, op, memory, 1u << FD_FILE | 1u << FD_MEMFD, op->b, REASON_COPY_TOO_LARGE);
+	else
+		must(op, sys_write_all(memory, op_text(plan, op), op->data_size));
+	seal(op, memory, 0444);
+	return parked(plan, op, open_found(op, memory, O_RDONLY));
+}
+
+/* A file without a name, in a file system that holds nothing else and that no path leads to. A memfd knows no limit
+ * but a fixed size: sealed against growing it cannot be appended to. */
+int grant_scratch(const struct plan *plan, const struct op *op)
+{
+	int mount = mount_scratch(op, op->b);
+	int file = (int)must(op, sys4(__NR_openat, mount, addr("."), O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
+	const struct op *identity = plan_find(plan, OP_IDENTITY);
+
+	if (identity) /* or whom root becomes could not open it anew */
+		must(op, sys3(__NR_fchown, file, identity->a, identity->b));
+	sys_close(mount);
+	return parked(plan, op, file);
 }
 
 void grant_forget_secrets(const struct plan *plan, char **environment)

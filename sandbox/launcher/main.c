@@ -7,6 +7,7 @@
 #include "fd.h"
 #include "grant.h"
 #include "init.h"
+#include "message.h"
 #include "namespace.h"
 #include "probe.h"
 #include "relay.h"
@@ -136,6 +137,7 @@ static void obtain(const struct plan *plan, const struct op *op, char **environm
 	case OP_SECRET_ENV: slots[op->a] = grant_secret_env(plan, op, environment); return;
 	case OP_LISTEN: slots[op->a] = socket_listen(plan, op); return;
 	case OP_CONNECT: slots[op->a] = socket_connect(plan, op); return;
+	case OP_DATA: slots[op->a] = grant_data(plan, op); return;
 	case OP_TERMINAL: terminal_keep(op); return;
 	default: return;
 	}
@@ -181,9 +183,20 @@ static void obtain_detached(const struct plan *plan)
 	}
 }
 
+static void obtain_scratch(const struct plan *plan)
+{
+	for_ops(plan, op, OP_SCRATCH)
+	{
+		reporter.shared->op = op_index(op);
+		reporter.shared->slots[op->a] = grant_scratch(plan, op);
+	}
+}
+
 /* Who may not make mounts here may in a namespace of their own. A process that shares our descriptors does it there, and
- * ends; the mounts stay as long as what is open. first: the first op that cannot do without, or NULL. */
-static void obtain_apart(const struct plan *plan, const struct op *first)
+ * ends; the mounts stay as long as what is open. first: the first op that cannot do without, or NULL. identity: the IDs
+ * that a new file takes; with them come capabilities over the user's own files, so what opens any does without. */
+static void obtain_apart(const struct plan *plan, const struct op *first, void (*work)(const struct plan *plan),
+			 const struct start *identity)
 {
 	struct clone_args args = {.flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_FILES, .exit_signal = SIGNAL_CHILD};
 	long pid = sys_clone(&args);
@@ -192,27 +205,33 @@ static void obtain_apart(const struct plan *plan, const struct op *first)
 	if (pid == 0) {
 		reporter.page = reporter.shared;
 		reporter.ending = NULL;
-		obtain_detached(plan);
+		if (identity) {
+			reporter.page->op = op_index(first);
+			namespace_map_own(first, identity);
+		}
+		work(plan);
 		sys_exit(0);
 	}
 	if (pid < 0 && !first)
 		return;
 	if (pid < 0)
 		fail(op_index(first), REASON_NO_MOUNT, 0);
-	sys4(__NR_wait4, pid, addr(&status), 0, 0);
+	pid = sys4(__NR_wait4, pid, addr(&status), 0, 0);
+	if (pid < 0 && first)
+		fail(op_index(first), (int)-pid, 0);
 	if (reporter.shared->failed)
 		fail_with(&reporter.shared->failure);
 	if (status)
 		fail(reporter.shared->op, REASON_CHILD_VANISHED, 0);
 }
 
-static void obtain_all(const struct plan *plan, char **environment)
+static void obtain_all(const struct plan *plan, const struct start *start)
 {
-	const struct op *first = NULL, *stdio = plan_find(plan, OP_STDIO);
+	const struct op *first = NULL, *stdio = plan_find(plan, OP_STDIO), *scratch = plan_find(plan, OP_SCRATCH);
 
 	__builtin_memset(reporter.shared->streams, -1, sizeof reporter.shared->streams);
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
-		obtain(plan, op, environment);
+		obtain(plan, op, start->environment);
 		if (op->code == OP_FILE && op->flags & OPEN_RAW)
 			reporter.shared->slots[op->a] = grant_file(plan, op);
 		else if (!first && op != stdio && is_detached(op))
@@ -222,8 +241,12 @@ static void obtain_all(const struct plan *plan, char **environment)
 		if (namespace_may_mount())
 			obtain_detached(plan);
 		else
-			obtain_apart(plan, first);
+			obtain_apart(plan, first, obtain_detached, NULL);
 	}
+	if (scratch && namespace_may_mount())
+		obtain_scratch(plan);
+	else if (scratch)
+		obtain_apart(plan, scratch, obtain_scratch, start);
 	if (stdio)
 		relay_begin(plan, stdio, reporter.shared->streams);
 }
@@ -326,6 +349,23 @@ static void become_opaque(void)
 		fail_step(STEP_START, (int)-failed, 0);
 }
 
+/* Nothing is started: the same ops obtain, and their descriptors go to whoever started us, a message each. */
+static int obtain_only(const struct plan *plan, unsigned filled, int socket, char **environment)
+{
+	struct start start = {.environment = environment};
+
+	find_status(plan, filled);
+	for_ops(plan, op, OP_INHERIT) fd_require(op, op->b, filled);
+	start.page = reporter.shared = shared_page();
+	start.uid = (uint32_t)sys0(__NR_geteuid);
+	start.gid = (uint32_t)sys0(__NR_getegid);
+	obtain_all(plan, &start);
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++)
+		if (op_obtains(op))
+			must(op, message_send(socket, MESSAGE_GRANT, (int)op->a, start.page->slots[op->a]));
+	return 0;
+}
+
 static _Noreturn void launch(struct plan *plan, unsigned filled, char **environment)
 {
 	static struct watched watched;
@@ -351,7 +391,7 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	start.gid = (uint32_t)sys0(__NR_getegid);
 	start.own_user = namespace_flags(plan) & CLONE_NEWUSER;
 	gate_prepare(&watched.gate, plan);
-	obtain_all(plan, environment);
+	obtain_all(plan, &start);
 	attributes_oom_score(plan);
 	if (start.uid == 0 && !plan_find(plan, OP_IDENTITY)) /* which leaves them itself */
 		namespace_leave_groups();
@@ -387,8 +427,8 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 {
 	struct plan plan;
 	unsigned filled;
-	bool check_only;
-	long fd;
+	bool check_only, obtains;
+	long fd, socket;
 
 	if (privileged)
 		fail_step(STEP_START, REASON_PRIVILEGED, 0);
@@ -398,13 +438,21 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 	if (argc == 2 && text_equal(argv[1], "--probe"))
 		return probe_kernel();
 	check_only = argc == 3 && text_equal(argv[1], "--check-plan");
-	fd = argc < 2 ? -1 : plan_number(argv[check_only ? 2 : 1]);
-	if (!check_only && fd >= 0 && !are_names(argv + 2))
+	obtains = argc >= 4 && text_equal(argv[1], "--obtain");
+	fd = argc < 2 ? -1 : plan_number(argv[check_only || obtains ? 2 : 1]);
+	socket = obtains ? plan_number(argv[3]) : 0;
+	if (socket < 0 || (!check_only && fd >= 0 && !are_names(argv + (obtains ? 4 : 2))))
 		fd = -1;
 	if (fd < (check_only ? 0 : FIRST_NUMBER)) /* a plan on 0-2 would leave a hole there */
 		fail_step(STEP_USAGE, EINVAL, 0);
 	map_plan((int)fd, &plan);
 	if (check_only)
 		return 0;
+	if (obtains != !!(plan.header->flags & PLAN_OBTAIN)) {
+		reporter.plan_error = "it is for another use";
+		fail_step(STEP_PLAN, REASON_PLAN, 0);
+	}
+	if (obtains)
+		return obtain_only(&plan, filled, (int)socket, environment);
 	launch(&plan, filled, environment);
 }

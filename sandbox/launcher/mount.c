@@ -73,6 +73,16 @@ int mount_tmpfs(const struct op *op, unsigned mode, uint32_t kib, uint64_t attri
 	return end(op, context, attributes);
 }
 
+int mount_scratch(const struct op *op, uint32_t kib)
+{
+	int context = begin(op, "tmpfs");
+
+	set_mode(op, context, 0700);
+	set_number(op, context, "size", kib, "k");
+	set_number(op, context, "nr_inodes", 2, ""); /* the root's and the file's; extended attributes count as more of them */
+	return end(op, context, MOUNT_PLAIN | MOUNT_ATTR_NOEXEC);
+}
+
 int mount_try_clone(int folder, const char *path, uint64_t attributes)
 {
 	const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE;

@@ -19,6 +19,7 @@ static inline uint32_t mount_size(const struct op *op)
 
 /* Each returns the descriptor of a detached mount, close-on-exec; a failure is the op's. */
 int mount_tmpfs(const struct op *op, unsigned mode, uint32_t kib, uint64_t attributes); /* kib 0: the kernel's limit */
+int mount_scratch(const struct op *op, uint32_t kib); /* room for one file without a name, and nothing else */
 int mount_try_clone(int folder, const char *path, uint64_t attributes); /* or -errno */
 int mount_clone(const struct op *op, int folder, const char *path, uint64_t attributes); /* with all below; path "": folder */
 int mount_copy(const struct op *op, int source, unsigned mode, uint64_t attributes);

@@ -79,7 +79,7 @@ static const char *check_header(const struct plan_header *header, size_t size)
 		return "its ops have another layout";
 	if (ops_end > size || header->data_offset != ops_end || header->data_size != size - ops_end)
 		return "its areas do not fit";
-	if ((header->flags & ~PLAN_QUIET) || (header->reserved[0] | header->reserved[1] | header->reserved[2] | header->reserved[3]))
+	if ((header->flags & ~(PLAN_QUIET | PLAN_OBTAIN)) || (header->reserved[0] | header->reserved[1] | header->reserved[2] | header->reserved[3]))
 		return "a reserved field is used";
 	if (header->data_size == 0)
 		return "its data area is empty";
@@ -189,12 +189,6 @@ static const char *check_data(const struct plan *plan, const struct op *op, uint
 	}
 }
 
-static bool obtains(uint16_t code)
-{
-	return (code >= OP_INHERIT && code <= OP_DIRECTORY) ||
-	       code == OP_LISTEN || code == OP_CONNECT;
-}
-
 static bool is_socket_file(const struct plan *plan, const struct op *op)
 {
 	const char *address = op_text(plan, op);
@@ -220,9 +214,10 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 {
 	const unsigned open_flags = O_ACCMODE | O_APPEND | O_CREAT | O_TRUNC;
 
-	if ((obtains(op->code) || op->code == OP_SOCKET_OWNER) && op->a >= MAX_SLOTS)
+	if ((op_obtains(op) || op->code == OP_SOCKET_OWNER) && op->a >= MAX_SLOTS)
 		return "a slot is out of range";
-	if (op->flags && op->code != OP_STDIO && op->code != OP_INHERIT && op->code != OP_FILE && op->code != OP_DIRECTORY && op->code != OP_PROTOCOL && op->code != OP_PLACE &&
+	if (op->flags && op->code != OP_STDIO && op->code != OP_INHERIT && op->code != OP_FILE &&
+	    op->code != OP_DIRECTORY && op->code != OP_DATA && op->code != OP_PROTOCOL && op->code != OP_PLACE &&
 	    op->code != OP_MOUNT && op->code != OP_PATH_RULE && op->code != OP_LISTEN)
 		return "an op carries flags that it does not take";
 	switch (op->code) {
@@ -253,6 +248,10 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 		return (op->b != SOCKET_STREAM && op->b != SOCKET_DATAGRAM) || (op->c != 0) != (op->b == SOCKET_STREAM)
 			       ? "a connection is unknown"
 			       : NULL;
+	case OP_DATA:
+		return op->flags > DATA_FILE || !op->flags != !op->b ? "data comes from an unknown place" : NULL;
+	case OP_SCRATCH:
+		return op->b ? NULL : "a scratch file has no size";
 	case OP_PLACE:
 		return op->flags > PLACE_PROPAGATE || op->a >= MAX_SLOTS || op->b < FIRST_NUMBER || op->b > LAST_NUMBER ? "a number is out of range" : NULL;
 	case OP_TIMEOUT:
@@ -313,6 +312,7 @@ static const char *check_slots(const struct plan *plan)
 	uint8_t filled[MAX_SLOTS] = {0};
 	int64_t last_source = -1, last_number = -1;
 	const struct op *status = plan_find(plan, OP_STATUS);
+	bool placing = !(plan->header->flags & PLAN_OBTAIN);
 
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
 		if (op->code == OP_INHERIT) {
@@ -320,7 +320,7 @@ static const char *check_slots(const struct plan *plan)
 				return "a descriptor is used twice";
 			last_source = op->b;
 		}
-		if (obtains(op->code) && filled[op->a]++ != 0)
+		if (op_obtains(op) && filled[op->a]++ != 0)
 			return "a slot is filled twice";
 		if (op->code == OP_PLACE) {
 			if (op->b <= last_number)
@@ -330,14 +330,29 @@ static const char *check_slots(const struct plan *plan)
 				return "a slot is placed that is not filled, or twice";
 		}
 	}
-	for (int slot = 0; slot < MAX_SLOTS; slot++)
+	for (int slot = 0; placing && slot < MAX_SLOTS; slot++)
 		if (filled[slot] == 1)
 			return "a slot is filled and not placed";
 	return NULL;
 }
 
+/* A plan that only obtains: its ops' descriptors go to whoever started the launcher, and no step follows. */
+static const char *check_obtaining(const struct plan *plan)
+{
+	uint32_t count = 0;
+
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
+		if (!op_obtains(op) && op->code != OP_STATUS)
+			return "an op has no place in a plan that only obtains";
+		count += op_obtains(op);
+	}
+	return count ? NULL : "a mandatory op is missing";
+}
+
 static const char *check_counts(const struct plan *plan)
 {
+	bool whole = !(plan->header->flags & PLAN_OBTAIN);
+
 	for (const struct op_rule *rule = rules; rule < rules + RULE_COUNT; rule++) {
 		uint32_t count = 0;
 
@@ -345,10 +360,12 @@ static const char *check_counts(const struct plan *plan)
 		if (count > rule->most)
 			return "an op comes too often";
 #ifndef TEST_PARTIAL_PLANS /* the mutation tests drop ops; no installed launcher is built so */
-		if (count < rule->least)
+		if (whole && count < rule->least)
 			return "a mandatory op is missing";
 #endif
 	}
+	if (!whole)
+		return check_obtaining(plan);
 #ifndef TEST_PARTIAL_PLANS
 	if (!plan_find(plan, OP_GATE) && !plan_find(plan, OP_EXEC_ONCE)) /* later execs are watched, or there are none */
 		return "a mandatory op is missing";

@@ -9,7 +9,8 @@
 #define PLAN_MAGIC "SBXPLAN\n"
 #define PLAN_VERSION 1
 #define PLAN_MAX_SIZE (16u << 20)
-#define PLAN_QUIET 1u /* flags: failures go to the status descriptor only, not to standard error */
+#define PLAN_QUIET 1u  /* flags: failures go to the status descriptor only, not to standard error */
+#define PLAN_OBTAIN 2u /* flags: nothing is started; what the ops obtain is sent over a socket (--obtain) */
 
 enum { MAX_SLOTS = 512, MAX_ENV_OPS = 4096, MAX_FILTERS = 4, MAX_COMMANDS = 64, MAX_ARGS = 1 << 18, MAX_PROTOCOLS = 256 };
 enum { MAX_NAMESPACES = 7, MAX_CGROUP_SETTINGS = 16, MAX_MOUNTS = 1024, MAX_RLIMITS = 16, MAX_PATH_RULES = 2048, MAX_PORT_RULES = 1024 };
@@ -27,6 +28,8 @@ enum { ACCESS_ANY, ACCESS_READ, ACCESS_WRITE, ACCESS_APPEND, ACCESS_READ_WRITE, 
 
 #define ACCESS_BITS 7u
 #define OPEN_RAW 8u /* flags of INHERIT and FILE: the open file as it is, not one opened anew through a mount of its own */
+
+#define DATA_FILE 1u /* flags of DATA: the text is the path of a file to copy */
 
 /* What a protocol rule looks at (op field a) and how the numbers stand behind the needle (op field b). */
 enum name_place {
@@ -112,6 +115,12 @@ const char *plan_check(struct plan *plan, const void *bytes, size_t size);
 
 const char *plan_step(uint16_t code); /* the step's name for messages, or "?" */
 const struct op *plan_find(const struct plan *plan, uint16_t code);
+
+/* Whether the op fills a slot: all of its phase do but STDIO, which keeps what is there, and SOCKET_OWNER. */
+static inline bool op_obtains(const struct op *op)
+{
+	return op->code > OP_STDIO && op->code >> 8 == OP_STDIO >> 8 && op->code != OP_SOCKET_OWNER;
+}
 
 static inline const char *op_text(const struct plan *plan, const struct op *op)
 {

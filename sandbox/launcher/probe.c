@@ -47,8 +47,9 @@ int probe_dump_abi(void)
 #define FDTYPE(name, bit, word) print("fdtype." #name, bit, word);
 #include "fdtypes.def"
 #undef FDTYPE
-	for (int reason = REASON_WRONG_TYPE; reason_text(reason); reason--)
-		print("reason", reason, reason_text(reason));
+	for (int reason = REASON_WRONG_TYPE; reason > REASON_END; reason--)
+		if (reason_text(reason))
+			print("reason", reason, reason_text(reason));
 	for (int step = 0; step < STEP_COUNT; step++)
 		print("step", step, step_text(step));
 	return 0;

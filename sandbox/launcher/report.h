@@ -29,6 +29,8 @@ enum reason {
 	REASON_NAMESPACES_FULL = -19,
 	REASON_MOVED = -20,
 	REASON_NO_MOUNT = -21,
+	REASON_COPY_TOO_LARGE = -24,
+	REASON_END = -64, /* below all of them, which need not follow each other */
 };
 
 /* Whether a signal has come that asks us to end, while signals are blocked and we wait for something else. */

@@ -42,6 +42,12 @@ def mapped():
     return mmap.mmap(3, 0, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE)[:3]
 def sizes_after(*steps):
     return [(step(), os.fstat(3).st_size)[1] for step in steps]
+def mapped_behind():
+    os.ftruncate(3, 1 << 17)
+    child = os.fork()
+    if child == 0:
+        mmap.mmap(3, 1 << 17)[1 << 16] = 1
+    return os.waitpid(child, 0)[1] & 0x7f
 def within(name, flags):
     os.close(os.open(name, flags, dir_fd=3))
 def metadata():
@@ -77,6 +83,19 @@ CHANGES = "[*metadata(), try_(os.execv, '/proc/self/fd/3', ['x'])]"
 WRITE_ALL = (
     """[os.write(3, b"xyz"), try_(os.ftruncate, 3, 2), os.lseek(3, 0, 0), try_(fcntl.flock, 3, fcntl.LOCK_EX)]"""
 )
+
+MODE_ONLY = "still: its mode and times can be changed; nobody else sees it"
+MEMORY: dict[str, tuple[str, object]] = {
+    "can: read, seek, map": ("[os.read(3, 3), os.lseek(3, 0, 0), mapped()]", [b"abc", 0, b"abc"]),
+    "cannot: write, grow, shrink, unseal, by any means": (
+        ("[try_(os.write, 3, b'x'), try_(os.ftruncate, 3, 0), try_(os.ftruncate, 3, 99), "
+        "try_(reopen, os.O_RDWR), try_(os.fchmod, 3, 0o600), "
+        "try_(os.write, os.open('/proc/self/fd/3', os.O_RDWR), b'x'), try_(os.truncate, '/proc/self/fd/3', 0), "
+        "try_(fcntl.fcntl, 3, fcntl.F_ADD_SEALS, 0), fcntl.fcntl(3, fcntl.F_GET_SEALS) & 15]"),
+        ["EBADF", "EINVAL", "EINVAL", "EACCES", "ok", "EPERM", "EPERM", "EPERM", 15],
+    ),
+    MODE_ONLY: ("metadata()[:2]", ["ok", "ok"]),
+}  # fmt: skip
 
 # grant's words -> line of its residue -> probe, and what it must print.
 CLAIMS: Final[dict[str, dict[str, tuple[str, object]]]] = {
@@ -142,6 +161,24 @@ CLAIMS: Final[dict[str, dict[str, tuple[str, object]]]] = {
             "try_(fcntl.fcntl, 3, fcntl.F_ADD_SEALS, 0), fcntl.fcntl(3, fcntl.F_GET_SEALS) & 15]"),
             ["EBADF_OR_EPERM", "EINVAL_OR_EPERM", "EINVAL_OR_EPERM", "EACCES", "ok", "EPERM", "EPERM", 15],
         ),
+    },
+    "data:abcdef": MEMORY,
+    "copy:{file}": MEMORY,
+    "scratch:64K": {
+        "can: read, write, truncate, seek, map, lock": (
+            f"[os.write(3, b'abcdef'), os.lseek(3, 0, 0), {READ_ALL}, {WRITE_ALL}]",
+            [6, 0, [b"abc", 0, b"abc", "ok"], [3, "ok", 0, "ok"]],
+        ),
+        "cannot: hold more than its limit: a write fails (ENOSPC), a mapping behind it ends the program (SIGBUS)": (
+            "[os.write(3, b'x' * 65536), try_(os.write, 3, b'x'), try_(reopen, os.O_RDWR), mapped_behind()]",
+            [65536, "ENOSPC", "ok", 7],  # the signal
+        ),
+        "cannot: execute it": (
+            ("[os.write(3, b'#!/bin/sh'), os.fchmod(3, 0o755), try_(os.execve, 3, ['x'], {}), "
+            "try_(lambda: mmap.mmap(3, 9, prot=mmap.PROT_EXEC))]"),
+            [9, None, "EACCES_OR_EPERM", "EPERM"],
+        ),
+        MODE_ONLY: ("metadata()[:2]", ["ok", "ok"]),
     },
 }  # fmt: skip
 

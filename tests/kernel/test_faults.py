@@ -54,6 +54,7 @@ HARMLESS = {
     ("init", "clone3"),
     # A memfd is then taken for a file; both are safe types.
     ("launcher", "fcntl F_GET_SEALS"),
+    ("apart", "fcntl F_GET_SEALS"),
 }
 
 
@@ -116,6 +117,7 @@ def plan(
         f"l=listen:unix:{tmp_path}/stale:mode=600,owner={os.geteuid()}:{os.getegid()}",
         "t=listen:tcp:[::1]:0:ipv6_only,reuse_port", f"c=connect:unix:{tmp_path}/listening",
         f"d=datagram:unix:{tmp_path}/receiving",
+        "text=data:some text", f"cp=copy:{tmp_path}/secret", "x=scratch:64K",
     ]  # fmt: skip
     additions = Additions(
         filesystem=FilesystemPolicy(execute=(str(probes.folder),), write=(str(tmp_path),)),
@@ -183,6 +185,29 @@ def test_fault_at_each_call_nothing_is_executed(
     assert passed <= HARMLESS, passed - HARMLESS
 
 
+def test_fault_where_a_scratch_file_is_made_nothing_is_executed(probes: Probes, marker: Path, tmp_path: Path) -> None:
+    """Alone: of an ordinary user's launcher, the only process apart is then the one that makes it."""
+    report, role = tmp_path / "report", "apart" if os.geteuid() else "launcher"
+    plan = wire.encode(plan_of([probes["mark"], str(marker)], "x=scratch:64K", profile="untrusted"))
+    whole = inject(probes, plan, report)
+    assert whole.executed
+    calls = [call for call in up_to_fork(whole.calls) if call.role == role]
+    assert {call.name for call in calls} >= {"fsopen", "fsconfig", "fsmount", "openat"}
+    for call in calls:
+        marker.unlink(missing_ok=True)
+        for action in (str(errno.EPERM), "kill"):
+            faulty = inject(probes, plan, report, role, call.index, action)
+            assert faulty.executed == marker.exists()
+            if faulty.executed:
+                assert (action, (role, call.kind) in HARMLESS) == (str(errno.EPERM), True), call
+                marker.unlink()
+                continue
+            assert faulty.ended.code == (209 if action == "kill" and role == "launcher" else 125), (call, faulty)
+        if call.name in ("fsopen", "fsconfig", "fsmount"):
+            ended = inject(probes, plan, report, role, call.index, str(errno.EPERM)).ended
+            assert ended.err.startswith("sandbox: scratch: grant x: scratch file of 64K: Operation not permitted; ")
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -193,7 +218,7 @@ def test_fault_at_each_call_nothing_is_executed(
 def test_fault_message_names_the_step(probes: Probes, plan: bytes, marker: Path, tmp_path: Path, name: str) -> None:
     steps = {
         "close_range": {"sweep"}, "dup3": {"place"}, "getdents64": {"verify"}, "seccomp": {"gate", "filter"},
-        "clone3": {"fork"}, "socketpair": {"start"}, "sendmsg": {"gate"}, "memfd_create": {"secret"},
+        "clone3": {"fork"}, "socketpair": {"start"}, "sendmsg": {"gate"}, "memfd_create": {"secret", "data"},
         "chdir": {"chdir", "view"}, "listen": {"listen"}, "connect": {"connect", "listen"},
     }  # fmt: skip
     report = tmp_path / "report"

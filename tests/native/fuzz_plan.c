@@ -91,21 +91,24 @@ static void use(const struct plan *plan)
 	uint16_t last = 0;
 	size_t used = 0;
 
+	bool whole = !(plan->header->flags & PLAN_OBTAIN);
+
 	for (size_t i = 0; i < sizeof once / sizeof once[0]; i++)
-		demand(count_of(plan, once[i]) == 1);
-	demand(count_of(plan, OP_FILTER) >= 1 && count_of(plan, OP_COMMAND) >= 1);
-	demand(count_of(plan, OP_GATE) + count_of(plan, OP_EXEC_ONCE) >= 1 && count_of(plan, OP_GATE) <= 1);
+		demand(!whole || count_of(plan, once[i]) == 1);
+	demand(!whole || (count_of(plan, OP_FILTER) >= 1 && count_of(plan, OP_COMMAND) >= 1));
+	demand(!whole || count_of(plan, OP_GATE) + count_of(plan, OP_EXEC_ONCE) >= 1);
+	demand(count_of(plan, OP_GATE) <= 1);
 	demand(count_of(plan, OP_PROTOCOL) <= MAX_PROTOCOLS);
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
 		demand(op->code >= last);
 		last = op->code;
 		used += text_length(plan->data + op->label) + text_length(plan->data + op->hint) + use_data(plan, op);
-		filled += op->code >= OP_INHERIT && op->code <= OP_DIRECTORY;
-		filled += op->code == OP_LISTEN || op->code == OP_CONNECT;
+		filled += op_obtains(op);
 		placed += op->code == OP_PLACE;
 		demand(op->code != OP_PLACE || (op->b >= FIRST_NUMBER && op->b <= LAST_NUMBER && op->a < MAX_SLOTS));
 	}
-	demand(filled == placed && filled <= MAX_SLOTS);
+	demand(whole ? filled == placed : filled > 0 && !placed);
+	demand(filled <= MAX_SLOTS);
 	demand(used < SIZE_MAX);
 }
 
@@ -141,7 +144,7 @@ static void put_frame_right(unsigned char *bytes, size_t size)
 	ops_end = sizeof header + (uint64_t)header.op_count * sizeof(struct op);
 	memcpy(header.magic, PLAN_MAGIC, sizeof header.magic);
 	header.version = PLAN_VERSION;
-	header.flags &= PLAN_QUIET;
+	header.flags &= PLAN_QUIET | PLAN_OBTAIN;
 	header.size = (uint32_t)size;
 	header.op_size = sizeof(struct op);
 	header.op_offset = sizeof header;

@@ -19,6 +19,11 @@ def seeds() -> dict[str, Plan]:
         "smallest": plan_for(["x"], stdio=sorted(STDIO_TYPES)),
         "every-op": full_plan(),
         "quiet": plan_for(["a", "b"], launcher=[ops.status(0, StatusFormat.RECORDS)], quiet=True),
+        "obtain": Plan(
+            (ops.status(9, StatusFormat.RECORDS), ops.data_text(0, "text", "grant d"), ops.scratch(1, 4096, "grant s")),
+            quiet=True,
+            obtain=True,
+        ),
         "file": plan_for(
             ["cat", "/dev/fd/3"],
             grants=[

@@ -18,13 +18,16 @@ from sandbox.grants import (
     LAST_NUMBER,
     Access,
     ConnectGrant,
+    CopyGrant,
     DatagramGrant,
+    DataGrant,
     DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
     ListenGrant,
+    ScratchGrant,
     SecretGrant,
     format_grant,
     number_grants,
@@ -119,6 +122,11 @@ def grants_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
             type=st.none() | st.sampled_from(FdType),
         ),
         sockets_with(paths),
+        st.builds(DataGrant, name=NAMES, data=TEXT, number=NUMBERS, propagate=st.booleans()),
+        st.builds(CopyGrant, name=NAMES, copy=paths, number=NUMBERS, propagate=st.booleans()),
+        st.builds(
+            ScratchGrant, name=NAMES, scratch=st.integers(1, 1 << 41), number=NUMBERS, propagate=st.booleans(),
+        ),
     )  # fmt: skip
 
 

@@ -99,6 +99,9 @@ def full_plan() -> Plan:
             ops.connect(7, _INET + _INET6, "grant h", kind=SocketKind.STREAM, milliseconds=1500),
             ops.connect(8, _UNIX_NAME, "grant i", kind=SocketKind.DATAGRAM),
             ops.directory(9, "/some/folder", write=True, execute=False, label="grant j"),
+            ops.data_text(10, "some text", "grant k"),
+            ops.data_file(11, "/some/data", 1 << 20, "grant l"),
+            ops.scratch(12, 1 << 20, "grant m"),
             *(
                 ops.place(slot, number, f"number {number}", propagate=number == 5)
                 for slot, number in [
@@ -112,6 +115,9 @@ def full_plan() -> Plan:
                     (8, 13),
                     (1, 70),
                     (9, 71),
+                    (10, 72),
+                    (11, 73),
+                    (12, 74),
                 ]
             ),
         ],
@@ -257,6 +263,9 @@ def _obtaining(draw: st.DrawFn, slots: Sequence[int], status: int | None) -> lis
                             kind=SocketKind.STREAM,
                             milliseconds=draw(st.integers(1, 2**32 - 1)),
                         ),
+                        ops.data_text(slot, path, label),
+                        ops.data_file(slot, path, draw(st.integers(1, 2**32 - 1)), label),
+                        ops.scratch(slot, draw(st.integers(1, 1 << 41)), label),
                     ]
                 )
             )
@@ -328,7 +337,7 @@ def mandatory_rules_hold(plan: Plan) -> bool:
     once = [0x0301, 0x0502, 0x0503, 0x0601, 0x0602, 0x0408, 0x0606, 0x0701, 0x0802]
     at_most_once = [0x0101, 0x0102, 0x0103, 0x0603, 0x0706, 0x0707]
     rules = [op for op in plan.ops if op.code == 0x0104]
-    filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x0306 or op.code in (0x0311, 0x0312))
+    filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x03FF and op.code != 0x0310)
     placed = sorted(op.a for op in plan.ops if op.code == 0x0501)
     numbers = [op.b for op in plan.ops if op.code == 0x0501]
     return (

@@ -20,13 +20,16 @@ from sandbox.grants import (
     STDIO_TYPES,
     Access,
     ConnectGrant,
+    CopyGrant,
     DatagramGrant,
+    DataGrant,
     DirectoryGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
     ListenGrant,
+    ScratchGrant,
     SecretGrant,
     number_grants,
 )
@@ -75,6 +78,11 @@ GRANTS: Final[tuple[Grant, ...]] = (
     InheritGrant(name="early", inherit=7, type=FdType.PIPE, access=Access.READ),
     SecretGrant(name="key", secret="/etc/key", number=3),
     DirectoryGrant(name="folder", directory="/srv", write=True, create=True),
+)
+MEMORY: Final[tuple[Grant, ...]] = (
+    DataGrant(name="words", data="a few"),
+    CopyGrant(name="snapshot", copy="/etc/hosts"),
+    ScratchGrant(name="room", scratch=64 << 20),
 )
 
 SOCKETS: Final[tuple[Grant, ...]] = (
@@ -129,7 +137,7 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
         notify=True,
     )  # fmt: skip
     walled = dataclasses.replace(
-        profile_of(*GRANTS, *SOCKETS[:-1], keep=("PATH", "LISTEN_*"), descriptors=EVERY_PROTOCOL),
+        profile_of(*GRANTS, *SOCKETS[:-1], *MEMORY, keep=("PATH", "LISTEN_*"), descriptors=EVERY_PROTOCOL),
         process=process,
         filesystem=FilesystemPolicy(read=("/etc",)),
         network=NetworkMode.LOOPBACK,
@@ -219,6 +227,9 @@ def test_build_secret_travels_by_name_and_never_by_value() -> None:
         (FileGrant(name="log", file="/a b"), "grant log: file /a b"),
         (SecretGrant(name="k", secret="/k"), "grant k: file /k"),
         (SecretGrant(name="k", secret="env:K"), "grant k: variable K"),
+        (DataGrant(name="d", data="text: no part of a label"), "grant d: text"),
+        (CopyGrant(name="c", copy="/c"), "grant c: copy of /c"),
+        (ScratchGrant(name="s", scratch=64 << 20), "grant s: scratch file of 64M"),
     ],
 )
 def test_build_label_names_grant_and_object(grant: Grant, label: str) -> None:

@@ -16,12 +16,15 @@ from sandbox.grants import (
     STDIO_TYPES,
     Access,
     ConnectGrant,
+    CopyGrant,
     DatagramGrant,
+    DataGrant,
     FdType,
     FileGrant,
     Grant,
     InheritGrant,
     ListenGrant,
+    ScratchGrant,
     SecretGrant,
     checked,
     format_grant,
@@ -57,6 +60,12 @@ ACCEPTED: Final[dict[str, Grant]] = {
     "a+propagate=inherit:5:pipe": InheritGrant(name="a", inherit=5, type=FdType.PIPE, propagate=True),
     "a@7+propagate=file:/x:append": FileGrant(name="a", file="/x", access=Access.APPEND, number=7, propagate=True),
     "a+propagate=secret:env:K": SecretGrant(name="a", secret="env:K", propagate=True),
+    "a=data:": DataGrant(name="a", data=""),
+    "a@7+propagate=data:two words:read": DataGrant(name="a", data="two words:read", number=7, propagate=True),
+    "a=data:x=y\n": DataGrant(name="a", data="x=y\n"),
+    "a=copy:/x:read": CopyGrant(name="a", copy="/x:read"),
+    "a=scratch:64M": ScratchGrant(name="a", scratch=64 << 20),
+    "a+propagate=scratch:1": ScratchGrant(name="a", scratch=1, propagate=True),
     "a=file:/x+propagate": FileGrant(name="a", file="/x+propagate"),
     "a=file:+propagate=/x": FileGrant(name="a", file="+propagate=/x"),
     "a=inherit:systemd:web": InheritGrant(name="a", inherit="systemd:web"),
@@ -87,9 +96,9 @@ ACCEPTED: Final[dict[str, Grant]] = {
 REFUSED: Final[dict[str, tuple[str, str, str]]] = {
     "": ("", "cannot read ''", "NAME[@NUMBER][+propagate]="),
     "a": ("a", "cannot read 'a'", "NAME[@NUMBER][+propagate]="),
-    "a=": ("a", "cannot read", "inherit|file|directory|secret"),
-    "a=file": ("a", "cannot read", "inherit|file|directory|secret"),
-    "a=files:/x": ("a", "cannot read", "inherit|file|directory|secret"),
+    "a=": ("a", "cannot read", "inherit|file|directory|secret|listen|connect|datagram|data|copy|scratch:VALUE"),
+    "a=file": ("a", "cannot read", "inherit|file|directory|secret|listen|connect|datagram|data|copy|scratch:VALUE"),
+    "a=files:/x": ("a", "cannot read", "inherit|file|directory|secret|listen|connect|datagram|data|copy|scratch:VALUE"),
     "=file:/x": ("''", "not a grant name", "a letter"),
     "1a=file:/x": ("'1a'", "not a grant name", "a letter"),
     "a b=file:/x": ("'a b'", "not a grant name", "a letter"),
@@ -130,6 +139,15 @@ REFUSED: Final[dict[str, tuple[str, str, str]]] = {
     "a=secret:": ("a", "no source", "env:NAME"),
     "a=secret:env:": ("a", "no source", "env:NAME"),
     "a=secret:env:A=B": ("a", "no source", "env:NAME"),
+    "a=data:x\0": ("a", "holds a NUL byte", "copy"),
+    f"a=data:{'é' * (1 << 19)}x": ("a", "longer than 1 MiB", "copy"),
+    "a=copy:": ("a", "the path is empty", "/a/path"),
+    "a=copy:/x\0": ("a", "the path is empty or holds a NUL byte", "/a/path"),
+    "a=scratch:": ("a", "'': it is not a size", "512M"),
+    "a=scratch:64MB": ("a", "'64MB': it is not a size", "512M"),
+    "a=scratch:-1": ("a", "'-1': it is not a size", "512M"),
+    "a=scratch:0": ("a", "a scratch file of 0 bytes", "64M"),
+    "a=scratch:3T": ("a", "a scratch file of", "64M"),
     "a=secret:/x\0": ("a", "no source", "env:NAME"),
     "a=listen:": ("a", "it is no address", "tcp:HOST:PORT"),
     "a=listen:80": ("a", "it is no address", "tcp:HOST:PORT"),
@@ -188,6 +206,7 @@ def test_kind_of_is_the_word_of_profiles_and_command_line() -> None:
     assert kinds == ["inherit", "file", "secret"]
     sockets = ("a=listen:unix:/x", "a=connect:unix:/x", "a=datagram:unix:/x")
     assert [kind_of(parse_grant(text)) for text in sockets] == ["listen", "connect", "datagram"]
+    assert [kind_of(parse_grant(f"a={kind}:1")) for kind in ("data", "copy", "scratch")] == ["data", "copy", "scratch"]
 
 
 def test_secret_variable_is_told_from_a_path() -> None:

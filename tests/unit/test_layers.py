@@ -22,16 +22,17 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "probe": "errors kernel",
         "sockets": "errors",
         "carried": "",
-        "grants": "errors sockets",
+        "sizes": "errors",
+        "grants": "errors sizes sockets",
         "protocols": "",
         "filesystem": "",
         "plan": "grants protocols sockets",
-        "limits": "errors plan",
+        "limits": "errors plan sizes",
         "landlock": "errors filesystem plan",
         "caller": "errors cgroups limits probe",
         "profile": "errors caller filesystem grants landlock limits protocols sockets syscalls",
         "profile_text": "errors filesystem grants landlock limits protocols profile",
-        "profile_format": "grants limits protocols profile",
+        "profile_format": "grants limits protocols profile sizes",
         "resolve": "carried caller errors filesystem grants limits profile",
         # Tables and pure functions over values.
         "syscall_table": "",
@@ -43,14 +44,18 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "walls": "caller errors filesystem grants landlock limits mounts plan profile",
         "wire": "errors grants plan protocols sockets",
         "peers": "grants landlock profile sockets walls",
-        "build": "errors carried caller grants peers resolve profile plan protocols seccomp sockets syscalls walls",
+        "build": (
+            "errors carried caller grants peers resolve profile plan protocols seccomp sizes sockets syscalls walls"
+        ),
         "events": "errors grants plan wire",
         # Effects.
         "profile_files": "errors profile profile_text",
         "cgroups": "limits",
         "addresses": "errors caller grants sockets",
+        "channel": "errors events",
         "launch": (
-            "errors addresses caller filesystem grants probe profile profile_files plan resolve wire build events"
+            "addresses channel errors caller filesystem grants probe profile profile_files plan resolve wire build "
+            "events"
         ),
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
@@ -84,7 +89,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
-        "carried", "peers", "sockets",
+        "carried", "peers", "sockets", "sizes",
     }
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ from sandbox import cgroups, limits, plan, wire
 from sandbox.errors import UnsupportedError, UsageError
 from sandbox.limits import Delegated, Limits
 from sandbox.plan import Op, OpCode
+from sandbox.sizes import format_size, parse_size
 from tests.support.plans import plan_for
 
 ALL = Limits(
@@ -34,13 +35,13 @@ EVERYTHING = Delegated("/sys/fs/cgroup/mine", frozenset({"memory", "pids", "cpu"
     ("text", "size"), [("0", 0), ("4096", 4096), ("1K", 1024), ("512M", 512 << 20), ("3G", 3 << 30), ("1T", 1 << 40)]
 )
 def test_size_is_a_whole_number_with_a_power_of_1024(text: str, size: int) -> None:
-    assert limits.parse_size(text) == size
+    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "M", "1.5G", "-1", "+1", "1k", "1MB", "1 M", "0x10", "1M\n", "\u0661M", "9" * 19])
 def test_size_refuses_other_text_and_names_it(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        limits.parse_size(text)
+        parse_size(text)
     assert caught.value.object == repr(text)
     assert "512M" in caught.value.hint
 
@@ -65,7 +66,7 @@ def test_duration_refuses_other_text_and_names_it(text: str) -> None:
 
 @given(st.integers(0, 1 << 59))
 def test_size_text_means_the_same_size(size: int) -> None:
-    assert limits.parse_size(limits.format_size(size)) == size
+    assert parse_size(format_size(size)) == size
 
 
 @given(st.integers(0, 1 << 39))

@@ -162,6 +162,18 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         (OpCode.CONNECT, 3, 2, 0, 0, b"\x01\0\0n"), "connect",
         "connect         slot 3: datagrams to and from unix:@n",
     ),
+    (
+        ops.data_text(3, "é", "g"), (OpCode.DATA, 3, 0, 0, 0, b"\xc3\xa9"), "data",
+        "data            slot 3: a sealed memfd with a text of 2 bytes",
+    ),
+    (
+        ops.data_file(3, "/d", 1 << 20, "g"), (OpCode.DATA, 3, 1 << 20, 0, 1, b"/d"), "data",
+        "data            slot 3: copy '/d', at most 1048576 bytes, into a sealed memfd",
+    ),
+    (
+        ops.scratch(3, 4097, "g"), (OpCode.SCRATCH, 3, 5, 0, 0, b""), "scratch",
+        "scratch         slot 3: an empty file in memory that grows to 5 KiB",
+    ),
     (ops.place(3, 7, "g"), (OpCode.PLACE, 3, 7, 0, 0, b""), "place", "place           slot 3 becomes descriptor 7"),
     (
         ops.sweep(), (OpCode.SWEEP, 0, 0, 0, 0, b""), "sweep",
@@ -355,7 +367,7 @@ def test_plan_mandatory_ops_are_these() -> None:
 def test_plan_obtaining_ops_are_all_that_fill_a_slot() -> None:
     assert {code.name for code in OBTAINING} == {
         "INHERIT", "FILE", "SECRET_FILE", "SECRET_ENV", "DIRECTORY",
-        "LISTEN", "CONNECT",
+        "LISTEN", "CONNECT", "DATA", "SCRATCH",
     }  # fmt: skip
 
 
@@ -367,7 +379,7 @@ def test_plan_describe_gives_one_line_per_op() -> None:
 
 def test_plan_only_gives_the_ops_of_that_code_in_order() -> None:
     plan = full_plan()
-    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 10, 11, 12, 13, 70, 71]
+    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 10, 11, 12, 13, 70, 71, 72, 73, 74]
     assert plan_for(["x"]).only(OpCode.PLACE) == ()
 
 

@@ -16,7 +16,19 @@ from sandbox import profile_text as model
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError
 from sandbox.filesystem import FilesystemPolicy, Proc, View
-from sandbox.grants import KINDS, Access, FdType, FileGrant, Grant, InheritGrant, SecretGrant, parse_grant
+from sandbox.grants import (
+    KINDS,
+    Access,
+    CopyGrant,
+    DataGrant,
+    FdType,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    ScratchGrant,
+    SecretGrant,
+    parse_grant,
+)
 from sandbox.landlock import LandlockPolicy
 from sandbox.limits import Limits
 from sandbox.profile import (
@@ -139,6 +151,20 @@ propagate = true
 
 [grants.other]
 secret = "/etc/key"
+
+[grants.words]
+data = "some\\ntext"
+number = 7
+
+[grants.snapshot]
+copy = "{home}/snapshot"
+propagate = true
+
+[grants.room]
+scratch = "64M"
+
+[grants.small]
+scratch = 4096
 """
 
 
@@ -197,6 +223,10 @@ def test_parse_complete_text_gives_every_value() -> None:
             ),
             SecretGrant(name="key", secret="env:KEY", propagate=True),
             SecretGrant(name="other", secret="/etc/key"),
+            DataGrant(name="words", data="some\ntext", number=7),
+            CopyGrant(name="snapshot", copy="{home}/snapshot", propagate=True),
+            ScratchGrant(name="room", scratch=64 << 20),
+            ScratchGrant(name="small", scratch=4096),
         ),
         descriptors=DescriptorPolicy(
             delegate=("jobserver", "report"), reserve_stdio=True, strict=True, scm_rights=ScmRights.DENY
@@ -348,6 +378,10 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
         "[grants.a]\nfile='{cwd}/x/y'"),
     "path-nul": ('[grants.a]\nfile="/\\u0000"', "grants.a.file", "NUL", "", "[grants.a]\nfile='/0'"),
     "secret-relative": ("[grants.a]\nsecret='key'", "grants.a.secret", "not absolute", "", "[grants.a]\nsecret='/key'"),
+    "data-nul": ("[grants.a]\ndata='a\\u0000'".replace("'", '"'), "grants.a", "NUL", "copy", "[grants.a]\ndata='a'"),
+    "copy-relative": ("[grants.a]\ncopy='key'", "grants.a.copy", "not absolute", "", "[grants.a]\ncopy='/key'"),
+    "scratch-size": ("[grants.a]\nscratch='much'", "grants.a", "'much': it is not", "512M", "[grants.a]\nscratch='4K'"),
+    "scratch-zero": ("[grants.a]\nscratch=0", "grants.a", "of 0 bytes", "64M", "[grants.a]\nscratch=1"),
     "secret-unnamed": ("[grants.a]\nsecret='env:'", "grants.a", "no source", "env:NAME", "[grants.a]\nsecret='env:A'"),
     "placeholder-word": ("[grants.a]\nfile='{hom}/x'", "grants.a.file", "'{hom}/x': unknown placeholder", "'home'",
                          "[grants.a]\nfile='{home}/x'"),
@@ -717,7 +751,7 @@ def test_shape_words_are_the_shapes() -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_built_in_protocol_is_one_that_a_profile_could_declare(protocol: Protocol) -> None:
-    mine = dataclasses.replace(protocol, name="own", source="x.toml")
+    mine = dataclasses.replace(protocol, name="own", source="x.toml", names=True)  # a profile's own always names
     assert one(format_profile(Profile("x", protocols=(mine,)))).protocols == (mine,)
     texts = [text for rule in mine.rules for text in (rule.needle, rule.variable, rule.program)]
     assert max(len(text) for text in texts) <= MAX_RULE_TEXT

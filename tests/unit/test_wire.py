@@ -28,6 +28,7 @@ from tests.support.native import (
     build_launcher,
     check_plan,
     check_plan_fd,
+    memfd_holding,
 )
 from tests.support.plans import ALLOW_ALL, Parts, full_plan, plan_for, taken_apart
 
@@ -167,7 +168,10 @@ def test_header_lies_where_the_document_says() -> None:
     assert plans.with_checksum(data) == data
 
 
-@pytest.mark.parametrize("plan", [full_plan(), plan_for(["x"]), plan_for(["x"], quiet=True)])
+OBTAIN: Final = Plan((ops.status(9, StatusFormat.RECORDS), ops.data_text(0, "text", "grant d")), obtain=True)
+
+
+@pytest.mark.parametrize("plan", [full_plan(), plan_for(["x"]), plan_for(["x"], quiet=True), OBTAIN])
 def test_wire_decode_of_encode_is_the_plan(plan: Plan) -> None:
     data = wire.encode(plan)
     assert wire.decode(data) == plan
@@ -318,6 +322,18 @@ def address_of(code: OpCode, data: bytes, nth: int = 0) -> Callable[[], bytes]:
     return build
 
 
+def obtaining(*more: Op, without: OpCode | None = None) -> Callable[[], bytes]:
+    """Return the bytes of a plan that only obtains, changed."""
+
+    def build() -> bytes:
+        parts = taken_apart(OBTAIN)
+        parts.ops = [fields for fields in parts.ops if fields[plans.CODE] != without]
+        parts.ops += [[op.code, op.flags, op.a, op.b, op.c, 0, 0, 0, 0] for op in more]
+        return parts.joined({plans.HEADER_FLAGS: wire.OBTAIN})
+
+    return build
+
+
 INET, INET6 = b"\x02\0" + bytes(14), b"\x0a\0" + bytes(26)
 OUTSIDE: Final = 1 << 20
 REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
@@ -337,7 +353,10 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("its areas do not fit", header({plans.COUNT: 2**27})),  # 32 times that is 0 in 32 bits
     ("its areas do not fit", header({plans.DATA_OFFSET: 64})),
     ("its areas do not fit", header({plans.DATA_SIZE: 8})),
-    ("a reserved field is used", header({plans.HEADER_FLAGS: 2})),
+    ("a reserved field is used", header({plans.HEADER_FLAGS: 4})),
+    ("an op has no place in a plan that only obtains", header({plans.HEADER_FLAGS: 2})),
+    ("an op has no place in a plan that only obtains", obtaining(ops.place(0, 3, ""))),
+    ("a mandatory op is missing", obtaining(without=OpCode.DATA)),
     ("a reserved field is used", header({plans.RESERVED: b"\0" * 15 + b"\1"})),
     ("its data area is empty", with_parts(lambda parts: setattr(parts, "area", b""))),
     ("its checksum does not match", header({}, fix=False)),
@@ -416,7 +435,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
         if code
         not in {
             OpCode.STDIO, OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
-            OpCode.PATH_RULE, OpCode.LISTEN,
+            OpCode.PATH_RULE, OpCode.LISTEN, OpCode.DATA,
         }
     ),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.FLAGS, 2)),
@@ -456,6 +475,10 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("open flags are unknown", changed(OpCode.FILE, plans.B, os.O_ACCMODE)),
     ("open flags are unknown", changed(OpCode.FILE, plans.B, os.O_DIRECTORY)),
     ("open flags are unknown", changed(OpCode.FILE, plans.C, 0o1000)),
+    ("data comes from an unknown place", changed(OpCode.DATA, plans.FLAGS, 2)),
+    ("data comes from an unknown place", changed(OpCode.DATA, plans.FLAGS, 1)),  # a file without a limit
+    ("data comes from an unknown place", changed(OpCode.DATA, plans.FLAGS, 0, 1)),
+    ("a scratch file has no size", changed(OpCode.SCRATCH, plans.B, 0)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 2)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 65536, 4)),
     ("a number is out of range", changed(OpCode.PLACE, plans.A, ops.MAX_SLOTS)),
@@ -622,11 +645,23 @@ def test_plan_on_a_closed_descriptor_is_refused() -> None:
     "arguments",
     [[], [""], ["-1"], ["3x"], ["99999999999"], ["3", "4"], ["/dev/fd/"], ["/dev/fd/3x"],
      ["3", "/dev/fd/4", "/dev/fd/"], ["--check-plan"], ["--check-plan", "x"], ["--help"],
-     ["--check-plan", "3", "4"]],
+     ["--check-plan", "3", "4"], ["--obtain"], ["--obtain", "3"], ["--obtain", "2", "3"], ["--obtain", "3", "x"],
+     ["--obtain", "3", "4", "5"]],
 )  # fmt: skip
 def test_launcher_with_other_arguments_refuses(arguments: list[str]) -> None:
     done = run_launcher(*arguments)
     assert (done.returncode, done.stdout, done.stderr) == (125, "", "sandbox: usage: Invalid argument\n")
+
+
+def test_plan_for_another_use_is_refused() -> None:
+    launcher = build_launcher()
+    for plan, before, after in ((OBTAIN, [], []), (full_plan(), ["--obtain"], ["1"])):
+        with memfd_holding(wire.encode(plan)) as fd:
+            done = subprocess.run(
+                [launcher, *before, str(fd), *after], pass_fds=[fd], capture_output=True, text=True, check=False
+            )
+        assert (done.returncode, done.stdout) == (125, "")
+        assert done.stderr == "sandbox: plan: it is for another use\n"
 
 
 # --- status records

@@ -41,8 +41,12 @@ static void enter(struct traced *process)
 	bool wanted = strcmp(process->role, wanted_role) == 0 && process->calls == wanted_index;
 
 	ptrace(PTRACE_GETREGS, process->pid, 0, &registers);
-	if (process == &traced[LAUNCHER] && registers.orig_rax == __NR_clone3)
-		apart_next = ptrace(PTRACE_PEEKDATA, process->pid, registers.rdi, 0) & CLONE_FILES;
+	if (process == &traced[LAUNCHER] && registers.orig_rax == __NR_clone3) {
+		long flags = (errno = 0, ptrace(PTRACE_PEEKDATA, process->pid, registers.rdi, 0));
+
+		/* Before it forks the init, the launcher lets nobody look into it but root. */
+		apart_next = errno == 0 && flags & CLONE_FILES;
+	}
 	if (!executed)
 		fprintf(report, "%s %d %lld %lld\n", process->role, process->calls, (long long)registers.orig_rax,
 			(long long)registers.rsi);
@@ -74,8 +78,10 @@ static void started_by(struct traced *parent, pid_t pid)
 {
 	struct traced *started = parent == &traced[LAUNCHER] && apart_next ? &traced[APART] : parent + 1;
 
-	if (parent < &traced[CHILD] && !started->pid)
-		started->pid = pid;
+	if (parent >= &traced[CHILD] || started->pid == pid || (started->pid && started != &traced[APART]))
+		return;
+	started->pid = pid;
+	started->seen = false; /* one apart after the other; their calls are counted on */
 }
 
 static void step(struct traced *process, int status)
