@@ -77,7 +77,9 @@ static void file(int fd, const char *link)
 	verdict("truncate-by-link", truncate(link, 4));
 	metadata(fd);
 	verdict("link", linkat(AT_FDCWD, link, AT_FDCWD, "linked", AT_SYMLINK_FOLLOW));
+	unlink("linked");
 	verdict("link-empty", linkat(fd, "", AT_FDCWD, "linked", AT_EMPTY_PATH));
+	unlink("linked");
 	verdict("execute", executed(fd, ""));
 	verdict("parent", opened(fd, "..", O_RDONLY));
 	verdict("write", write(fd, "W", 1) < 0 ? -1 : 0);
