@@ -255,7 +255,7 @@ def residue(grant: Grant, sockets: Held, *, governed: bool) -> tuple[str, ...]:
             return tuple(peers.residue(grant, sockets))
 
 
-MODE_ONLY: Final = "still: its mode and times can be changed; nobody else sees it"
+MODE_ONLY: Final = "still: its mode, times and flags can be changed; nobody else sees it"
 NO_FURTHER: Final = (
     "cannot: hold more than its limit: a write fails (ENOSPC), a mapping behind it ends the program (SIGBUS)"
 )

@@ -42,6 +42,8 @@ def mapped():
     return mmap.mmap(3, 0, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE)[:3]
 def sizes_after(*steps):
     return [(step(), os.fstat(3).st_size)[1] for step in steps]
+def set_flags():  # FS_IOC_SETFLAGS, FS_NODUMP_FL: linux/fs.h
+    return try_(fcntl.ioctl, 3, 0x40086602, array.array('l', [0x40]))
 def mapped_behind():
     os.ftruncate(3, 1 << 17)
     child = os.fork()
@@ -84,7 +86,7 @@ WRITE_ALL = (
     """[os.write(3, b"xyz"), try_(os.ftruncate, 3, 2), os.lseek(3, 0, 0), try_(fcntl.flock, 3, fcntl.LOCK_EX)]"""
 )
 
-MODE_ONLY = "still: its mode and times can be changed; nobody else sees it"
+MODE_ONLY = "still: its mode, times and flags can be changed; nobody else sees it"
 MEMORY: dict[str, tuple[str, object]] = {
     "can: read, seek, map": ("[os.read(3, 3), os.lseek(3, 0, 0), mapped()]", [b"abc", 0, b"abc"]),
     "cannot: write, grow, shrink, unseal, by any means": (
@@ -94,7 +96,7 @@ MEMORY: dict[str, tuple[str, object]] = {
         "try_(fcntl.fcntl, 3, fcntl.F_ADD_SEALS, 0), fcntl.fcntl(3, fcntl.F_GET_SEALS) & 15]"),
         ["EBADF", "EINVAL", "EINVAL", "EACCES", "ok", "EPERM", "EPERM", "EPERM", 15],
     ),
-    MODE_ONLY: ("metadata()[:2]", ["ok", "ok"]),
+    MODE_ONLY: ("[*metadata()[:2], set_flags()]", ["ok", "ok", "ok"]),
 }  # fmt: skip
 
 # grant's words -> line of its residue -> probe, and what it must print.
@@ -178,7 +180,7 @@ CLAIMS: Final[dict[str, dict[str, tuple[str, object]]]] = {
             "try_(lambda: mmap.mmap(3, 9, prot=mmap.PROT_EXEC))]"),
             [9, None, "EACCES_OR_EPERM", "EPERM"],
         ),
-        MODE_ONLY: ("metadata()[:2]", ["ok", "ok"]),
+        MODE_ONLY: ("[*metadata()[:2], set_flags()]", ["ok", "ok", "ok"]),
     },
 }  # fmt: skip
 

@@ -48,6 +48,14 @@ FOLDERS: Final = {
     "write,create,execute": LIST | WITHIN | MAKE | {"write", "truncate", "execute"},
 }
 
+SEALED: Final = READ | METADATA - {"xattr"} | {"map-execute"}
+MEMORY: Final = {
+    "secret": SEALED,
+    "data": SEALED,
+    "copy": SEALED,
+    "scratch": READ | WRITE - {"xattr"} | TRUNCATE | {"map-write"},
+}
+
 
 @pytest.fixture
 def place() -> Iterator[Path]:
@@ -88,6 +96,13 @@ def cells(probes: Probes, grant: str, kind: str, profile: str) -> frozenset[str]
         additions=None if profile == "open" else shown,
     )  # fmt: skip
     return allowed(launch(plan))
+
+
+@pytest.mark.parametrize("kind", MEMORY)
+def test_memory_can_what_its_kind_says_and_nothing_else(probes: Probes, place: Path, kind: str) -> None:
+    grant = {"data": "f=data:text", "scratch": "f=scratch:64K"}.get(kind, f"f={kind}:{place}/file")
+    for profile in ("untrusted", "view", "open"):
+        assert cells(probes, grant, "file", profile) == MEMORY[kind], profile
 
 
 @contextmanager
@@ -228,7 +243,11 @@ def as_table(heading: str, rows: dict[str, str], columns: dict[str, frozenset[st
 
 def test_document_has_the_tables_that_are_tested() -> None:
     text = DOCUMENT.read_text()
-    for lines in (as_table("of a file", FILE_ROWS, FILES), as_table("of a folder", FOLDER_ROWS, FOLDERS)):
+    tables = [
+        as_table("of a file", FILE_ROWS, FILES), as_table("of a folder", FOLDER_ROWS, FOLDERS),
+        as_table("of memory", FILE_ROWS, MEMORY),
+    ]  # fmt: skip
+    for lines in tables:
         assert "\n".join(lines) in text, "\n".join(lines)
     named = {*FILE_ROWS.values(), *FOLDER_ROWS.values()}
     assert set().union(*FILES.values(), *FOLDERS.values(), RAW) - named == {
