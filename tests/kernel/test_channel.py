@@ -301,6 +301,14 @@ say(held())
             process.send_grant("d=data:x")
 
 
+def test_leaving_the_with_ends_the_channel_that_the_child_waits_for() -> None:
+    command = [PYTHON, "-S", "-c", PRELUDE + "while take()[1] is not None: pass\nsys.exit(5)"]
+    before = held()
+    with sandbox.Popen(command, channel=True) as process:
+        process.send_grant("d=data:x")
+    assert (process.returncode, held()) == (5, before)
+
+
 def test_received_grant_closes_at_the_receiver_s_next_exec_unless_it_is_named() -> None:
     program = """
 fds = [take()[1] for _ in range(2)]
