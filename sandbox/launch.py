@@ -382,8 +382,8 @@ class Popen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:  # fmt: skip
+        self.close_channel()  # before the wait: the end of the channel may be what the child waits for
         self._process.__exit__(kind, error, trace)
-        self.close_channel()
         if self._process.returncode is not None:
             self._finish()
 

@@ -14,6 +14,7 @@ from typing import IO, Any, Final
 import pytest
 
 import sandbox
+from sandbox.channel import MAX_REVOCABLE
 from sandbox.profile import ScmRights
 from sandbox.resolve import for_caller
 from tests.support.callers import PYTHON, Ended, opened
@@ -299,6 +300,29 @@ say(held())
         process.revoke("channel")
         with pytest.raises(sandbox.UsageError, match="the channel is closed"):
             process.send_grant("d=data:x")
+
+
+def test_sockets_that_can_be_taken_back_are_bounded() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, child("while (fd := take()[1]) is not None: os.close(fd)") as process:
+        before = held()
+        for _ in range(MAX_REVOCABLE):
+            process.send_grant(f"s=inherit:{theirs.fileno()}:socket")
+        assert held() == before + MAX_REVOCABLE
+        with pytest.raises(sandbox.GrantError, match="512 sockets were sent and not taken back; revoke some first"):
+            process.send_grant(f"s=inherit:{theirs.fileno()}:socket")
+        assert held() == before + MAX_REVOCABLE
+        process.revoke("s")
+        assert (held(), ours.recv(1)) == (before, b"")
+        process.send_grant(f"s=inherit:{theirs.fileno()}:socket")
+
+
+def test_leaving_the_with_ends_the_channel_that_the_child_waits_for() -> None:
+    command = [PYTHON, "-S", "-c", PRELUDE + "while take()[1] is not None: pass\nsys.exit(5)"]
+    before = held()
+    with sandbox.Popen(command, channel=True) as process:
+        process.send_grant("d=data:x")
+    assert (process.returncode, held()) == (5, before)
 
 
 def test_received_grant_closes_at_the_receiver_s_next_exec_unless_it_is_named() -> None:
