@@ -94,17 +94,17 @@ static bool has_capability(const struct __user_cap_data_struct *data, int capabi
 }
 
 /* Whether the calling process may change its groups: by its capability, and its user namespace lets it. */
-static bool may_leave_groups(void)
+static bool may_leave_groups(const struct plan *plan)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[2];
 	char text[8] = {0};
 	int fd = sys_open("/proc/self/setgroups", O_RDONLY | O_CLOEXEC, 0);
 
-	if (fd >= 0) {
-		sys_read(fd, text, sizeof text - 1);
-		sys_close(fd);
-	}
+	if (fd < 0)
+		fail(op_index(plan_find(plan, OP_VERIFY)), REASON_NOT_PROC, 0); /* it would fail there */
+	sys_read(fd, text, sizeof text - 1);
+	sys_close(fd);
 	return sys2(__NR_capget, addr(&header), addr(data)) < 0 ||
 	       (has_capability(data, CAP_SETGID) && !text_starts(text, "deny"));
 }
@@ -117,11 +117,11 @@ bool namespace_may_mount(void)
 	return sys2(__NR_capget, addr(&header), addr(data)) == 0 && has_capability(data, CAP_SYS_ADMIN);
 }
 
-void namespace_leave_groups(void)
+void namespace_leave_groups(const struct plan *plan)
 {
 	long failed = sys2(__NR_setgroups, 0, 0);
 
-	if (failed < 0 && (failed != -EPERM || may_leave_groups()))
+	if (failed < 0 && (failed != -EPERM || may_leave_groups(plan)))
 		fail_step(STEP_START, (int)-failed, 0);
 }
 
