@@ -186,3 +186,16 @@ def test_another_user_has_none_of_roots_groups(probes: Probes) -> None:
     assert told(run([probes["wall_attributes"]], setup=in_groups))["groups"] == len(GROUPS)
     plain = told(launch(plan, setup=in_groups))
     assert (plain["user"], plain["groups"]) == (0, 0)
+
+
+def test_without_env_drop_a_variable_that_told_the_caller_of_descriptors_is_kept(partial: Path) -> None:
+    plan = plan_of(["/usr/bin/env"], additions=Additions(keep=("*",)))
+    names = {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
+    environment = {**os.environ, **dict.fromkeys(names, "1"), "OTHER": "kept"}
+
+    def told(plan: Plan | bytes) -> set[str]:
+        lines = launch(plan, launcher=partial, env=environment).out.splitlines()
+        return {line.partition("=")[0] for line in lines} & {*names, "OTHER"}
+
+    assert told(plan) == {"OTHER"}
+    assert told(less(plan, OpCode.ENV_DROP)) == {"OTHER", *names}

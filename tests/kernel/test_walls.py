@@ -505,13 +505,14 @@ ELSEWHERE: Final = {
     },
     "test_attributes": {
         OpCode.UMASK, OpCode.SIGNALS, OpCode.RESET, OpCode.RLIMIT, OpCode.NO_NEW_PRIVS, OpCode.TERMINAL,
-        OpCode.SCHEDULING, OpCode.AFFINITY, OpCode.OOM_SCORE,
+        OpCode.SCHEDULING, OpCode.AFFINITY, OpCode.OOM_SCORE, OpCode.ENV_DROP,
     },
     "test_cgroup": {OpCode.CGROUP, OpCode.CGROUP_SET},
     "test_supervisor": {OpCode.DIE_WITH_PARENT},
     "gives or tells": {
         OpCode.STATUS, OpCode.TRACE, OpCode.PROTOCOL, OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE,
-        OpCode.SECRET_ENV, OpCode.DIRECTORY, OpCode.ENV_KEEP, OpCode.ENV_SET, OpCode.PORT_RULE,
+        OpCode.SECRET_ENV, OpCode.DIRECTORY, OpCode.ENV_KEEP, OpCode.ENV_SET, OpCode.PORT_RULE, OpCode.DATA,
+        OpCode.SCRATCH, OpCode.SOCKET_OWNER, OpCode.LISTEN, OpCode.CONNECT, OpCode.ENV_PID,
     },
 }  # fmt: skip
 HERE: Final = {

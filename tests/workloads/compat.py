@@ -27,8 +27,8 @@ def page(every: list[Job], results: Mapping[str, Mapping[str, Done]]) -> Iterato
     """Yield the page's lines."""
     yield "# Compatibility"
     yield ""
-    total = len(every)
-    yield f"Written by `make compat`, as an ordinary user, on Linux {platform.release()}. {total} real jobs by"
+    total, kernel = len(every), platform.release().partition("-")[0]
+    yield f"Written by `make compat`, as an ordinary user, on Linux {kernel}. {total} real jobs by"
     yield "real programs, with checked output (`tests/workloads/jobs`), in two ways:"
     yield ""
     counts = [sum(done.right and name not in expected(way) for name, done in results[way].items()) for way in WAYS]
