@@ -188,13 +188,16 @@ def test_another_user_has_none_of_roots_groups(probes: Probes) -> None:
     assert (plain["user"], plain["groups"]) == (0, 0)
 
 
-def test_without_env_drop_a_variable_that_told_the_caller_of_descriptors_is_kept(partial: Path) -> None:
-    plan = plan_of(["/usr/bin/env"], additions=Additions(keep=("*",)))
+def test_without_env_drop_a_variable_that_told_the_caller_of_descriptors_is_kept(
+    monkeypatch: pytest.MonkeyPatch, partial: Path
+) -> None:
     names = {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
-    environment = {**os.environ, **dict.fromkeys(names, "1"), "OTHER": "kept"}
+    for name in (*names, "OTHER"):
+        monkeypatch.setenv(name, "1")
+    plan = plan_of(["/usr/bin/env"], additions=Additions(keep=("*",)))
 
     def told(plan: Plan | bytes) -> set[str]:
-        lines = launch(plan, launcher=partial, env=environment).out.splitlines()
+        lines = launch(plan, launcher=partial).out.splitlines()
         return {line.partition("=")[0] for line in lines} & {*names, "OTHER"}
 
     assert told(plan) == {"OTHER"}
