@@ -34,6 +34,7 @@ REASONS: Final = {
     -20: "its path leads to another file by now, or to none; raw takes it as it is",
     -21: "it takes a mount of its own, and so a user namespace, which is refused here; raw does without",
     -24: "the file is larger than a copy may be",
+    -25: "it is in /proc, and may be the launcher's own; a file's grant opens it all the same with raw",
 }
 STEPS: Final = ("usage", "plan", "start", "fork", "supervise")
 _WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED = -1, -2, -16

@@ -7,6 +7,7 @@
 #include "sys.h"
 #include "text.h"
 
+#include <linux/magic.h>
 #include <linux/memfd.h>
 #include <linux/stat.h>
 
@@ -60,6 +61,16 @@ static enum fd_type type_by_mode(unsigned mode)
 	}
 }
 
+/* A link to /proc/self/mem, put there by somebody else, would lead to this very process. */
+static void refuse_proc(const struct op *op, int found)
+{
+	struct statfs fs;
+
+	must(op, sys2(__NR_fstatfs, found, addr(&fs)));
+	if (fs.f_type == PROC_SUPER_MAGIC)
+		fail(op_index(op), REASON_IN_PROC, 0);
+}
+
 static int find(const struct op *op, const char *path, uint32_t types)
 {
 	int found = (int)must(op, sys_open(path, O_PATH | O_CLOEXEC, 0)), type;
@@ -69,6 +80,8 @@ static int find(const struct op *op, const char *path, uint32_t types)
 	type = type_by_mode(status.st_mode);
 	if (!(types & (1u << type)))
 		fail(op_index(op), REASON_WRONG_TYPE, type);
+	if ((type == FD_FILE || type == FD_DIRECTORY) && !(op->code == OP_FILE && op->flags & OPEN_RAW))
+		refuse_proc(op, found);
 	return found;
 }
 

@@ -74,6 +74,7 @@ const char *reason_text(int error)
 	case REASON_NAMESPACES_FULL: return "there may be no more of them";
 	case REASON_CHILD_VANISHED: return "the child ended before it could start the command";
 	case REASON_COPY_TOO_LARGE: return "the file is larger than a copy may be";
+	case REASON_IN_PROC: return "it is in /proc, and may be the launcher's own; a file's grant opens it all the same with raw";
 	case REASON_MOVED: return "its path leads to another file by now, or to none; raw takes it as it is";
 	case REASON_NO_MOUNT: return "it takes a mount of its own, and so a user namespace, which is refused here; raw does without";
 	default: return NULL;

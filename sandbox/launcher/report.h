@@ -30,6 +30,7 @@ enum reason {
 	REASON_MOVED = -20,
 	REASON_NO_MOUNT = -21,
 	REASON_COPY_TOO_LARGE = -24,
+	REASON_IN_PROC = -25,
 	REASON_END = -64, /* below all of them, which need not follow each other */
 };
 

@@ -104,7 +104,7 @@ def whole_job(command: str, jobs_folder: Path, options: str = "") -> str:
 @contextmanager
 def staged(user: str | None) -> Iterator[Path]:
     """Yield a folder with a copy of the jobs that the user can read; where the checkout lies nobody else may look."""
-    stage = Path(tempfile.mkdtemp(prefix="sandbox-jobs-"))
+    stage = Path(tempfile.mkdtemp(prefix="jobs-"))  # short: programs make sockets below it, of 107 bytes at most
     try:
         stage.chmod(0o755)
         shutil.copytree(FOLDER, stage / "workloads", ignore=shutil.ignore_patterns("*.py", "__pycache__"))

@@ -52,7 +52,7 @@ def page(every: list[Job], results: Mapping[str, Mapping[str, Done]]) -> Iterato
 
 def _cell(known: Mapping[str, Expected], done: Done | None) -> str:
     if done is None:
-        return "not run: a program is missing"
+        return "not run: not done without the launcher either"
     row = known.get(done.job.name)
     if done.right and not (row and row.races):
         return "done"
