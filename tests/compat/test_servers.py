@@ -118,7 +118,8 @@ def test_http_server_is_activated_by_the_real_systemd_socket_activate(tmp_path: 
     (tmp_path / "page").write_text("served\n")
     port = free_port()
     command = [
-        "systemd-socket-activate", f"--listen=127.0.0.1:{port}", "--fdname=outer", *SANDBOX, "run", "--activation",
+        "systemd-socket-activate", f"--listen=127.0.0.1:{port}", "--fdname=outer",
+        *(["--setenv=PYTHONPATH"] if "PYTHONPATH" in os.environ else []), *SANDBOX, "run", "--activation",
         "--grant", "web=inherit:systemd:outer:listener", "--read", str(tmp_path), "--tmpfs", "/srv",
         PYTHON, "-c", HTTP.replace("/srv", str(tmp_path)),
     ]  # fmt: skip
@@ -232,3 +233,46 @@ def test_psql_with_a_granted_connection_talks_to_that_database_and_to_nothing_el
     other = sandbox.run(["psql", "-h", "127.0.0.1", "-p", str(elsewhere), *query[3:]], **options)
     assert other.returncode != 0
     assert "Permission denied" in other.stderr
+
+
+PROXY: Final = Path("/lib/systemd/systemd-socket-proxyd")
+
+
+@pytest.mark.parametrize(("net", "reached"), [("none", False), ("host", True)])
+def test_postgres_serves_on_a_granted_listener_and_reaches_nothing_else(
+    elsewhere: int, net: str, reached: bool
+) -> None:
+    """It makes its sockets itself and takes none, so that systemd's proxy stands before it, in the same sandbox."""
+    binaries = programs()
+    if binaries is None or not PROXY.exists():
+        pytest.skip("optional tool absent: postgres, systemd-socket-proxyd")
+    port, root = free_port(), os.geteuid() == 0
+    folder = Path(tempfile.mkdtemp(prefix="sandbox-test-pg-"))
+    script = f"""
+        {binaries}/initdb -D {folder}/data -U me -A trust -N
+        {binaries}/postgres -D {folder}/data -k /tmp -h "" -F &
+        until [ -S /tmp/.s.PGSQL.5432 ]; do sleep 0.1; done
+        exec {PROXY} /tmp/.s.PGSQL.5432
+    """
+
+    def asked(query: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["psql", "-h", "127.0.0.1", "-p", str(port), "-U", "me", "-d", "postgres", "-Atc", query],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+
+    try:
+        if root:
+            shutil.chown(folder, "nobody")
+        with serving(
+            ["sh", "-ec", script], grants=[f"db+propagate=listen:tcp:127.0.0.1:{port}"], activation=True,
+            net=net, write=[str(folder)], user="nobody" if root else None,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ):  # fmt: skip
+            await_(lambda: asked("select 6 * 7").stdout == "42\n")
+            assert asked("copy (select 1) to program 'cat >/dev/null'").stdout == "COPY 1\n"
+            reach = asked(f"copy (select 1) to program 'bash -c \"cat >/dev/tcp/127.0.0.1/{elsewhere}\"'")
+            assert reach.stdout == ("COPY 1\n" if reached else "")
+            assert ("child process exited with exit code 1" in reach.stderr) is not reached
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
