@@ -21,7 +21,7 @@ print(os.environ.get("LISTEN_PID") == str(os.getpid()), os.environ.get("LISTEN_F
 for number in range(3, 3 + int(os.environ.get("LISTEN_FDS", 0))):
     one = socket.socket(fileno=number)
     print(number, one.family.name, one.type.name, one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-print(sorted(name for name in os.environ if name.startswith(("LISTEN", "NOTIFY", "WATCHDOG", "MAKE", "SANDBOX"))))
+print(sorted(name for name in os.environ if name.startswith(("LISTEN", "NOTIFY", "WATCHDOG", "MAKEFLAGS", "SANDBOX"))))
 """
 # Becomes what it is told, as systemd would start it: LISTEN_PID is this process, and it keeps its number.
 MANAGER: Final = """
