@@ -41,8 +41,18 @@ def test_gpg_takes_the_passphrase(tmp_path: Path) -> None:
     needs("gpg")
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "text").write_text("what it says\n")
-    (tmp_path / "work" / "home").mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", "home", "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase-fd", "7"]
+    gpg = [
+        "gpg",
+        "--homedir",
+        "/tmp",
+        "--no-permission-warning",
+        "--batch",
+        "--quiet",
+        "--pinentry-mode",
+        "loopback",
+        "--passphrase-fd",
+        "7",
+    ]
     assert with_secret("right\n", tmp_path, *gpg, "-c", "-o", "text.gpg", "text").code == 0
     assert with_secret("right\n", tmp_path, *gpg, "-d", "text.gpg").out == "what it says\n"
     wrong = with_secret("wrong\n", tmp_path, *gpg, "-d", "text.gpg")
