@@ -394,7 +394,7 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	obtain_all(plan, &start);
 	attributes_oom_score(plan);
 	if (start.uid == 0 && !plan_find(plan, OP_IDENTITY)) /* which leaves them itself */
-		namespace_leave_groups(plan);
+		namespace_leave_groups();
 	become_opaque();
 	watched.child_fd = -1;
 	watched.terminal = terminal ? terminal->a : 0;

@@ -15,7 +15,7 @@ void namespace_map(const struct op *op, int pid);
 
 /* In the launcher, as root: leave its groups beside its own. They are no concern of the sandbox, which in a user
  * namespace of its own cannot leave them any more. Whoever may not leave any (user_namespaces(7)) keeps them. */
-void namespace_leave_groups(const struct plan *plan);
+void namespace_leave_groups(void);
 
 /* In the launcher: may it make mounts where it is? */
 bool namespace_may_mount(void);

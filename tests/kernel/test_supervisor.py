@@ -178,7 +178,7 @@ def test_die_with_parent_sandbox_ends_with_the_starting_process(probes: Probes) 
     for die, expected in (("true", True), ("false", False)):
         profile = Path(probes.folder) / f"die-{die}.toml"
         profile.write_text(
-            f'extends = ["untrusted"]\n[process]\ndie_with_parent = {die}\n'
+            f'extends = ["untrusted"]\n[process]\ndie_with_parent = {die}\nchdir = "/usr"\n'
             '[filesystem]\nview = "host"\ntmpfs = []\n[namespaces]\nshare = ["pid"]\n'  # $$ means something to us
         )
         parent = subprocess.Popen(
