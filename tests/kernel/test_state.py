@@ -165,13 +165,14 @@ def test_no_new_privs_is_set_and_a_filter_is_loaded() -> None:
 
 
 def effective_uid(pid: int, program: str) -> int:
-    """Return the effective user ID once the process has become that program."""
-    comm = Path(f"/proc/{pid}/comm")
+    """Return the effective user ID once the process is that program and waits: its name comes before its IDs."""
     deadline = time.monotonic() + 20
-    while comm.read_text().strip() != program and time.monotonic() < deadline:
+    while True:
+        shown = status(Path(f"/proc/{pid}/status").read_text())
+        if (shown["Name"], shown["State"][0]) == (program, "S"):
+            return int(shown["Uid"].split()[1])
+        assert time.monotonic() < deadline, shown
         time.sleep(0.005)
-    assert comm.read_text().strip() == program
-    return int(status(Path(f"/proc/{pid}/status").read_text())["Uid"].split()[1])
 
 
 def test_set_uid_program_of_the_system_gains_nothing() -> None:
