@@ -18,7 +18,7 @@ from sandbox.profile import Scheduling
 from sandbox.resolve import Additions
 from tests.support.callers import Ended, launch, plan_of, run
 from tests.support.native import build_launcher
-from tests.support.plans import CODE, plan_for, taken_apart
+from tests.support.plans import less, plan_for
 from tests.support.probes import Probes, verdicts
 
 ROOT: Final = os.geteuid() == 0
@@ -62,12 +62,6 @@ def plan_with(probes: Probes, **changes: Any) -> Plan:  # noqa: ANN401 - Process
 def told(ended: Ended) -> dict[str, int]:
     assert (ended.code, ended.err) == (0, ""), ended
     return {name: verdict.result for name, verdict in verdicts(ended.out).items()}
-
-
-def less(plan: Plan, *codes: OpCode) -> bytes:
-    parts = taken_apart(plan)
-    parts.ops = [fields for fields in parts.ops if fields[CODE] not in codes]
-    return parts.joined()
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from sandbox.plan import ruleset as ruleset_op
 from sandbox.probe import probe
 from tests.support.callers import Ended, launch
 from tests.support.native import build_launcher
-from tests.support.plans import CODE, plan_for, taken_apart
+from tests.support.plans import less, plan_for
 from tests.support.probes import Probes, Verdict, table, verdicts
 
 OK: Final = Verdict(0, 0)
@@ -241,12 +241,6 @@ def test_rule_with_a_right_that_is_not_governed_is_an_error(probes: Probes, mark
 def test_launcher_leaves_no_descriptor_of_its_own(probes: Probes) -> None:
     plan = plan_with(Ruleset(ALL_FILE_RIGHTS, paths=(PathRule("/", ALL_FILE_RIGHTS),)), [probes["fds"]])
     assert set(table(launch(plan).out).numbers) == {0, 1, 2}
-
-
-def less(plan: Plan, *codes: OpCode) -> bytes:
-    parts = taken_apart(plan)
-    parts.ops = [fields for fields in parts.ops if fields[CODE] not in codes]
-    return parts.joined()
 
 
 RULESET_OPS: Final = (OpCode.RULESET, OpCode.PATH_RULE, OpCode.PORT_RULE, OpCode.RESTRICT)

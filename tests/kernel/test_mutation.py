@@ -22,12 +22,12 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.plan import MANDATORY, OpCode, Plan
+from sandbox.plan import MANDATORY, OpCode
 from sandbox.profile import DescriptorPolicy
 from sandbox.profile_files import default_search_path, load
 from tests.support.callers import Ended, launch, plan_of
 from tests.support.native import build_launcher
-from tests.support.plans import CODE, taken_apart
+from tests.support.plans import CODE, less, taken_apart
 from tests.support.probes import Probes, table, verdicts
 
 EPERM = 1
@@ -36,13 +36,6 @@ EPERM = 1
 @pytest.fixture(scope="module")
 def partial() -> Path:
     return build_launcher(defines=("TEST_PARTIAL_PLANS",))
-
-
-def less(plan: Plan, *codes: OpCode) -> bytes:
-    """Return the plan's bytes less all ops of these codes; no check of ours sees them."""
-    parts = taken_apart(plan)
-    parts.ops = [fields for fields in parts.ops if fields[CODE] not in codes]
-    return parts.joined()
 
 
 def status_of(ended: Ended) -> dict[str, str]:
