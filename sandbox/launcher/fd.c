@@ -67,6 +67,11 @@ static int type_by_link(int fd, int otherwise)
 	return otherwise;
 }
 
+bool fd_same_file(const struct stat *left, const struct stat *right)
+{
+	return left->st_dev == right->st_dev && left->st_ino == right->st_ino;
+}
+
 static int type_of_regular(int fd)
 {
 	struct statfs fs;

@@ -15,6 +15,9 @@ enum fd_type {
 const char *fd_type_word(enum fd_type type);
 const char *fd_access_word(int status_flags);
 
+struct stat;
+bool fd_same_file(const struct stat *left, const struct stat *right);
+
 /* What an open descriptor refers to. Returns the type, or -errno. Needs /proc for anonymous inodes and memfds. */
 int fd_type(int fd);
 

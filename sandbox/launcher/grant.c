@@ -166,7 +166,7 @@ int grant_reopen(int fd)
 	flags &= O_ACCMODE | O_APPEND;
 	found = sys_open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
 	if (found < 0 || sys2(__NR_fstat, fd, addr(&wanted)) < 0 || sys2(__NR_fstat, found, addr(&status)) < 0 ||
-	    status.st_dev != wanted.st_dev || status.st_ino != wanted.st_ino) {
+	    !fd_same_file(&status, &wanted)) {
 		sys_close(found);
 		return REASON_MOVED;
 	}

@@ -40,11 +40,6 @@ static void set_option(const struct op *op, int fd, int level, int option, int v
 	must(op, sys5(__NR_setsockopt, fd, level, option, addr(&value), sizeof value));
 }
 
-static bool same_file(const struct stat *left, const struct stat *right)
-{
-	return left->st_dev == right->st_dev && left->st_ino == right->st_ino;
-}
-
 /* Look at what is at a path, without following a link; returns an O_PATH descriptor or -errno. */
 static int look(const char *path, struct stat *status)
 {
@@ -66,7 +61,7 @@ static int remove_if_same(const char *path, const struct stat *status)
 	if (fd < 0)
 		return fd;
 	sys_close(fd);
-	return same_file(status, &now) ? (int)sys3(__NR_unlinkat, AT_FDCWD, addr(path), 0) : -EADDRINUSE;
+	return fd_same_file(status, &now) ? (int)sys3(__NR_unlinkat, AT_FDCWD, addr(path), 0) : -EADDRINUSE;
 }
 
 /* The path is taken. It becomes free only where a socket is left over whose owner is gone: nobody listens (ECONNREFUSED).
