@@ -25,7 +25,8 @@ class Caller:
     uid, gid: the effective ones. identity: whom the profile names, user and group (see becoming). interactive: standard
     input and output are terminals. delegated: a cgroup in which the launcher can make one for the sandbox. nice,
     scheduling: this process's, of sched(7); a real-time policy counts as the ordinary one. pid: this process. hosts:
-    the addresses of the names in socket grants, owners: the users and groups of their files (addresses.looked_up).
+    the addresses of the names in socket grants, owners: the users and groups of their files; peers:
+    the addresses of the names that the network's rules have, resolvers: whom this host asks (addresses.looked_up).
     """
 
     environ: Mapping[str, str]
@@ -45,6 +46,8 @@ class Caller:
     pid: int = 0
     hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    peers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    resolvers: tuple[str, ...] = ()
 
     @classmethod
     def of_process(cls, parent_pid: int, environ: Mapping[str, str] | None = None) -> Self:

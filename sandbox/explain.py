@@ -35,6 +35,7 @@ from sandbox.plan import OBTAINING, Namespace, OpCode, Plan, Terminal
 from sandbox.profile import (
     ExecPolicy,
     NetworkMode,
+    NetworkPolicy,
     Profile,
     ScmRights,
     SharedNamespace,
@@ -164,11 +165,30 @@ def _namespaces(profile: Profile) -> Iterator[str]:
     yield "the host's: " + (", ".join(str(name.name).lower() for name in Namespace if name not in own) or "none")
     if Namespace.UTS in own:
         yield f"host name: {profile.process.hostname}"
+    yield from _network(profile.network)
+
+
+def _network(network: NetworkPolicy) -> Iterator[str]:
+    beside = "beside what the rules name, " if network.is_supervised else ""
     yield {
-        NetworkMode.NONE: "network: none, not even a loopback",
-        NetworkMode.LOOPBACK: "network: a loopback of its own, and nothing else",
+        NetworkMode.NONE: f"network: {beside}none, not even a loopback",
+        NetworkMode.LOOPBACK: f"network: {beside}a loopback of its own, and nothing else",
         NetworkMode.HOST: "network: the host's",
-    }[profile.network]
+    }[network.mode]
+    if network.mode is NetworkMode.HOST:
+        for verb, rules in (("connected to", network.allow), ("bound", network.bind)):
+            if rules:
+                yield f"  TCP ports that can be {verb}, by Landlock: {', '.join(str(rule.ports) for rule in rules)}"
+        if network.allow or network.bind:
+            yield "  not covered by that: other hosts' addresses, UDP and other protocols, Unix sockets"
+        return
+    yield from (f"  can reach {rule}, in the caller's network" for rule in network.allow)
+    yield from (f"  can bind {rule}, in the caller's network" for rule in network.bind)
+    if network.dns:
+        whom = ", ".join(network.resolvers) or "the caller's resolvers"
+        yield f"  can ask {whom}: what is asked for can tell others outside"
+    if network.is_supervised:
+        yield "  names are those of the rules, looked up once at the start, in /etc/hosts"
 
 
 def _landlock(profile: Profile, caller: Caller) -> Iterator[str]:
@@ -198,7 +218,7 @@ def not_protected(profile: Profile) -> Iterator[str]:
     open_to_host = profile.filesystem.view is View.HOST and not walls.governs_files(profile)
     if allowed & {"open", "openat", "creat"} and open_to_host:
         yield "files: every path that the user may open can be opened"
-    if "connect" in allowed and profile.network is NetworkMode.HOST:
+    if "connect" in allowed and profile.network.mode is NetworkMode.HOST and not profile.network.allow:
         yield "network: every address that the host reaches can be reached"
     # Neither Landlock nor a read-only mount looks at who connects to a socket file.
     if "connect" in allowed and profile.descriptors.scm_rights is ScmRights.ALLOW:

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeA
 
 from sandbox import wire
 from sandbox.addresses import looked_up
+from sandbox.allowlist import parse_bind, parse_peer
 from sandbox.build import build, build_obtaining, grant_label
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, InternalError, LaunchError, UsageError
@@ -130,6 +131,9 @@ class Walls(TypedDict, total=False):
     private: Paths
     hide: Paths
     net: str
+    net_allow: Sequence[str]
+    net_bind: Sequence[str]
+    dns: bool
     share: Sequence[str]
     delegate: Sequence[str]
     limits: Mapping[str, str | float]
@@ -486,6 +490,9 @@ def _chosen_profile(
         chdir=None if cwd is None else os.fspath(cwd),
         filesystem=_lists(walls),
         network=None if net is None else _member(NetworkMode, "net", net),
+        allow=tuple(map(parse_peer, walls.get("net_allow", ()))),
+        bind=tuple(map(parse_bind, walls.get("net_bind", ()))),
+        dns=walls.get("dns", False),
         share=tuple(_member(SharedNamespace, "share", word) for word in walls.get("share", ())),
         delegate=tuple(walls.get("delegate", ())),
         limits=walls.get("limits", {}),
@@ -499,7 +506,7 @@ def _chosen_profile(
     chosen = passed_grants(for_caller(profile, caller, added), caller)
     check(chosen)
     caller = caller.becoming(chosen.process.user, chosen.process.group)
-    return chosen, looked_up(caller, chosen.grants)
+    return chosen, looked_up(caller, chosen.grants, chosen.network)
 
 
 def _lists(walls: Walls) -> FilesystemPolicy:

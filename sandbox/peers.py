@@ -33,7 +33,8 @@ class Held:
 
     tcp, abstract: by Landlock, no TCP port, and no abstract name of others, can be connected to or bound. offline: by
     the filter, no connection by TCP Fast Open, no route of its own. named: by the filter, no call names an address.
-    listening: by the filter, no socket begins to listen.
+    listening: by the filter, no socket begins to listen. supervised: whoever connects, binds or names an address is the
+    supervisor, by the rules of the network.
     """
 
     tcp: bool = False
@@ -41,6 +42,7 @@ class Held:
     offline: bool = False
     named: bool = False
     listening: bool = False
+    supervised: bool = False
 
 
 def held(profile: Profile, grants: Sequence[Grant], landlock_abi: int) -> Held:
@@ -51,9 +53,11 @@ def held(profile: Profile, grants: Sequence[Grant], landlock_abi: int) -> Held:
     """
     kept, _ = landlock.downgrade(walls.wanted_ruleset(profile), landlock_abi)
     abstract = Scope.ABSTRACT_UNIX_SOCKET in kept.scopes
-    if profile.network is not NetworkMode.NONE:
-        return Held(abstract=abstract)
     tcp = NetRight.CONNECT_TCP in kept.net and NetRight.BIND_TCP in kept.net
+    if profile.network.is_supervised:
+        return Held(tcp, abstract, supervised=True)
+    if profile.network.mode is not NetworkMode.NONE:
+        return Held(abstract=abstract)
     return Held(
         tcp, abstract, offline=True,
         named=not any(_receives_from_anyone(grant) for grant in grants)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from sandbox import syscalls
+from sandbox.allowlist import BindRule, PeerRule, Ports
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError
 from sandbox.filesystem import FilesystemPolicy, View, split_optional
@@ -31,6 +32,7 @@ from sandbox.grants import (
 from sandbox.landlock import ABI_OF, LandlockPolicy
 from sandbox.limits import Limits
 from sandbox.protocols import PROTOCOLS, Protocol
+from sandbox.sockets import EVERY_HOST, MAX_PORT, packed_host
 from sandbox.sockets import Protocol as SocketProtocol
 
 DEFAULT_UMASK: Final = 0o022
@@ -125,6 +127,27 @@ class NetworkMode(enum.StrEnum):
     HOST = "host"
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkPolicy:
+    """What of the network there is: a mode, and the peers that can be reached in it.
+
+    allow, bind: with a mode of none or loopback the supervisor connects and binds what they name, in the caller's
+    network; with host they are TCP ports, for Landlock. dns: the resolvers can be asked, which are the caller's unless
+    some are named.
+    """
+
+    mode: NetworkMode = NetworkMode.NONE
+    allow: tuple[PeerRule, ...] = ()
+    bind: tuple[BindRule, ...] = ()
+    dns: bool = False
+    resolvers: tuple[str, ...] = ()
+
+    @property
+    def is_supervised(self) -> bool:
+        """The supervisor makes the sockets."""
+        return self.mode is not NetworkMode.HOST and bool(self.allow or self.bind or self.dns)
+
+
 class SharedNamespace(enum.StrEnum):
     """A namespace that a sandbox can share with the host; what is not named is its own."""
 
@@ -186,7 +209,7 @@ class Profile:
     descriptors: DescriptorPolicy = field(default_factory=DescriptorPolicy)
     protocols: tuple[Protocol, ...] = ()
     filesystem: FilesystemPolicy = field(default_factory=FilesystemPolicy)
-    network: NetworkMode = NetworkMode.NONE
+    network: NetworkPolicy = field(default_factory=NetworkPolicy)
     share: tuple[SharedNamespace, ...] = ()
     limits: Limits = field(default_factory=Limits)
     landlock: LandlockPolicy = field(default_factory=LandlockPolicy)
@@ -286,6 +309,7 @@ def check(profile: Profile) -> None:
     _check_landlock(profile)
     _check_view(profile)
     _check_limits(profile)
+    _check_network(profile)
     for grant in grants:
         if profile.descriptors.scm_rights is ScmRights.DENY and _may_be_unix(grant):
             raise GrantError(grant.name, "scm_rights is denied, and this may be a Unix socket", "name another type")
@@ -326,6 +350,44 @@ def _check_limits(profile: Profile) -> None:
         raise ProfileError(
             profile.source_path or profile.name, "limits.open_files", reason, f"allow more than {most} open files"
         )
+
+
+def _check_network(profile: Profile) -> None:
+    """Refuse rules that nothing would hold."""
+    policy, source = profile.network, profile.source_path or profile.name
+    if policy.resolvers and not policy.dns:
+        raise ProfileError(source, "network.resolvers", "dns is false, so nobody asks them", "write dns = true")
+    for index, host in enumerate(policy.resolvers):
+        if packed_host(host) is None:
+            raise ProfileError(source, f"network.resolvers[{index}]", f"{host!r} is no address", "as in 192.0.2.53")
+    if policy.mode is not NetworkMode.HOST:
+        return
+    if policy.dns:
+        raise ProfileError(source, "network.dns", "with mode host all resolvers can be asked", "leave it out")
+    both: dict[str, tuple[PeerRule | BindRule, ...]] = {"allow": policy.allow, "allow_bind": policy.bind}
+    for key, rules in both.items():
+        for index, rule in enumerate(rules):
+            if not _is_port_rule(rule):
+                raise ProfileError(
+                    source, f"network.{key}[{index}]", f"'{rule}': in mode host Landlock holds it: TCP ports only",
+                    'write tcp:*:PORT (tcp:PORT to bind), or take mode = "none", where the supervisor connects',
+                )  # fmt: skip
+
+
+def _is_port_rule(rule: PeerRule | BindRule) -> bool:
+    host = rule.host if isinstance(rule, PeerRule) else rule.address or EVERY_HOST
+    return rule.protocol is SocketProtocol.TCP and host == EVERY_HOST
+
+
+def ports_of(rules: Iterable[PeerRule | BindRule]) -> tuple[int, ...] | None:
+    """Return the ports that rules name, for Landlock; None: every one."""
+    ranges = [rule.ports for rule in rules]
+    if not ranges or EVERY_PORT in ranges:
+        return None
+    return tuple(sorted({port for ports in ranges for port in range(ports.first, ports.last + 1)}))
+
+
+EVERY_PORT: Final = Ports(0, MAX_PORT)
 
 
 def _check_landlock(profile: Profile) -> None:

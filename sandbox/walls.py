@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sandbox import landlock, limits
+from sandbox import allowlist, landlock, limits
 from sandbox import plan as ops
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, InternalError, LaunchError, UsageError
@@ -13,8 +13,9 @@ from sandbox.filesystem import Proc, View, covers, normal
 from sandbox.grants import DirectoryGrant, FileGrant, Grant, InheritGrant, ScratchGrant, number_of
 from sandbox.landlock import Ruleset, Scope
 from sandbox.mounts import view_ops
-from sandbox.plan import MountKind, Namespace, Op, OpCode, Terminal
-from sandbox.profile import NetworkMode, Profile, Scheduling, SharedNamespace, Tty
+from sandbox.plan import ListFlag, MountKind, Namespace, NetFlag, Op, OpCode, Terminal
+from sandbox.profile import NetworkMode, NetworkPolicy, Profile, Scheduling, SharedNamespace, Tty, ports_of
+from sandbox.sockets import RESOLV_CONF, Protocol
 
 _POLICIES: Final = {Scheduling.OTHER: 0, Scheduling.BATCH: 3, Scheduling.IDLE: 5}  # sched(7)
 
@@ -22,7 +23,7 @@ _POLICIES: Final = {Scheduling.OTHER: 0, Scheduling.BATCH: 3, Scheduling.IDLE: 5
 def own_namespaces(profile: Profile) -> tuple[Namespace, ...]:
     """Return the namespaces that the sandbox has of its own."""
     shared = {Namespace[name.name] for name in profile.share}
-    if profile.network is NetworkMode.HOST:
+    if profile.network.mode is NetworkMode.HOST:
         shared.add(Namespace.NETWORK)
     return tuple(namespace for namespace in Namespace if namespace not in shared)
 
@@ -39,7 +40,7 @@ def wall_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
     yield from _identity_ops(profile, caller)
     if Namespace.UTS in own:
         yield ops.hostname(profile.process.hostname)
-    if profile.network is NetworkMode.LOOPBACK:
+    if profile.network.mode is NetworkMode.LOOPBACK:
         yield ops.loopback()
     if Namespace.MOUNT in own:
         yield from _view_ops(profile, uid)
@@ -54,6 +55,29 @@ def identity_of(profile: Profile, caller: Caller) -> tuple[int, int]:
     if caller.identity is None:
         raise InternalError("caller", "the profile names a user, and nobody has looked it up")
     return caller.identity
+
+
+def network_ops(network: NetworkPolicy, caller: Caller) -> Iterator[Op]:
+    """Yield the rules by which the supervisor connects and binds, and the files that go with them.
+
+    Raises: UsageError for more rules than a plan takes.
+    """
+    if not network.is_supervised:
+        return
+    resolvers = (network.resolvers or caller.resolvers) if network.dns else ()
+    peers = (*network.allow, *allowlist.resolver_rules(resolvers))
+    lines = allowlist.compiled(peers, network.bind, caller.peers)
+    flags = ListFlag.LOOPBACK if network.mode is NetworkMode.LOOPBACK else ListFlag(0)
+    if any(line.protocol is Protocol.UDP for line in lines):
+        flags |= ListFlag.UDP
+    if caller.landlock_abi < landlock.ABI_OF["connect_tcp"]:
+        flags |= ListFlag.UNGOVERNED
+    yield ops.allow_list(flags)
+    for line in lines:
+        kind = NetFlag.DENY * line.deny | NetFlag.BIND * line.bind | NetFlag.UDP * (line.protocol is Protocol.UDP)
+        yield ops.net_rule(line.address, line.prefix, (line.ports.first, line.ports.last), line.label, kind)
+    yield ops.text_file("/etc/hosts", allowlist.hosts_text(caller.peers))
+    yield ops.text_file(RESOLV_CONF, allowlist.resolver_text(resolvers))
 
 
 def _identity_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
@@ -104,11 +128,21 @@ def terminal_of(profile: Profile, caller: Caller) -> Terminal:
 
 def wanted_ruleset(profile: Profile) -> Ruleset:
     """Return what Landlock is to enforce under the namespaces, on the newest kernel."""
-    ports = () if profile.network is NetworkMode.NONE else None
+    connect, bind = _ports(profile.network)
     scopes = landlock.ALL_SCOPES
     if SharedNamespace.PID in profile.share:
         scopes &= ~Scope.SIGNAL
-    return landlock.ruleset(profile.filesystem, bind=ports, connect=ports, scopes=scopes, files=profile.landlock.files)
+    return landlock.ruleset(profile.filesystem, bind=bind, connect=connect, scopes=scopes, files=profile.landlock.files)
+
+
+def _ports(network: NetworkPolicy) -> tuple[Sequence[int] | None, Sequence[int] | None]:
+    """Return the TCP ports that a program can itself connect to and bind; None: every one.
+
+    With the supervisor's list it is none: whoever connects is the supervisor.
+    """
+    if network.mode is NetworkMode.HOST:
+        return ports_of(network.allow), ports_of(network.bind)
+    return ((), ()) if network.mode is NetworkMode.NONE or network.is_supervised else (None, None)
 
 
 def governs_files(profile: Profile) -> bool:

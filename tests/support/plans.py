@@ -76,7 +76,7 @@ def full_plan() -> Plan:
     return plan_for(
         ["prog", "-x", ""],
         launcher=[
-            ops.status(9, StatusFormat.JSON, execs=True),
+            ops.status(9, StatusFormat.JSON, told=ops.Trace.EXECS),
             ops.die_with_parent(1234),
             ops.trace(),
             ops.timeout(1500),
@@ -214,6 +214,7 @@ def with_checksum(data: bytes) -> bytes:
 _TEXT = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=20)
 _BYTES_TEXT = st.binary(max_size=20).map(lambda data: data.replace(b"\0", b"?")).map(os.fsdecode)
 _NAME = st.text("ABCDEFXYZ_", min_size=1, max_size=8)
+_TOLD = st.sampled_from([ops.NOTHING_TOLD, ops.Trace.EXECS, ops.Trace.NETWORK, ops.Trace.EXECS | ops.Trace.NETWORK])
 _FORMATS = st.sampled_from(list(StatusFormat))
 _TYPES = st.frozensets(st.sampled_from(list(FdType)))
 
@@ -306,9 +307,9 @@ def plans(draw: st.DrawFn) -> Plan:
     drawn = plan_for(
         [draw(_BYTES_TEXT) for _ in range(draw(st.integers(1, 4)))],
         launcher=[
-            *([] if status is None else [ops.status(status, draw(_FORMATS), execs=draw(st.booleans()))]),
+            *([] if status is None else [ops.status(status, draw(_FORMATS), told=draw(_TOLD))]),
             *draw(st.lists(st.builds(ops.die_with_parent, st.integers(0, 2**31 - 1)), max_size=1)),
-            *draw(st.lists(st.builds(ops.trace), max_size=1)),
+            *draw(st.lists(st.builds(ops.trace, _TOLD.filter(bool)), max_size=1)),
             *draw(st.lists(st.builds(ops.protocol, _TEXT, _RULES), max_size=4)),
         ],
         grants=[

@@ -25,23 +25,24 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "sizes": "errors",
         "grants": "errors sizes sockets",
         "protocols": "",
+        "allowlist": "errors sockets",
         "filesystem": "",
         "plan": "grants protocols sockets",
         "limits": "errors plan sizes",
         "landlock": "errors filesystem plan",
         "caller": "errors cgroups limits probe",
-        "profile": "errors caller filesystem grants landlock limits protocols sockets syscalls",
-        "profile_text": "errors filesystem grants landlock limits protocols profile",
+        "profile": "errors allowlist caller filesystem grants landlock limits protocols sockets syscalls",
+        "profile_text": "errors allowlist filesystem grants landlock limits protocols profile",
         "profile_format": "grants limits protocols profile sizes",
-        "resolve": "carried caller errors filesystem grants limits profile",
+        "resolve": "allowlist carried caller errors filesystem grants limits profile",
         # Tables and pure functions over values.
         "syscall_table": "",
         "syscalls": "errors syscall_table",
         "kernel": "",
         "bpf": "errors",
-        "seccomp": "errors syscall_table syscalls bpf",
+        "seccomp": "errors plan sockets syscall_table syscalls bpf",
         "mounts": "filesystem plan",
-        "walls": "caller errors filesystem grants landlock limits mounts plan profile",
+        "walls": "allowlist caller errors filesystem grants landlock limits mounts plan profile sockets",
         "wire": "errors grants plan protocols sockets",
         "peers": "grants landlock profile sockets walls",
         "build": (
@@ -51,11 +52,11 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         # Effects.
         "profile_files": "errors profile profile_text",
         "cgroups": "limits",
-        "addresses": "errors caller grants sockets",
+        "addresses": "errors allowlist caller grants profile sockets",
         "channel": "errors events",
         "launch": (
-            "addresses channel errors caller filesystem grants probe profile profile_files plan resolve wire build "
-            "events"
+            "addresses allowlist channel errors caller filesystem grants probe profile profile_files plan resolve wire "
+            "build events"
         ),
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
@@ -63,9 +64,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "explain": ("caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"),
         # The edge.
         "sandbox": (
-            "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan "
-            "build events launch observe protocols resolve survey "
-            "addresses"
+            "allowlist errors caller filesystem grants landlock limits profile profile_files profile_format "
+            "profile_text plan build events launch observe protocols resolve survey addresses"
         ),
         "cli": "sandbox errors kernel cli explain probe",
         "__main__": "cli",
@@ -89,7 +89,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
-        "carried", "peers", "sockets", "sizes",
+        "carried", "peers", "sockets", "sizes", "allowlist",
     }
 )  # fmt: skip
 

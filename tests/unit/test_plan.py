@@ -38,7 +38,7 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         "status          write json to descriptor 9",
     ),
     (
-        ops.status(9, StatusFormat.RECORDS, execs=True), (OpCode.STATUS, 9, 1, 1, 0, b""), "status",
+        ops.status(9, StatusFormat.RECORDS, told=ops.Trace.EXECS), (OpCode.STATUS, 9, 1, 1, 0, b""), "status",
         "status          write records to descriptor 9, of each exec too",
     ),
     (
