@@ -360,6 +360,15 @@ def _check_network(profile: Profile) -> None:
     for index, host in enumerate(policy.resolvers):
         if packed_host(host) is None:
             raise ProfileError(source, f"network.resolvers[{index}]", f"{host!r} is no address", "as in 192.0.2.53")
+    if (
+        policy.is_supervised
+        and SharedNamespace.MOUNT in profile.share
+        and (policy.dns or any(r.name for r in policy.allow))
+    ):
+        raise ProfileError(
+            source, "namespaces.share", "names come by /etc/hosts, which takes a mount namespace of its own",
+            "leave mount out, or allow addresses",
+        )  # fmt: skip
     if policy.mode is not NetworkMode.HOST:
         return
     if policy.dns:
