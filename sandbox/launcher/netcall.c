@@ -749,7 +749,7 @@ static void look_after(struct waiting *entry, int64_t now)
 	else if (entry->until_ms && now >= entry->until_ms)
 		result = entry->request.data.nr == __NR_connect ? -EINPROGRESS : -EAGAIN;
 	else if (target_is_signalled(&target))
-		result = target_threads(&target) == 1 ? -RESTART_CALL : -EINTR;
+		result = !entry->until_ms && target_threads(&target) == 1 ? -RESTART_CALL : -EINTR; /* as inet_stream_connect() */
 	if (result) {
 		leave_events(entry);
 		answer(&target, result);
