@@ -25,6 +25,7 @@ PEER_GRAMMAR: Final = (
 )
 BIND_GRAMMAR: Final = "write tcp:PORT or tcp:ADDRESS:PORT, udp likewise; PORT 8080 or 9000-9010"
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z")
+MAPPED: Final = bytes(10) + b"\xff\xff"
 MAX_RULES: Final = 1024  # as many as a plan takes; MAX_NET_RULES in plan.h
 
 # What a wide rule does not reach: whoever means one of these names it, or a part of it.
@@ -137,7 +138,10 @@ def _host(text: str, host: str) -> str:
         return bare
     if "/" in bare:
         return _network_text(text, bare)
-    if packed_host(bare) is None:
+    packed = packed_host(bare)
+    if packed is not None and packed[1].startswith(MAPPED):
+        raise UsageError(text, f"{host!r} is an IPv4 address in IPv6", "write the IPv4 address, which means both")
+    if packed is None:
         raise UsageError(text, f"{host!r} is neither a host's name nor an address", PEER_GRAMMAR)
     return bare
 

@@ -47,7 +47,7 @@ from sandbox.plan import (
     StatusFormat,
     Trace,
 )
-from sandbox.profile import ExecPolicy, NetworkPolicy, Profile, ScmRights, check, delegated, numbered
+from sandbox.profile import ExecPolicy, Profile, ScmRights, check, delegated, numbered
 from sandbox.resolve import passed_grants
 from sandbox.sizes import format_size
 from sandbox.sockets import Protocol, sockaddr
@@ -113,16 +113,8 @@ def filter_policy(profile: Profile, grants: Sequence[Grant], landlock_abi: int) 
         offline=sockets.offline,
         keeps_peers=sockets.named,
         keeps_listeners=sockets.listening,
-        supervised=supervised_protocols(profile.network),
+        supervised=peers.supervised(profile.network, grants),
     )
-
-
-def supervised_protocols(network: NetworkPolicy) -> frozenset[Protocol]:
-    """Return the protocols whose sockets the supervisor makes; TCP's are always among them."""
-    if not network.is_supervised:
-        return frozenset()
-    named = {rule.protocol for rule in network.allow} | {rule.protocol for rule in network.bind}
-    return frozenset(named | {Protocol.TCP} | ({Protocol.UDP} if network.dns else set()))
 
 
 def _clean(word: str) -> str:
@@ -145,7 +137,7 @@ def _launcher_ops(
         raise PlanError("descriptors.delegate", f"more than {MAX_PROTOCOLS} rules are named", "name fewer protocols")
     for name, rule in rules:
         yield ops.protocol(name, rule)
-    yield from walls.network_ops(profile.network, caller)
+    yield from walls.network_ops(profile, caller, peers.supervised(profile.network, numbered(profile)))
 
 
 def grant_label(grant: Grant) -> str:

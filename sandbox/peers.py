@@ -23,7 +23,7 @@ from sandbox.grants import (
     accepted_types,
 )
 from sandbox.landlock import NetRight, Scope
-from sandbox.profile import NetworkMode, Profile
+from sandbox.profile import NetworkMode, NetworkPolicy, Profile
 from sandbox.sockets import Protocol
 
 
@@ -64,6 +64,28 @@ def held(profile: Profile, grants: Sequence[Grant], landlock_abi: int) -> Held:
         and any(_can_be_turned(grant, tcp=tcp, abstract=abstract) for grant in grants),
         listening=any(_is_tcp_connection(grant) for grant in grants) and not any(map(_may_listen, grants)),
     )  # fmt: skip
+
+
+def supervised(network: NetworkPolicy, grants: Sequence[Grant]) -> frozenset[Protocol]:
+    """Return the protocols whose sockets the supervisor makes: TCP's, and UDP's where rules or grants have any to do.
+
+    A grant that may be a Unix socket may bring one: whoever has the other end can send it.
+    """
+    if not network.is_supervised:
+        return frozenset()
+    named = {rule.protocol for rule in network.allow} | {rule.protocol for rule in network.bind}
+    datagrams = network.dns or Protocol.UDP in named or any(map(_may_bring_datagrams, grants))
+    return frozenset({Protocol.TCP, *([Protocol.UDP] if datagrams else [])})
+
+
+def _may_bring_datagrams(grant: Grant) -> bool:
+    match grant:
+        case ListenGrant() | ConnectGrant() | DatagramGrant():
+            return grant.address.protocol is not Protocol.TCP
+        case InheritGrant():
+            return bool(SOCKET_TYPES & accepted_types(grant.type))
+        case _:
+            return False
 
 
 def _receives_from_anyone(grant: Grant) -> bool:

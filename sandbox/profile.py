@@ -152,6 +152,10 @@ class NetworkPolicy:
         own = self.mode in (NetworkMode.NONE, NetworkMode.LOOPBACK)
         return own and bool(self.allow or self.bind or self.dns)
 
+    def asked(self, here: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the resolvers that can be asked; here: those of this host."""
+        return (self.resolvers or here) if self.dns else ()
+
     @property
     def has_names(self) -> bool:
         """The sandbox has a hosts file and resolvers of its own."""
@@ -374,6 +378,15 @@ def _check_network(profile: Profile) -> None:
         _check_veth(policy, source)
     elif policy.netns is not None:
         raise ProfileError(source, "network.netns", f"mode {policy.mode} joins none", 'write mode = "veth"')
+    if (
+        policy.has_names
+        and SharedNamespace.MOUNT in profile.share
+        and (policy.dns or any(r.name for r in policy.allow))
+    ):
+        raise ProfileError(
+            source, "namespaces.share", "names come by /etc/hosts, which takes a mount namespace of its own",
+            "leave mount out, or allow addresses",
+        )  # fmt: skip
     if policy.mode is not NetworkMode.HOST:
         return
     if policy.dns:

@@ -514,12 +514,15 @@ def compile(policy: FilterPolicy) -> tuple[bytes, ...]:  # noqa: A001 - the verb
     if any(len(program) // 8 > bpf.MAX_INSTRUCTIONS for program in programs):
         hint = "use fewer grants, or let their numbers be chosen: neighbouring ones take less"
         raise UsageError("filter", "too many scattered numbers are reserved", hint)
-    _verify(policy, programs)
+    asking = (compile_notifier(policy),) if policy.supervised else ()
+    _verify(policy, (*asking, *programs))
     return programs
 
 
 def compile_notifier(policy: FilterPolicy) -> bytes:
     """Return the program by which the supervisor is asked; it stands behind the exec gate's, in one filter.
+
+    compile() holds it against the policy, together with the others.
 
     Raises: as compile().
     """
@@ -530,7 +533,6 @@ def compile_notifier(policy: FilterPolicy) -> bytes:
         raise InternalError("filter", f"libseccomp refused a rule: {error}") from error
     if len(program) // 8 > bpf.MAX_INSTRUCTIONS - GATE_LENGTH:
         raise InternalError("filter", "the program that asks the supervisor is too long")
-    _verify(policy, (program, *compile(policy)))
     return program
 
 

@@ -20,6 +20,7 @@ AF_INET6: Final = 10
 MAX_PORT: Final = 65535
 MAX_UNIX: Final = 107  # of struct sockaddr_un's 108 bytes one is left for the NUL
 EVERY_HOST: Final = "*"
+HOSTS: Final = "/etc/hosts"
 RESOLV_CONF: Final = "/etc/resolv.conf"
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 # Letters, digits, '-' and '.', RFC 1123; '_' stands in many names that are none by that.

@@ -78,16 +78,11 @@ def free_pairs(first: int, taken: Iterable[Network], names: Iterable[str]) -> It
             yield pair
 
 
-def resolvers_of(network: NetworkPolicy, caller: Caller) -> tuple[str, ...]:
-    """Return whom the sandbox may ask."""
-    return (network.resolvers or caller.resolvers) if network.dns else ()
-
-
 def lines_of(network: NetworkPolicy, caller: Caller) -> tuple[Line, ...]:
     """Return the compiled rules; without any of its own a profile allows all, but for what is not meant by that."""
     every = Ports(0, MAX_PORT)
     own = network.allow or tuple(PeerRule(protocol, EVERY_HOST, every) for protocol in (Protocol.TCP, Protocol.UDP))
-    return compiled((*own, *resolver_rules(resolvers_of(network, caller))), (), caller.peers)
+    return compiled((*own, *resolver_rules(network.asked(caller.resolvers))), (), caller.peers)
 
 
 def networks_of(lines: Iterable[Line]) -> list[Network]:

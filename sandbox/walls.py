@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from sandbox import allowlist, landlock, limits
@@ -15,7 +15,7 @@ from sandbox.landlock import Ruleset, Scope
 from sandbox.mounts import view_ops
 from sandbox.plan import ListFlag, MountKind, Namespace, NetFlag, Op, OpCode, Terminal
 from sandbox.profile import NetworkMode, NetworkPolicy, Profile, Scheduling, SharedNamespace, Tty, ports_of
-from sandbox.sockets import RESOLV_CONF, Protocol
+from sandbox.sockets import HOSTS, RESOLV_CONF, Protocol
 
 _POLICIES: Final = {Scheduling.OTHER: 0, Scheduling.BATCH: 3, Scheduling.IDLE: 5}  # sched(7)
 
@@ -57,18 +57,20 @@ def identity_of(profile: Profile, caller: Caller) -> tuple[int, int]:
     return caller.identity
 
 
-def network_ops(network: NetworkPolicy, caller: Caller) -> Iterator[Op]:
+def network_ops(profile: Profile, caller: Caller, protocols: Collection[Protocol]) -> Iterator[Op]:
     """Yield the rules by which the supervisor connects and binds, or the network to join, and the files beside it.
 
+    protocols: those whose sockets the supervisor makes.
     Raises: UsageError for more rules than a plan takes, or resolvers that cannot be asked.
     """
-    resolvers = (network.resolvers or caller.resolvers) if network.dns else ()
+    network = profile.network
+    resolvers = network.asked(caller.resolvers)
     if network.is_supervised:
-        yield from _list_ops(network, caller, resolvers)
+        yield from _list_ops(network, caller, resolvers, protocols)
     if network.mode is NetworkMode.VETH:
         yield _joining_op(network, caller, resolvers)
-    if network.has_names:
-        yield ops.text_file("/etc/hosts", allowlist.hosts_text(caller.peers))
+    if network.has_names and SharedNamespace.MOUNT not in profile.share:
+        yield ops.text_file(HOSTS, allowlist.hosts_text(caller.peers))
         yield ops.text_file(RESOLV_CONF, allowlist.resolver_text(resolvers))
 
 
@@ -85,11 +87,13 @@ def _joining_op(network: NetworkPolicy, caller: Caller, resolvers: Sequence[str]
     return ops.netns(joined.namespace, joined.keeper, "a network of its own behind the caller's")
 
 
-def _list_ops(network: NetworkPolicy, caller: Caller, resolvers: Sequence[str]) -> Iterator[Op]:
+def _list_ops(
+    network: NetworkPolicy, caller: Caller, resolvers: Sequence[str], protocols: Collection[Protocol]
+) -> Iterator[Op]:  # fmt: skip
     peers = (*network.allow, *allowlist.resolver_rules(resolvers))
     lines = allowlist.compiled(peers, network.bind, caller.peers)
     flags = ListFlag.LOOPBACK if network.mode is NetworkMode.LOOPBACK else ListFlag(0)
-    if any(line.protocol is Protocol.UDP for line in lines):
+    if Protocol.UDP in protocols:
         flags |= ListFlag.UDP
     if caller.landlock_abi < landlock.ABI_OF["connect_tcp"]:
         flags |= ListFlag.UNGOVERNED
@@ -186,6 +190,9 @@ def landlock_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) -> I
         if op.code is OpCode.RESTRICT and kept.files:
             # /dev/fd/N opens anew what the command has, with no right that its descriptor lacks.
             yield from (ops.descriptor_rule(fd, int(landlock.REOPENED & kept.files)) for fd in _reopened(grants))
+            if profile.network.is_supervised and SharedNamespace.MOUNT not in profile.share:
+                readable = int(landlock.FileRight.READ_FILE & kept.files)
+                yield from (ops.path_rule(path, readable) for path in (HOSTS, RESOLV_CONF))
             yield from (ops.folder_rule(number_of(grant), int(_rights_of(grant) & kept.files)) for grant in folders)
         yield op
 

@@ -9,6 +9,7 @@
 #include "init.h"
 #include "message.h"
 #include "namespace.h"
+#include "netcall.h"
 #include "probe.h"
 #include "relay.h"
 #include "report.h"
@@ -45,7 +46,7 @@ static void map_plan(int fd, struct plan *plan)
 		fail_step(STEP_PLAN, REASON_PLAN, 0);
 	reporter.plan = plan;
 	reporter.quiet = plan->header->flags & PLAN_QUIET;
-	reporter.trace = plan_find(plan, OP_TRACE) != NULL;
+	reporter.trace = plan_find(plan, OP_TRACE) ? plan_find(plan, OP_TRACE)->a : 0;
 	sys_close(fd);
 }
 
@@ -58,7 +59,7 @@ static void find_status(const struct plan *plan, unsigned filled)
 		return;
 	fd_require(op, op->a, filled);
 	reporter.status_json = op->b == 2;
-	reporter.exec_events = op->c;
+	reporter.told = op->c;
 	reporter.status_fd = (int)op->a;
 }
 
@@ -413,6 +414,7 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	sys_close(start.socket);
 	give_identity(plan, &watched, &start);
 	become_supervisor(plan, environment);
+	netcall_prepare(plan);
 	supervise(&watched);
 }
 
