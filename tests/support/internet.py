@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tests.support.callers import Ended, run
 from tests.support.verdicts import ADDRESSES, NAMES, PORTS
 
 ROOT: Final = os.geteuid() == 0
+IP: Final = shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin") or "ip"  # an ordinary user's PATH may lack it
 UPLINK: Final = "uplink"  # the host's interface
 HOST4: Final = "203.0.113.2"
 HOST6: Final = "2001:db8:ffff::2"
@@ -66,6 +68,7 @@ while True:
 
 # $1: the tree's own folder. The host stays the namespace that this runs in; the others are made beside it.
 SET_UP: Final = r"""
+PATH=$PATH:/usr/sbin:/sbin
 mount -t tmpfs none /run
 mkdir -p /run/netns
 mount --bind "$1/hosts" /etc/hosts
@@ -107,9 +110,10 @@ done
 
 @dataclass(frozen=True, slots=True)
 class Internet:
-    """The running tree. pid: the process that holds the host's namespaces."""
+    """The running tree. pid: the process that holds the host's namespaces; folder: where the tree has files."""
 
     pid: int
+    folder: Path
 
     def _enter(self) -> list[str]:
         user = [] if ROOT else [f"--user=/proc/{self.pid}/ns/user", "--preserve-credentials"]
@@ -120,7 +124,7 @@ class Internet:
 
     def command(self, *words: str | Path, within: str = "") -> list[str]:
         """Return what runs a command on the host, or in another of the namespaces."""
-        other = ["ip", "netns", "exec", within] if within else []
+        other = [IP, "netns", "exec", within] if within else []
         return [*self._enter(), *other, *map(str, words)]
 
     def run(self, *words: str | Path, within: str = "", env: dict[str, str] | None = None) -> Ended:
@@ -149,7 +153,7 @@ def internet(folder: Path) -> Iterator[Internet]:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "ready\n"
         (child,) = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()
-        made = Internet(int(child))
+        made = Internet(int(child), folder)
         made.says("sh", "-ec", SET_UP, "sh", str(folder), *addresses)
         with _served(made, addresses):
             yield made
