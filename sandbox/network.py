@@ -258,10 +258,10 @@ def _remove_stale(ip: IPRoute) -> None:
         if is_ours(name) and kind == "veth" and name not in alive:
             with contextlib.suppress(NetlinkError):  # it may have gone by itself
                 ip.link("del", index=index)
-    for name, handle, flags in tables:
+    for name, number, flags in tables:
         if is_ours(name) and not flags & _OWNED:
             with _netfilter() as netfilter, contextlib.suppress(FileNotFoundError):
-                _send(netfilter, [_message(nft_table_msg, _DELTABLE, 0, [("NFTA_TABLE_HANDLE", handle)])])
+                _send(netfilter, [_message(nft_table_msg, _DELTABLE, 0, [("NFTA_TABLE_HANDLE", number)])])
 
 
 def _kind(link: Message) -> str | None:
@@ -366,7 +366,7 @@ def _received(netfilter: socket.socket) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _tables() -> Iterator[tuple[str, int, int]]:
-    """Yield the tables for both families that are here: name, handle, flags."""
+    """Yield the tables for both families that are here: name, number, flags."""
     with _netfilter() as netfilter:
         netfilter.send(_message(nft_table_msg, _GETTABLE, _DUMP, []))
         while True:

@@ -388,10 +388,8 @@ def _check_list(codes: set[OpCode]) -> None:
 
 
 def _check_joined(ops: tuple[Op, ...]) -> None:
-    """A network is joined or made, and its descriptors are nothing else."""
+    """What a network is joined by is nothing else."""
     for joined in (op for op in ops if op.code is OpCode.NETNS):
-        if any(op.code is OpCode.NAMESPACE and op.a == Namespace.NETWORK for op in ops):
-            raise _refuse("a network is joined and made")
         used = {op.b for op in ops if op.code is OpCode.INHERIT} | {op.a for op in ops if op.code is OpCode.STATUS}
         if {joined.a, joined.b or joined.a} & used:
             raise _refuse("a descriptor is used twice")

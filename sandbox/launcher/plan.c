@@ -375,15 +375,13 @@ static const char *check_obtaining(const struct plan *plan)
 	return count ? NULL : "a mandatory op is missing";
 }
 
-/* A network is joined or made, and its descriptors are nothing else. */
+/* What a network is joined by is nothing else. */
 static const char *check_joined(const struct plan *plan)
 {
 	const struct op *joined = plan_find(plan, OP_NETNS), *status = plan_find(plan, OP_STATUS);
 
 	if (!joined)
 		return NULL;
-	for_ops(plan, op, OP_NAMESPACE) if (op->a == CLONE_NEWNET)
-		return "a network is joined and made";
 	for_ops(plan, op, OP_INHERIT) if (op->b == joined->a || (joined->b && op->b == joined->b))
 		return "a descriptor is used twice";
 	if (status && (status->a == joined->a || (joined->b && status->a == joined->b)))
