@@ -287,6 +287,14 @@ static long connect_ended(const struct call *call)
 	return error > 0 ? -error : error;
 }
 
+static bool has_peer(int fd)
+{
+	uint8_t peer[ADDRESS_MAX];
+	uint32_t size = sizeof peer;
+
+	return sys3(__NR_getpeername, fd, addr(peer), addr(&size)) == 0;
+}
+
 static long connect_internet(struct call *call)
 {
 	uint8_t bytes[ADDRESS_MAX];
@@ -310,6 +318,8 @@ static long connect_internet(struct call *call)
 		return tell(call, NET_CONNECT, &peer, NET_ALLOWED, rule, connect_now(call, &clean));
 	if (!(net.list->a & LIST_LOOPBACK) || !network_is_loopback(&peer))
 		return tell(call, NET_CONNECT, &peer, NET_REFUSED, rule, -EACCES);
+	if (call->type == SOCKET_STREAM && has_peer(call->fd)) /* the kernel's own answer, and it keeps its connection */
+		return tell(call, NET_CONNECT, &peer, NET_REFUSED, rule, -EISCONN);
 	failed = move_inside(call);
 	return tell(call, NET_CONNECT, &peer, NET_INSIDE, NULL, failed < 0 ? failed : connect_now(call, &clean));
 }
