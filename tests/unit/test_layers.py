@@ -65,7 +65,9 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
-        "explain": ("allowlist caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"),
+        "explain": (
+            "allowlist caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"
+        ),
         # The edge.
         "sandbox": (
             "allowlist errors caller filesystem grants landlock limits profile profile_files profile_format "
