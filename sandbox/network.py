@@ -17,8 +17,9 @@ import struct
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from pyroute2 import IPRoute, netns
 from pyroute2.netlink.exceptions import NetlinkError
@@ -161,7 +162,7 @@ def _outside(namespace: int, lines: Sequence[Line], versions: tuple[int, ...]) -
             _remove_stale(ip)
         with _step("this host's routes"):
             taken = [*_routes(ip), *networks_of(lines)]
-            names = {_attribute(link, "IFLA_IFNAME") for link in ip.get_links()} | {name for name, *_ in _tables()}
+            names = {_attribute(link, "IFLA_IFNAME") for link in ip.get_links()} | {table.name for table in _tables()}
         pairs = free_pairs(random.randrange(PAIRS), taken, names)
         for pair, last in zip(pairs, [False] * (_TRIES - 1) + [True], strict=False):
             keeper = _claimed(ip, namespace, pair, versions, last=last)
@@ -252,16 +253,16 @@ def _remove_stale(ip: IPRoute) -> None:
     Interfaces are listed before tables: a sandbox makes its table first, so one that lives is never without.
     """
     links = [(_attribute(link, "IFLA_IFNAME"), link["index"], _kind(link)) for link in ip.get_links()]
-    tables = list(_tables())
-    alive = {name for name, _, flags in tables if flags & _OWNED}
+    tables = _tables()
+    alive = {table.name for table in tables if table.flags & _OWNED}
     for name, index, kind in links:
         if is_ours(name) and kind == "veth" and name not in alive:
             with contextlib.suppress(NetlinkError):  # it may have gone by itself
                 ip.link("del", index=index)
-    for name, number, flags in tables:
-        if is_ours(name) and not flags & _OWNED:
+    for table in tables:
+        if is_ours(table.name) and not table.flags & _OWNED:
             with _netfilter() as netfilter, contextlib.suppress(FileNotFoundError):
-                _send(netfilter, [_message(nft_table_msg, _DELTABLE, 0, [("NFTA_TABLE_HANDLE", number)])])
+                _send(netfilter, [_message(nft_table_msg, _DELTABLE, 0, [("NFTA_TABLE_HANDLE", table.number)])])
 
 
 def _kind(link: Message) -> str | None:
@@ -279,6 +280,8 @@ _INET: Final = 1
 _OWNED: Final = 2  # NFT_TABLE_F_OWNER
 _REQUEST, _ACK, _EXCLUSIVE, _CREATE, _APPEND, _DUMP = 1, 4, 0x200, 0x400, 0x800, 0x300
 _ERROR, _DONE = 2, 3
+_INTERRUPTED: Final = 0x10  # NLM_F_DUMP_INTR
+_ROOM: Final = 1 << 20
 _MOST: Final = 64 << 10  # bytes of one transaction; what a socket sends at once is limited
 
 
@@ -349,31 +352,61 @@ def _transact(netfilter: socket.socket, messages: Sequence[bytes]) -> None:
         numbered.append(_HEADER.pack(size, kind, flags, number, port) + message[_HEADER.size :])
     netfilter.send(b"".join(numbered))
     while True:
-        for kind, number, body in _received(netfilter):
-            if kind == _ERROR and (code := -struct.unpack_from("<i", body)[0]):
-                raise OSError(code, os.strerror(code))
-            if kind == _ERROR and number == len(messages):
+        for answer in _answers(netfilter.recv(_ROOM)):
+            if answer.kind == _ERROR and answer.number == len(messages):
                 return
 
 
-def _received(netfilter: socket.socket) -> Iterator[tuple[int, int, bytes]]:
-    """Yield the messages of one datagram: type, sequence number, body."""
-    data = netfilter.recv(1 << 20)
-    while len(data) >= _HEADER.size:
-        size, kind, _, number, _ = _HEADER.unpack_from(data)
-        yield kind, number, data[_HEADER.size : size]
-        data = data[(size + 3) & ~3 :]
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One message of the kernel's."""
+
+    kind: int
+    flags: int
+    number: int
+    body: bytes
 
 
-def _tables() -> Iterator[tuple[str, int, int]]:
-    """Yield the tables for both families that are here: name, number, flags."""
+def _answers(datagram: bytes) -> Iterator[_Answer]:
+    """Yield a datagram's messages; raises OSError for one that tells of an error."""
+    while len(datagram) >= _HEADER.size:
+        size, kind, flags, number, _ = _HEADER.unpack_from(datagram)
+        answer = _Answer(kind, flags, number, datagram[_HEADER.size : size])
+        if kind == _ERROR and (code := -struct.unpack_from("<i", answer.body)[0]):
+            raise OSError(code, os.strerror(code))
+        yield answer
+        datagram = datagram[(size + 3) & ~3 :]
+
+
+class Table(NamedTuple):
+    """A table of rules that is here."""
+
+    name: str
+    number: int
+    flags: int
+
+
+def _tables() -> list[Table]:
+    """Return the tables for both families, as they are at one moment: one that is missed would be taken for gone."""
     with _netfilter() as netfilter:
-        netfilter.send(_message(nft_table_msg, _GETTABLE, _DUMP, []))
-        while True:
-            for kind, _, body in _received(netfilter):
-                if kind in (_ERROR, _DONE):
-                    return
-                message = nft_table_msg(_HEADER.pack(_HEADER.size + len(body), kind, 0, 0, 0) + body)
-                message.decode()
-                flags = _attribute(message, "NFTA_TABLE_FLAGS") or 0
-                yield _attribute(message, "NFTA_TABLE_NAME"), _attribute(message, "NFTA_TABLE_HANDLE"), flags
+        for _ in range(_TRIES):
+            netfilter.send(_message(nft_table_msg, _GETTABLE, _DUMP, []))
+            found = listed_tables(lambda: netfilter.recv(_ROOM))
+            if found is not None:
+                return found
+    raise OSError(errno.EAGAIN, "tables come and go too fast to be listed")
+
+
+def listed_tables(receive: Callable[[], bytes]) -> list[Table] | None:
+    """Read the answer to a request for all tables; None if they have changed meanwhile."""
+    found: list[Table] = []
+    whole = True
+    while True:
+        for answer in _answers(receive()):
+            whole = whole and not answer.flags & _INTERRUPTED
+            if answer.kind == _DONE:
+                return found if whole else None
+            message = nft_table_msg(_HEADER.pack(_HEADER.size + len(answer.body), 0, 0, 0, 0) + answer.body)
+            message.decode()
+            name, number = (_attribute(message, f"NFTA_TABLE_{key}") for key in ("NAME", "HANDLE"))
+            found.append(Table(name, number, _attribute(message, "NFTA_TABLE_FLAGS") or 0))

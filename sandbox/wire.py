@@ -317,7 +317,7 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.TRACE: (lambda op: not 0 < op.a <= sum(Trace), "what is told of is unknown"),
     OpCode.ALLOW_LIST: (lambda op: op.a > sum(ListFlag), "an allow-list is unknown"),
     OpCode.NET_RULE: (lambda op: _rule_is_wrong(op, int.from_bytes(op.data[:2], "little")), "a rule is unknown"),
-    OpCode.NETNS: (lambda op: _joined_is_wrong(op.a, op.b), "a network is out of range"),
+    OpCode.NETNS: (lambda op: op.c or _joined_is_wrong(op.a, op.b), "a network is out of range"),
     OpCode.TEXT_FILE: (lambda op: not op.data.startswith(b"/"), "a text has no place"),
     OpCode.STDIO: (lambda op: op.flags not in tuple(Streams), "a mode of streams is unknown"),
     OpCode.INHERIT: (

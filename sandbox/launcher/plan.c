@@ -296,7 +296,7 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 		return check_rule(plan, op);
 	case OP_NETNS:
 		return op->a < FIRST_NUMBER || op->a > INT32_MAX || op->b > INT32_MAX || (op->b && op->b < FIRST_NUMBER) ||
-				       op->a == op->b
+				       op->a == op->b || op->c
 			       ? "a network is out of range"
 			       : NULL;
 	case OP_TEXT_FILE:

@@ -350,7 +350,7 @@ with network._netfilter() as netfilter:
 
 
 def test_what_a_dead_sandbox_left_is_removed_at_the_next_start(net: Internet) -> None:
-    """As after a crash: interfaces whose table is gone, and a table that nobody owns, as one that was saved has none."""
+    """As after a crash: an interface whose table is gone, and a table that nobody owns, as one that was restored."""
     others = ("sandbox-mine", "sandbox-0003", "sandboxes")
     script = f"""
         PATH=$PATH:/usr/sbin

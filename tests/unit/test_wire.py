@@ -545,6 +545,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a network is out of range", changed(OpCode.NETNS, plans.B, 2)),
     ("a network is out of range", changed(OpCode.NETNS, plans.B, 2**31)),
     ("a network is out of range", changed(OpCode.NETNS, plans.A, 21)),  # that of B
+    ("a network is out of range", changed(OpCode.NETNS, plans.C, 1)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 2)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 65536, 4)),
     ("a number is out of range", changed(OpCode.PLACE, plans.A, ops.MAX_SLOTS)),
@@ -632,6 +633,7 @@ def test_refused_plan_less_its_fault_is_accepted() -> None:
         changed(OpCode.STDIO, plans.C, 2**32 - 1),
         changed(OpCode.FILE, plans.FLAGS, 8),
         changed(OpCode.DIRECTORY, plans.FLAGS, 3),
+        changed(OpCode.NETNS, plans.B, 0),
         changed(OpCode.PROTOCOL, plans.FLAGS, 0),
         changed(OpCode.PROTOCOL, plans.C, 2**32 - 1),
         data_of(OpCode.CONNECT, INET + INET6 + INET),
