@@ -174,8 +174,13 @@ class FilesystemTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proc: Annotated[Proc, _meta("what /proc shows")] | UnsetType = UNSET
 
 
-PeerText = Annotated[str, msgspec.Meta(description="PROTOCOL:HOST:PORTS", pattern=r"^(tcp|udp):.+:[0-9*-]+" + END)]
-BindText = Annotated[str, msgspec.Meta(description="PROTOCOL:PORTS", pattern=r"^(tcp|udp):(.+:)?[0-9*-]+" + END)]
+def _rule_text(words: str, pattern: str) -> msgspec.Meta:
+    """The pattern is for editors; what is wrong with a rule, its own parser tells better."""
+    return msgspec.Meta(description=words, extra_json_schema={"pattern": pattern + END})
+
+
+PeerText = Annotated[str, _rule_text("PROTOCOL:HOST:PORTS", r"^(tcp|udp):.+:[0-9*-]+")]
+BindText = Annotated[str, _rule_text("PROTOCOL:PORTS", r"^(tcp|udp):(.+:)?[0-9*-]+")]
 
 
 class NetworkTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ is reached there is reached by the supervisor only. Hosts and names: test_networ
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -183,7 +184,7 @@ attempt("udp-connected", lambda: connected(UDP, kind=DGRAM).send(b"x"))
 attempt("udp-connected-message", lambda: connected(UDP, kind=DGRAM).sendmsg([b"x"]))
 attempt("udp-connect-other", lambda: connected(OTHER_UDP, kind=DGRAM))
 attempt("udp-connected-elsewhere", lambda: connected(UDP, kind=DGRAM).sendto(b"x", (LOCAL, OTHER_UDP)))
-attempt("udp-bound", lambda: (lambda one: (one.bind(("", 0)), one.sendto(b"x", (LOCAL, UDP)))[1])(made(kind=DGRAM)))
+attempt("udp-bound", lambda: [one.bind(("", 0)) or one.sendto(b"x", (LOCAL, UDP)) for one in [made(kind=DGRAM)]][0])
 attempt("udp-tcp-port", lambda: made(kind=DGRAM).sendto(b"x", (LOCAL, TCP)))
 attempt("udp-unspecified", lambda: raw_send(made(kind=DGRAM), inet(UDP, 0)))
 attempt("udp-unspecified-other", lambda: raw_send(made(kind=DGRAM), inet(OTHER_UDP, 0)))
@@ -197,7 +198,8 @@ EXPECTED: Final = {
     "fast": "ok", "fast-other": "EACCES", "fast-message": "ok", "fast-message-other": "EACCES", "named": "ok",
     "udp": "ok", "udp-other": "EACCES", "udp-message": "ok", "udp-message-other": "EACCES", "udp-connected": "ok",
     "udp-connected-message": "ok", "udp-connect-other": "EACCES", "udp-connected-elsewhere": "EACCES",
-    "udp-bound": "ok", "udp-tcp-port": "EACCES", "udp-unspecified": "ok", "udp-unspecified-other": "EACCES", "unix": "ok",
+    "udp-bound": "ok", "udp-tcp-port": "EACCES", "udp-unspecified": "ok", "udp-unspecified-other": "EACCES",
+    "unix": "ok",
 }  # fmt: skip
 
 
@@ -381,18 +383,29 @@ def interrupted():
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     connected(DEAF)
 attempt("interrupted", interrupted)
-def restarted():
-    seen = []
-    signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
-    signal.siginterrupt(signal.SIGALRM, False)
-    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+def limited(*signals):
+    if signals:
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.siginterrupt(signal.SIGALRM, False)
+        signal.setitimer(signal.ITIMER_REAL, *signals)
     one = made()
     one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("=qq", 1, 0))
     try:
         raw_connect(one, inet(DEAF))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-attempt("time-limit", restarted)
+attempt("limited", limited)
+attempt("limited-and-interrupted", lambda: limited(0.2))
+def restarted():
+    seen = []
+    signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+    signal.siginterrupt(signal.SIGALRM, False)
+    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+    print("soon", "it is heard", flush=True)
+    raw_connect(made(), inet(DEAF))
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return bool(seen) and "restarted"
+attempt("restarted", restarted)
 def polled():
     one = made()
     one.setblocking(False)
@@ -407,17 +420,32 @@ attempt("refused", lambda: connected(int(sys.argv[6])))
 """
 
 
+def hear(listener: socket.socket) -> None:
+    """Accept all that come, so that who waits is let in."""
+    with ExitStack() as stack, contextlib.suppress(OSError):
+        listener.settimeout(10)
+        while True:
+            stack.enter_context(closing(listener.accept()[0]))
+
+
 def test_connections_wait_as_their_sockets_do(peers: Peers, deaf: socket.socket) -> None:
     closed = free_ports(1)[0]
     rules = [*peers.rules, f"tcp:127.0.0.1:{port_of(deaf)}", f"tcp:127.0.0.1:{closed}"]
-    done = sandbox.run(
+    told = {}
+    with sandbox.Popen(
         [PYTHON, "-S", "-c", PRELUDE + WAITING, *peers.words, str(port_of(deaf)), str(closed)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, net_allow=rules,
-    )  # fmt: skip
-    assert done.stderr == ""
-    assert dict(line.split(" ", 1) for line in done.stdout.splitlines()) == {
-        "interrupted": "EINTR", "time-limit": "EINPROGRESS", "polled": "ok", "blocking-again": "blocks",
-        "refused": "ECONNREFUSED",
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, net_allow=rules,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            name, value = line.rstrip("\n").split(" ", 1)
+            told[name] = value
+            if name == "soon":
+                time.sleep(0.5)
+                threading.Thread(target=hear, args=(deaf,), daemon=True).start()
+    assert told == {
+        "interrupted": "EINTR", "limited": "EINPROGRESS", "limited-and-interrupted": "EINTR", "soon": "it is heard",
+        "restarted": "restarted", "polled": "ok", "blocking-again": "blocks", "refused": "ECONNREFUSED",
     }  # fmt: skip
 
 
@@ -671,10 +699,12 @@ def test_with_one_exec_the_supervisor_is_asked_all_the_same(peers: Peers, tmp_pa
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root becomes another user")
 def test_another_users_sockets_are_that_users(peers: Peers) -> None:
-    code = (
-        "attempt('tcp', lambda: connected(TCP))\nattempt('owner', lambda: [str(os.fstat(one.fileno()).st_uid) for one in [made()]][0])\n"
-        + UNIX
-    )
+    owner = """
+one = made()
+print("owner", os.fstat(one.fileno()).st_uid)
+attempt("tcp", lambda: connected(TCP))
+"""
+    code = owner + UNIX
     verdict = found(code, peers, user="65534:65534", tmpfs=["/tmp"])
     assert (verdict["tcp"], verdict["owner"], verdict["stream"]) == ("ok", "65534", "met")
 

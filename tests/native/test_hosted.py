@@ -244,11 +244,12 @@ class Running:
     """A launcher at work, its status pipe, and the records that came."""
 
     def __init__(
-        self, program: Path, script: str, *grants: Op, form: StatusFormat = StatusFormat.RECORDS, execs: bool = False,
-        more_ops: Sequence[Op] = (), environment: Mapping[str, str] | None = None, **more: object,
+        self, program: Path, script: str, *grants: Op, form: StatusFormat = StatusFormat.RECORDS,
+        told: ops.Trace = ops.NOTHING_TOLD, more_ops: Sequence[Op] = (), environment: Mapping[str, str] | None = None,
+        **more: object,
     ) -> None:  # fmt: skip
         self.status, write_end = os.pipe()
-        plan = shell(script, *grants, launcher=[ops.status(write_end, form, told=ops.Trace(execs)), *more_ops], **more)
+        plan = shell(script, *grants, launcher=[ops.status(write_end, form, told), *more_ops], **more)
         inherited = [op.b for op in plan.only(ops.OpCode.INHERIT) if op.b != CLOSED]
         with memfd_holding(wire.encode(plan)) as fd:
             self.process = subprocess.Popen(

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 
 from sandbox import bpf, seccomp, wire
+from sandbox.allowlist import parse_peer
 from sandbox.build import DEFAULT_PATH, build, child_path, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, InternalError, PlanError, ProfileError, UsageError
@@ -143,7 +144,7 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
         profile_of(*GRANTS, *SOCKETS[:-1], *MEMORY, keep=("PATH", "LISTEN_*"), descriptors=EVERY_PROTOCOL),
         process=process,
         filesystem=FilesystemPolicy(read=("/etc",)),
-        network=NetworkPolicy(NetworkMode.LOOPBACK),
+        network=NetworkPolicy(NetworkMode.LOOPBACK, (parse_peer("tcp:db.example:5432"),), dns=True),
         share=(),
         limits=Limits(processes=5, timeout=1000, open_files=99),
     )
@@ -153,6 +154,8 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
         gid=0,
         identity=(5, 6),
         **LOOKED_UP,
+        peers={"db.example": ("192.0.2.7",)},
+        resolvers=("192.0.2.53",),
         delegated=Delegated("/cg", frozenset({"pids"})),
         environ={"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "0", "LISTEN_FDS": "1"},
     )
