@@ -47,7 +47,7 @@ from sandbox.grants import (
     parse_grant,
 )
 from sandbox.landlock import LandlockPolicy
-from sandbox.launch import Popen, channel_grant, original_environment, replace_process, run
+from sandbox.launch import Popen, channel_grant, network_for, original_environment, replace_process, run
 from sandbox.limits import Limits
 from sandbox.observe import open_descriptors, survey_command
 from sandbox.plan import Plan, StatusFormat, Trace
@@ -124,6 +124,7 @@ __all__ = [
     "format_survey",
     "load",
     "looked_up",
+    "network_for",
     "open_descriptors",
     "original_environment",
     "parse_bind",

@@ -273,6 +273,18 @@ def not_meant(network: Network) -> str | None:
     return None
 
 
+def not_routed(host: str) -> str | None:
+    """Return what an address or network is that no router passes on; None: one does, or passes on a part of it."""
+    import ipaddress
+
+    if host == EVERY_HOST:
+        return None
+    network = ipaddress.ip_network(host.partition("%")[0])
+    words = not_meant(network)
+    stays = words in ("this host itself", "many hosts at once") or (network.version == 6 and network.is_link_local)
+    return words if stays else None
+
+
 def refused_address(addresses: Iterable[str], peers: Iterable[PeerRule]) -> tuple[str, str] | None:
     """Return an address of a name's that no name may lead to, and what it is; None if there is none.
 

@@ -67,6 +67,7 @@ class OpCode(enum.IntEnum):
     OOM_SCORE = 0x0109
     ALLOW_LIST = 0x010A
     NET_RULE = 0x010B
+    NETNS = 0x010C
     STDIO = 0x0301
     INHERIT = 0x0302
     FILE = 0x0303
@@ -136,6 +137,7 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.OOM_SCORE: OpRule("oom_score", 0, 1),
     OpCode.ALLOW_LIST: OpRule("network", 0, 1),
     OpCode.NET_RULE: OpRule("network", 0, MAX_NET_RULES, Data.ADDRESS),
+    OpCode.NETNS: OpRule("network", 0, 1),
     OpCode.STDIO: OpRule("stdio", 1, 1),
     OpCode.INHERIT: OpRule("inherit", 0, MAX_SLOTS),
     OpCode.FILE: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
@@ -433,6 +435,7 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.OOM_SCORE: lambda op: f"oom_score_adj {int(op.a) - 1000}",
     OpCode.ALLOW_LIST: lambda _: "the supervisor makes sockets, and connects and binds them by these rules",
     OpCode.NET_RULE: _rule_words,
+    OpCode.NETNS: lambda op: f"join {op.label}" + (f", and keep {op.b} open to the end" if op.b else ""),
     OpCode.TEXT_FILE: lambda op: f"a text of {len(op.data.split(bytes(1))[1])} bytes at {op.label!r}",
     OpCode.NOTIFY: lambda op: f"ask the supervisor by {len(op.data) // 8} instructions",
     OpCode.RULESET: lambda op: f"Landlock handles file rights {op.a | op.b << 32:#x}, net and scopes {op.c:#x}",
@@ -623,6 +626,15 @@ def allow_list(flags: ListFlag | int) -> Op:
 def net_rule(address: bytes, prefix: int, ports: tuple[int, int], label: str, flags: NetFlag | int = 0) -> Op:
     """Allow, or deny, a network's ports. address: one struct sockaddr; prefix: the bits of it that count."""
     return Op(OpCode.NET_RULE, a=prefix, b=ports[0], c=ports[1], flags=int(flags), data=address, label=label)
+
+
+def netns(namespace: int, keeper: int, label: str) -> Op:
+    """Be in the network of descriptor `namespace`, and keep another open as long as the sandbox lives; 0: none.
+
+    Kernel: 3.0, setns(2).
+    """
+    hint = "it takes root, and CAP_SYS_ADMIN"
+    return Op(OpCode.NETNS, a=namespace, b=keeper, label=label, hint=hint)
 
 
 def text_file(path: str, text: str) -> Op:

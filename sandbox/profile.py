@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from sandbox import syscalls
-from sandbox.allowlist import BindRule, PeerRule, Ports
+from sandbox.allowlist import BindRule, PeerRule, Ports, not_routed
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError
 from sandbox.filesystem import FilesystemPolicy, View, split_optional
@@ -50,6 +50,7 @@ ONE_LINE_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*" + END
 PATH_PATTERN: Final = r"^(/|\{(" + "|".join(_PLACEHOLDERS) + r")\}(/|$))[^{}\x00]*" + END
 VIEW_PATTERN: Final = "^-?" + PATH_PATTERN[1:]
 HOSTNAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}" + END
+NETNS_PATTERN: Final = r"^(?!\.\.?$)[^/\x00-\x1f\x7f]{1,255}" + END
 CPUS_PATTERN: Final = r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*" + END
 _VARIABLE = re.compile(VARIABLE_PATTERN)
 _KEPT = re.compile(KEPT_PATTERN)
@@ -120,11 +121,12 @@ class ProcessPolicy:
 
 
 class NetworkMode(enum.StrEnum):
-    """Which network the sandbox has: none at all, a loopback of its own, or the host's."""
+    """Which network the sandbox has: none, a loopback of its own, the host's, or (root) one of its own behind that."""
 
     NONE = "none"
     LOOPBACK = "loopback"
     HOST = "host"
+    VETH = "veth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,9 @@ class NetworkPolicy:
     """What of the network there is: a mode, and the peers that can be reached in it.
 
     allow, bind: with a mode of none or loopback the supervisor connects and binds what they name, in the caller's
-    network; with host they are TCP ports, for Landlock. dns: the resolvers can be asked, which are the caller's unless
-    some are named.
+    network; with host they are TCP ports, for Landlock; with veth the sandbox's own network has rules. dns: the
+    resolvers can be asked, which are the caller's unless some are named. netns: with veth, the name of a network that
+    is joined, and none is made.
     """
 
     mode: NetworkMode = NetworkMode.NONE
@@ -141,11 +144,22 @@ class NetworkPolicy:
     bind: tuple[BindRule, ...] = ()
     dns: bool = False
     resolvers: tuple[str, ...] = ()
+    netns: str | None = None
 
     @property
     def is_supervised(self) -> bool:
         """The supervisor makes the sockets."""
-        return self.mode is not NetworkMode.HOST and bool(self.allow or self.bind or self.dns)
+        own = self.mode in (NetworkMode.NONE, NetworkMode.LOOPBACK)
+        return own and bool(self.allow or self.bind or self.dns)
+
+    def asked(self, here: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the resolvers that can be asked; here: those of this host."""
+        return (self.resolvers or here) if self.dns else ()
+
+    @property
+    def has_names(self) -> bool:
+        """The sandbox has a hosts file and resolvers of its own."""
+        return self.is_supervised or (self.mode is NetworkMode.VETH and (self.netns is None or self.dns))
 
 
 class SharedNamespace(enum.StrEnum):
@@ -360,8 +374,12 @@ def _check_network(profile: Profile) -> None:
     for index, host in enumerate(policy.resolvers):
         if packed_host(host) is None:
             raise ProfileError(source, f"network.resolvers[{index}]", f"{host!r} is no address", "as in 192.0.2.53")
+    if policy.mode is NetworkMode.VETH:
+        _check_veth(policy, source)
+    elif policy.netns is not None:
+        raise ProfileError(source, "network.netns", f"mode {policy.mode} joins none", 'write mode = "veth"')
     if (
-        policy.is_supervised
+        policy.has_names
         and SharedNamespace.MOUNT in profile.share
         and (policy.dns or any(r.name for r in policy.allow))
     ):
@@ -381,6 +399,30 @@ def _check_network(profile: Profile) -> None:
                     source, f"network.{key}[{index}]", f"'{rule}': in mode host Landlock holds it: TCP ports only",
                     'write tcp:*:PORT (tcp:PORT to bind), or take mode = "none", where the supervisor connects',
                 )  # fmt: skip
+
+
+def _check_veth(policy: NetworkPolicy, source: str) -> None:
+    """Refuse what a network of the sandbox's own cannot hold, or one that is somebody else's."""
+    if policy.bind:
+        raise ProfileError(
+            source, "network.allow_bind[0]", f"'{policy.bind[0]}': nobody outside reaches a port of mode veth",
+            'grant the socket (listen = "tcp:8080"), or take mode = "none", where the supervisor binds',
+        )  # fmt: skip
+    if policy.netns is not None:
+        if not re.match(NETNS_PATTERN, policy.netns):
+            raise ProfileError(source, "network.netns", f"{policy.netns!r} is no name", "one of ip netns list")
+        if policy.allow:
+            raise ProfileError(
+                source, "network.allow", "the network that is joined has rules of its own, or none",
+                "leave netns out, and one is made for these rules",
+            )  # fmt: skip
+        return
+    for index, rule in enumerate(policy.allow):
+        if rule.name is None and (words := not_routed(rule.host)) is not None:
+            raise ProfileError(
+                source, f"network.allow[{index}]", f"'{rule}': {words}: nothing of the kind leaves mode veth",
+                'take mode = "none", where the supervisor connects',
+            )  # fmt: skip
 
 
 def _is_port_rule(rule: PeerRule | BindRule) -> bool:

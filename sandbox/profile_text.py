@@ -191,6 +191,7 @@ class NetworkTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_bind: Annotated[tuple[BindText, ...], _meta("ports that can be bound: tcp:8080")] = ()
     dns: Annotated[bool, _meta("resolvers can be asked")] | UnsetType = UNSET
     resolvers: Annotated[tuple[str, ...], _meta("addresses of the resolvers; none: the caller's")] = ()
+    netns: Annotated[str, _meta("with mode veth: a network to join, by its name of ip-netns(8)")] | UnsetType = UNSET
 
 
 class NamespacesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -633,6 +634,7 @@ def _merge_network(first: NetworkPolicy, table: NetworkTable) -> NetworkPolicy:
         bind=union(first.bind, tuple(parse_bind(text) for text in table.allow_bind)),
         dns=first.dns if table.dns is UNSET else table.dns,
         resolvers=union(first.resolvers, table.resolvers),
+        netns=first.netns if table.netns is UNSET else table.netns,
     )
 
 

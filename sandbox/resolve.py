@@ -61,6 +61,7 @@ class Additions:
     allow: tuple[PeerRule, ...] = ()
     bind: tuple[BindRule, ...] = ()
     dns: bool = False
+    netns: str | None = None
     share: tuple[SharedNamespace, ...] = ()
     delegate: tuple[str, ...] = ()
     limits: Mapping[str, str | float] = field(default_factory=dict)
@@ -119,7 +120,7 @@ def _network_for(profile: Profile, added: Additions) -> NetworkPolicy:
     own = profile.network
     return replace(
         own, mode=added.network or own.mode, allow=union(own.allow, added.allow), bind=union(own.bind, added.bind),
-        dns=own.dns or added.dns,
+        dns=own.dns or added.dns, netns=added.netns or own.netns,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from sandbox import allowlist, landlock, limits
 from sandbox import plan as ops
-from sandbox.caller import Caller
+from sandbox.caller import Caller, Joined
 from sandbox.errors import GrantError, InternalError, LaunchError, UsageError
 from sandbox.filesystem import Proc, View, covers, normal
 from sandbox.grants import DirectoryGrant, FileGrant, Grant, InheritGrant, ScratchGrant, number_of
@@ -23,7 +23,7 @@ _POLICIES: Final = {Scheduling.OTHER: 0, Scheduling.BATCH: 3, Scheduling.IDLE: 5
 def own_namespaces(profile: Profile) -> tuple[Namespace, ...]:
     """Return the namespaces that the sandbox has of its own."""
     shared = {Namespace[name.name] for name in profile.share}
-    if profile.network.mode is NetworkMode.HOST:
+    if profile.network.mode in (NetworkMode.HOST, NetworkMode.VETH):
         shared.add(Namespace.NETWORK)
     return tuple(namespace for namespace in Namespace if namespace not in shared)
 
@@ -58,15 +58,38 @@ def identity_of(profile: Profile, caller: Caller) -> tuple[int, int]:
 
 
 def network_ops(profile: Profile, caller: Caller, protocols: Collection[Protocol]) -> Iterator[Op]:
-    """Yield the rules by which the supervisor connects and binds, and the files that go with them.
+    """Yield the rules by which the supervisor connects and binds, or the network to join, and the files beside it.
 
     protocols: those whose sockets the supervisor makes.
-    Raises: UsageError for more rules than a plan takes.
+    Raises: UsageError for more rules than a plan takes, or resolvers that cannot be asked.
     """
     network = profile.network
-    if not network.is_supervised:
-        return
-    resolvers = (network.resolvers or caller.resolvers) if network.dns else ()
+    resolvers = network.asked(caller.resolvers)
+    if network.is_supervised:
+        yield from _list_ops(network, caller, resolvers, protocols)
+    if network.mode is NetworkMode.VETH:
+        yield _joining_op(network, caller, resolvers)
+    if network.has_names and SharedNamespace.MOUNT not in profile.share:
+        yield ops.text_file(HOSTS, allowlist.hosts_text(caller.peers))
+        yield ops.text_file(RESOLV_CONF, allowlist.resolver_text(resolvers))
+
+
+def _joining_op(network: NetworkPolicy, caller: Caller, resolvers: Sequence[str]) -> Op:
+    joined = caller.joined or Joined(0)  # none yet: it is for a plan to be read, which nobody can carry out
+    if network.netns is not None:
+        return ops.netns(joined.namespace, joined.keeper, f"network namespace {network.netns}")
+    for host in resolvers:
+        if (words := allowlist.not_routed(host)) is not None:
+            raise UsageError(
+                "network.dns", f"resolver {host}: {words}: a network of mode veth does not reach it",
+                'name others: resolvers = ["192.0.2.53"]',
+            )  # fmt: skip
+    return ops.netns(joined.namespace, joined.keeper, "a network of its own behind the caller's")
+
+
+def _list_ops(
+    network: NetworkPolicy, caller: Caller, resolvers: Sequence[str], protocols: Collection[Protocol]
+) -> Iterator[Op]:  # fmt: skip
     peers = (*network.allow, *allowlist.resolver_rules(resolvers))
     lines = allowlist.compiled(peers, network.bind, caller.peers)
     flags = ListFlag.LOOPBACK if network.mode is NetworkMode.LOOPBACK else ListFlag(0)
@@ -78,9 +101,6 @@ def network_ops(profile: Profile, caller: Caller, protocols: Collection[Protocol
     for line in lines:
         kind = NetFlag.DENY * line.deny | NetFlag.BIND * line.bind | NetFlag.UDP * (line.protocol is Protocol.UDP)
         yield ops.net_rule(line.address, line.prefix, (line.ports.first, line.ports.last), line.label, kind)
-    if SharedNamespace.MOUNT not in profile.share:
-        yield ops.text_file(HOSTS, allowlist.hosts_text(caller.peers))
-        yield ops.text_file(RESOLV_CONF, allowlist.resolver_text(resolvers))
 
 
 def _identity_ops(profile: Profile, caller: Caller) -> Iterator[Op]:

@@ -152,6 +152,7 @@ def decode(data: bytes) -> Plan:
     else:
         _check_later_execs(ops)
     _check_list({op.code for op in ops})
+    _check_joined(ops)
     _check_slots(ops, placing=not flags & OBTAIN)
     return Plan(ops, quiet=bool(flags & QUIET), obtain=bool(flags & OBTAIN))
 
@@ -288,6 +289,10 @@ def _rule_is_wrong(op: Op, family: int) -> bool:
     )
 
 
+def _joined_is_wrong(namespace: int, keeper: int) -> bool:
+    return not all(FIRST_NUMBER <= fd < 2**31 for fd in (namespace, keeper or FIRST_NUMBER)) or namespace == keeper
+
+
 # What makes an op's fields wrong, and the words for it; plan.c, check_fields(), says the same.
 _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.PROTOCOL: (
@@ -312,6 +317,7 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.TRACE: (lambda op: not 0 < op.a <= sum(Trace), "what is told of is unknown"),
     OpCode.ALLOW_LIST: (lambda op: op.a > sum(ListFlag), "an allow-list is unknown"),
     OpCode.NET_RULE: (lambda op: _rule_is_wrong(op, int.from_bytes(op.data[:2], "little")), "a rule is unknown"),
+    OpCode.NETNS: (lambda op: op.c or _joined_is_wrong(op.a, op.b), "a network is out of range"),
     OpCode.TEXT_FILE: (lambda op: not op.data.startswith(b"/"), "a text has no place"),
     OpCode.STDIO: (lambda op: op.flags not in tuple(Streams), "a mode of streams is unknown"),
     OpCode.INHERIT: (
@@ -379,6 +385,14 @@ def _check_list(codes: set[OpCode]) -> None:
     has_list = OpCode.ALLOW_LIST in codes
     if has_list is not (OpCode.NOTIFY in codes) or (OpCode.NET_RULE in codes and not has_list):
         raise _refuse("an allow-list is incomplete")
+
+
+def _check_joined(ops: tuple[Op, ...]) -> None:
+    """What a network is joined by is nothing else."""
+    for joined in (op for op in ops if op.code is OpCode.NETNS):
+        used = {op.b for op in ops if op.code is OpCode.INHERIT} | {op.a for op in ops if op.code is OpCode.STATUS}
+        if {joined.a, joined.b or joined.a} & used:
+            raise _refuse("a descriptor is used twice")
 
 
 def _check_obtaining(ops: tuple[Op, ...]) -> None:

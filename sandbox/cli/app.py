@@ -163,6 +163,7 @@ class Choice:
     net_allow: tuple[PeerRule, ...]
     net_bind: tuple[BindRule, ...]
     dns: bool
+    netns: str | None
     limits: tuple[tuple[str, str], ...]
     timeout: str | None
     tty: Tty | None
@@ -191,6 +192,7 @@ class Choice:
             allow=self.net_allow,
             bind=self.net_bind,
             dns=self.dns,
+            netns=self.netns,
             share=self.share,
             delegate=self.delegate,
             limits=dict(self.limits) | timeout,
@@ -260,8 +262,10 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "as in memory=512M.",
         ),
         click.option(
-            "--net", type=_word(NetworkMode), callback=_members(NetworkMode), help="None, a loopback, or yours."
+            "--net", type=_word(NetworkMode), callback=_members(NetworkMode),
+            help="None, a loopback, yours, or (root) one of its own behind yours.",
         ),
+        click.option("--netns", metavar="NAME", help="Root only, with --net veth: join the network of that name."),
         click.option("--dns", is_flag=True, help="Let it ask your resolvers; by them, anything can be told outside."),
         click.option(
             "--net-bind", multiple=True, callback=parse_rules(parse_bind), metavar="PROTOCOL:[ADDRESS:]PORTS",

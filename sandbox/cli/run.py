@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 
 import click
 
-from sandbox import Caller, StatusFormat, Trace, build_plan, channel_grant, original_environment, replace_process
+from sandbox import (
+    Caller,
+    StatusFormat,
+    Trace,
+    build_plan,
+    channel_grant,
+    network_for,
+    original_environment,
+    replace_process,
+)
 from sandbox.cli.app import Choice, complete_file, profile_options
 from sandbox.cli.output import put, say
 from sandbox.errors import UsageError
@@ -58,13 +68,16 @@ def command(
         status = (status_fd, StatusFormat.JSON)
     told = Trace(0) if status is None else Trace.EXECS | Trace.NETWORK
     trace = Trace(Trace.EXECS * trace_exec | Trace.NETWORK * trace_net)
-    plan = build_plan(chosen, command, caller, status=status, told=told, trace=trace)
-    if verbose:
-        from sandbox.explain import descriptor_table
+    # What is made for a sandbox is made for one that starts.
+    made = nullcontext(caller) if dry_run else network_for(chosen, caller, status=status_fd)
+    with made as caller:
+        plan = build_plan(chosen, command, caller, status=status, told=told, trace=trace)
+        if verbose:
+            from sandbox.explain import descriptor_table
 
-        for line in descriptor_table(plan):
-            say(line)
-    if dry_run:
-        put(plan.describe())
-        return
-    replace_process(plan, environment)
+            for line in descriptor_table(plan):
+                say(line)
+        if dry_run:
+            put(plan.describe())
+            return
+        replace_process(plan, environment)

@@ -110,7 +110,9 @@ int inside_run(const struct plan *plan, struct target *target, const struct insi
 		calls++;
 	if (pid != 0)
 		return pid < 0 ? (int)pid : 0;
-	result = enter(plan, target, ruleset);
+	/* Of a bind Landlock says where the file may be made. It says nothing of who connects by a path; and of abstract names
+	 * it would say that the socket is another domain's, since ours has only the same rules. */
+	result = enter(plan, target, call->nr == __NR_bind ? ruleset : -1);
 	if (result == 0)
 		result = sys3(call->nr, call->socket, addr(call->argument), call->size);
 	if (result < 0)

@@ -294,6 +294,11 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 		return op->a & ~(uint32_t)LIST_FLAGS ? "an allow-list is unknown" : NULL;
 	case OP_NET_RULE:
 		return check_rule(plan, op);
+	case OP_NETNS:
+		return op->a < FIRST_NUMBER || op->a > INT32_MAX || op->b > INT32_MAX || (op->b && op->b < FIRST_NUMBER) ||
+				       op->a == op->b || op->c
+			       ? "a network is out of range"
+			       : NULL;
 	case OP_TEXT_FILE:
 		return op_text(plan, op)[0] != '/' ? "a text has no place" : NULL;
 	case OP_GATE:
@@ -370,6 +375,20 @@ static const char *check_obtaining(const struct plan *plan)
 	return count ? NULL : "a mandatory op is missing";
 }
 
+/* What a network is joined by is nothing else. */
+static const char *check_joined(const struct plan *plan)
+{
+	const struct op *joined = plan_find(plan, OP_NETNS), *status = plan_find(plan, OP_STATUS);
+
+	if (!joined)
+		return NULL;
+	for_ops(plan, op, OP_INHERIT) if (op->b == joined->a || (joined->b && op->b == joined->b))
+		return "a descriptor is used twice";
+	if (status && (status->a == joined->a || (joined->b && status->a == joined->b)))
+		return "a descriptor is used twice";
+	return NULL;
+}
+
 /* The supervisor is asked, and has rules to answer by, or neither. */
 static const char *check_list(const struct plan *plan)
 {
@@ -437,6 +456,7 @@ const char *plan_check(struct plan *plan, const void *bytes, size_t size)
 	}
 	wrong = check_counts(plan);
 	wrong = wrong ? wrong : check_list(plan);
+	wrong = wrong ? wrong : check_joined(plan);
 	wrong = wrong ? wrong : check_slots(plan);
 	return wrong ? wrong : check_owners(plan);
 }

@@ -86,6 +86,7 @@ def full_plan() -> Plan:
             ops.cgroup("/sys/fs/cgroup/some"),
             ops.cgroup_set("pids.max", "64"),
             ops.oom_score(500),
+            ops.netns(20, 21, "a network"),
             ops.protocol("first", ProtocolRule(Place.VARIABLE, Shape.LIST, "--auth=", "FLAGS", anywhere=True)),
             ops.protocol("second", ProtocolRule(Place.PROGRAM, Shape.FIXED, program="prog", numbers=(3, 31))),
             ops.allow_list(ListFlag.UDP | ListFlag.LOOPBACK),

@@ -164,7 +164,7 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
     )  # fmt: skip
     codes = [op.code for op in everything.ops]
     assert codes == sorted(codes)
-    assert set(OpCode) - set(codes) == {OpCode.EXEC_ONCE, OpCode.PORT_RULE}
+    assert set(OpCode) - set(codes) == {OpCode.EXEC_ONCE, OpCode.PORT_RULE, OpCode.NETNS}
     assert wire.decode(wire.encode(everything)) == everything
 
 

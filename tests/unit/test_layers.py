@@ -42,6 +42,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "bpf": "errors",
         "seccomp": "errors plan sockets syscall_table syscalls bpf",
         "mounts": "filesystem plan",
+        "veth": "allowlist caller profile sockets",
         "walls": "allowlist caller errors filesystem grants landlock limits mounts plan profile sockets",
         "wire": "errors grants plan protocols sockets",
         "peers": "grants landlock profile sockets walls",
@@ -54,14 +55,19 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "cgroups": "limits",
         "addresses": "errors allowlist caller grants profile sockets",
         "channel": "errors events",
+        "network": "allowlist caller errors probe profile veth",
+        "netns": "caller errors network profile",
         "launch": (
-            "addresses allowlist channel errors caller filesystem grants probe profile profile_files plan resolve wire "
+            "addresses allowlist channel errors caller filesystem grants netns probe profile profile_files plan "
+            "resolve wire "
             "build events"
         ),
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
-        "explain": ("caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"),
+        "explain": (
+            "allowlist caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"
+        ),
         # The edge.
         "sandbox": (
             "allowlist errors caller filesystem grants landlock limits profile profile_files profile_format "
@@ -76,6 +82,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
 IMPORTER: Final = {
     "click": "cli",
     "msgspec": "profile_text",
+    "pyroute2": "network",
     "pyseccomp": "seccomp",
 }
 
@@ -89,7 +96,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
-        "carried", "peers", "sockets", "sizes", "allowlist",
+        "carried", "peers", "sockets", "sizes", "allowlist", "veth",
     }
 )  # fmt: skip
 
@@ -163,6 +170,8 @@ def test_layers_table_has_no_cycle_between_modules() -> None:
         ("seccomp", "def f():\n    import pyseccomp", True),
         ("launch", "def f():\n    import pyseccomp", False),
         ("launch", "import numpy", False),
+        ("network", "from pyroute2 import IPRoute", True),
+        ("netns", "from pyroute2 import IPRoute", False),
         ("launch", "import subprocess", True),
         ("plan", "import subprocess", False),
         ("profile_text", "import msgspec", True),

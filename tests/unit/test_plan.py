@@ -213,6 +213,13 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         ops.scratch(3, 4097, "g"), (OpCode.SCRATCH, 3, 5, 0, 0, b""), "scratch",
         "scratch         slot 3: an empty file in memory that grows to 5 KiB",
     ),
+    (
+        ops.netns(20, 21, "a network"), (OpCode.NETNS, 20, 21, 0, 0, b""), "network",
+        "netns           join a network, and keep 21 open to the end",
+    ),
+    (
+        ops.netns(20, 0, "a network"), (OpCode.NETNS, 20, 0, 0, 0, b""), "network", "netns           join a network",
+    ),
     (ops.place(3, 7, "g"), (OpCode.PLACE, 3, 7, 0, 0, b""), "place", "place           slot 3 becomes descriptor 7"),
     (
         ops.sweep(), (OpCode.SWEEP, 0, 0, 0, 0, b""), "sweep",

@@ -540,6 +540,12 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("data comes from an unknown place", changed(OpCode.DATA, plans.FLAGS, 1)),  # a file without a limit
     ("data comes from an unknown place", changed(OpCode.DATA, plans.FLAGS, 0, 1)),
     ("a scratch file has no size", changed(OpCode.SCRATCH, plans.B, 0)),
+    ("a network is out of range", changed(OpCode.NETNS, plans.A, 2)),
+    ("a network is out of range", changed(OpCode.NETNS, plans.A, 2**31)),
+    ("a network is out of range", changed(OpCode.NETNS, plans.B, 2)),
+    ("a network is out of range", changed(OpCode.NETNS, plans.B, 2**31)),
+    ("a network is out of range", changed(OpCode.NETNS, plans.A, 21)),  # that of B
+    ("a network is out of range", changed(OpCode.NETNS, plans.C, 1)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 2)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 65536, 4)),
     ("a number is out of range", changed(OpCode.PLACE, plans.A, ops.MAX_SLOTS)),
@@ -557,6 +563,10 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a descriptor is used twice", changed(OpCode.INHERIT, plans.B, 5, 1)),
     ("a descriptor is used twice", changed(OpCode.INHERIT, plans.B, 4, 1)),  # they must ascend
     ("a descriptor is used twice", changed(OpCode.STATUS, plans.A, 7)),
+    ("a descriptor is used twice", changed(OpCode.NETNS, plans.A, 7)),  # a grant's
+    ("a descriptor is used twice", changed(OpCode.NETNS, plans.B, 7)),
+    ("a descriptor is used twice", changed(OpCode.NETNS, plans.A, 9)),  # of the status
+    ("a descriptor is used twice", changed(OpCode.NETNS, plans.B, 9)),
     ("a slot is filled twice", changed(OpCode.FILE, plans.A, 0)),
     ("a number is used twice", changed(OpCode.PLACE, plans.B, 3, 1)),
     ("a number is used twice", changed(OpCode.PLACE, plans.B, 8, 4)),  # they must ascend
@@ -623,6 +633,7 @@ def test_refused_plan_less_its_fault_is_accepted() -> None:
         changed(OpCode.STDIO, plans.C, 2**32 - 1),
         changed(OpCode.FILE, plans.FLAGS, 8),
         changed(OpCode.DIRECTORY, plans.FLAGS, 3),
+        changed(OpCode.NETNS, plans.B, 0),
         changed(OpCode.PROTOCOL, plans.FLAGS, 0),
         changed(OpCode.PROTOCOL, plans.C, 2**32 - 1),
         data_of(OpCode.CONNECT, INET + INET6 + INET),
