@@ -186,6 +186,38 @@ def test_explain_tells_namespaces_network_terminal_and_user(sandbox: Run) -> Non
     assert loopback[-1] == "network: a loopback of its own, and nothing else"
 
 
+def test_explain_tells_the_rules_of_the_network_and_what_they_do_not_cover(sandbox: Run) -> None:
+    rules = ("--net-allow", "tcp:192.0.2.7:80", "--net-allow", "udp:*:9-10", "--net-bind", "tcp:8080", "--dns")
+    names = "  names are those of the rules, looked up once at the start, in /etc/hosts"
+    reached = [
+        "  can reach tcp:192.0.2.7:80, in the caller's network",
+        "  can reach udp:*:9-10, in the caller's network",
+        "  can bind tcp:8080, in the caller's network",
+        "  can ask the caller's resolvers: what is asked for can tell others outside",
+        names,
+    ]
+
+    def told(*options: str) -> list[str]:
+        lines = sandbox("explain", *options).stdout.splitlines()
+        start = next(index for index, line in enumerate(lines) if line.startswith("  network: "))
+        return [line[2:] for line in lines[start : start + 8] if line.startswith("  ")]
+
+    assert told(*rules)[:6] == ["network: beside what the rules name, none, not even a loopback", *reached]
+    assert told("--net", "loopback", *rules)[1:6] == reached
+    assert told("--net", "loopback")[0] == "network: a loopback of its own, and nothing else"
+    host = told("--net", "host", "--net-allow", "tcp:*:443", "--net-bind", "tcp:1-9")
+    assert host[:4] == [
+        "network: the host's",
+        "  TCP ports that can be connected to, by Landlock: 443",
+        "  TCP ports that can be bound, by Landlock: 1-9",
+        "  not covered by that: other hosts' addresses, UDP and other protocols, Unix sockets",
+    ]
+    text = sandbox("explain", *rules).stdout
+    assert "asked of the supervisor: sockets of the internet, connect, bind, listen" in text
+    assert "asked of the supervisor: TCP sockets, connect" in sandbox("explain", *rules[:2]).stdout
+    assert "asked of the supervisor" not in sandbox("explain").stdout
+
+
 def test_explain_tells_landlock_and_what_it_does_not_hold(sandbox: Run) -> None:
     lines = section(sandbox("explain").stdout, "Landlock")
     if not lines[0].startswith("files: opened, executed, listed"):  # a kernel without it
