@@ -35,6 +35,12 @@ REASONS: Final = {
     -21: "it takes a mount of its own, and so a user namespace, which is refused here; raw does without",
     -24: "the file is larger than a copy may be",
     -25: "it is in /proc, and may be the launcher's own; a file's grant opens it all the same with raw",
+    -30: (
+        "what only appends, or is relayed, is copied by the supervisor from the start on;"
+        " grant it at the start, or as it is: raw"
+    ),
+    -31: "it is open both ways, and a relay goes one way; say which: read or write",
+    -32: "a relay keeps no records apart; it takes sockets of type SOCK_STREAM",
 }
 STEPS: Final = ("usage", "plan", "start", "fork", "supervise")
 _WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED = -1, -2, -16

@@ -19,6 +19,7 @@ from sandbox.plan import (
     MAX_SLOTS,
     OBTAINING,
     OPEN_RAW,
+    OPEN_RELAY,
     RLIMIT_NAMES,
     RULES,
     Data,
@@ -293,7 +294,7 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.STATUS: (lambda op: op.b not in tuple(StatusFormat) or op.c > 1, "the status format is unknown"),
     OpCode.STDIO: (lambda op: op.flags not in tuple(Streams), "a mode of streams is unknown"),
     OpCode.INHERIT: (
-        lambda op: op.flags > OPEN_RAW | ACCESS_BITS or op.flags & ACCESS_BITS > 4 or op.b > 2**31 - 1,
+        lambda op: op.flags > OPEN_RELAY | ACCESS_BITS or op.flags & ACCESS_BITS > 4 or op.b > 2**31 - 1,
         "an inherited descriptor is out of range",
     ),
     OpCode.FILE: (

@@ -76,6 +76,9 @@ const char *reason_text(int error)
 	case REASON_COPY_TOO_LARGE: return "the file is larger than a copy may be";
 	case REASON_IN_PROC: return "it is in /proc, and may be the launcher's own; a file's grant opens it all the same with raw";
 	case REASON_MOVED: return "its path leads to another file by now, or to none; raw takes it as it is";
+	case REASON_NO_RELAY: return "what only appends, or is relayed, is copied by the supervisor from the start on; grant it at the start, or as it is: raw";
+	case REASON_BOTH_WAYS: return "it is open both ways, and a relay goes one way; say which: read or write";
+	case REASON_RECORDS: return "a relay keeps no records apart; it takes sockets of type SOCK_STREAM";
 	case REASON_NO_MOUNT: return "it takes a mount of its own, and so a user namespace, which is refused here; raw does without";
 	default: return NULL;
 	}

@@ -31,6 +31,9 @@ enum reason {
 	REASON_NO_MOUNT = -21,
 	REASON_COPY_TOO_LARGE = -24,
 	REASON_IN_PROC = -25,
+	REASON_NO_RELAY = -30,
+	REASON_BOTH_WAYS = -31,
+	REASON_RECORDS = -32,
 	REASON_END = -64, /* below all of them, which need not follow each other */
 };
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -21,7 +20,7 @@ from sandbox.landlock import LandlockPolicy
 from sandbox.profile import Profile
 from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions
-from tests.support.callers import PYTHON, Ended, launch, opened, plan_of
+from tests.support.callers import PYTHON, Ended, held_open, launch, opened, plan_of
 from tests.support.probes import Probes, public_folder, verdicts
 
 METADATA: Final = frozenset({"chmod", "chown", "utimes", "xattr", "setflags"})
@@ -105,17 +104,6 @@ def test_memory_can_what_its_kind_says_and_nothing_else(probes: Probes, place: P
         assert cells(probes, grant, "file", profile) == MEMORY[kind], profile
 
 
-@contextmanager
-def held(path: Path, flags: int) -> Iterator[int]:
-    """Yield a descriptor that a program which is started gets, too."""
-    fd = os.open(path, flags)
-    os.set_inheritable(fd, True)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 @pytest.mark.parametrize("access", FILES)
 def test_file_can_what_its_access_says_and_nothing_else(probes: Probes, place: Path, access: str) -> None:
     assert cells(probes, f"f=file:{place}/file:{access}", "file", "untrusted") == FILES[access]
@@ -127,7 +115,7 @@ def test_file_can_what_its_access_says_and_nothing_else(probes: Probes, place: P
 
 @pytest.mark.parametrize("access", ["read", "read-write"])
 def test_inherited_file_is_opened_anew_and_as_small(probes: Probes, place: Path, access: str) -> None:
-    with held(place / "file", os.O_RDONLY if access == "read" else os.O_RDWR) as fd:
+    with held_open(place / "file", os.O_RDONLY if access == "read" else os.O_RDWR, inherits=True) as fd:
         for profile in ("untrusted", "view", "open"):
             assert cells(probes, f"f=inherit:{fd}:file", "file", profile) == FILES[access], profile
 
@@ -135,7 +123,7 @@ def test_inherited_file_is_opened_anew_and_as_small(probes: Probes, place: Path,
 def test_raw_file_can_what_the_callers_mount_lets(probes: Probes, place: Path) -> None:
     """The twin of all above: without the mount of its own a file that is open for reading is changed by these."""
     for grant in (f"f=file:{place}/file:read,raw", "f=inherit:{fd}:file,raw"):
-        with held(place / "file", os.O_RDONLY) as fd:
+        with held_open(place / "file", os.O_RDONLY, inherits=True) as fd:
             words = grant.format(fd=fd)
             found = cells(probes, words, "file", "open")
             assert found >= READ | METADATA | {"reopen-write", "reopen-truncate", "truncate-by-link", "map-execute"}
@@ -159,7 +147,7 @@ def test_folder_without_landlock_is_held_by_its_mount(probes: Probes, place: Pat
 
 def test_raw_folder_leads_to_those_above_it(probes: Probes, place: Path) -> None:
     """The twin of a folder that is granted by its path."""
-    with held(place / "folder", os.O_RDONLY | os.O_DIRECTORY) as fd:
+    with held_open(place / "folder", os.O_RDONLY | os.O_DIRECTORY, inherits=True) as fd:
         found = cells(probes, f"d=inherit:{fd}:directory,raw", "folder", "open")
     assert found >= {"above", "above-twice", "change-above", "write", "make"}
     assert "parent-is-itself" not in found
@@ -168,8 +156,7 @@ def test_raw_folder_leads_to_those_above_it(probes: Probes, place: Path) -> None
 def test_callers_offset_flags_and_locks_stay(place: Path) -> None:
     script = "import fcntl, os; os.lseek(3, 9, 0); fcntl.fcntl(3, fcntl.F_SETFL, os.O_NONBLOCK); os.read(3, 1)"
     unlock = "; fcntl.flock(3, fcntl.LOCK_UN)"
-    with held(place / "file", os.O_RDWR) as mine, held(place / "file", os.O_RDONLY) as other:
-        os.set_inheritable(other, False)
+    with held_open(place / "file", os.O_RDWR, inherits=True) as mine, held_open(place / "file", os.O_RDONLY) as other:
         for words, kept in (("", True), (",raw", False)):
             os.lseek(mine, 4, os.SEEK_SET)
             os.set_blocking(mine, True)
@@ -187,7 +174,7 @@ def test_callers_offset_flags_and_locks_stay(place: Path) -> None:
 
 def test_inherited_file_begins_where_the_caller_stands(place: Path) -> None:
     (place / "file").write_text("0123456789")
-    with held(place / "file", os.O_RDONLY) as mine:
+    with held_open(place / "file", os.O_RDONLY, inherits=True) as mine:
         os.lseek(mine, 6, os.SEEK_SET)
         plan = plan_of(["/bin/sh", "-c", "head -c 3 <&3"], f"f=inherit:{mine}:file")
         assert launch(plan) == Ended(0, "678", "")
@@ -196,7 +183,7 @@ def test_inherited_file_begins_where_the_caller_stands(place: Path) -> None:
 @pytest.mark.parametrize("change", ["removed", "replaced", "renamed"])
 def test_inherited_file_that_its_path_does_not_lead_to_is_refused(place: Path, change: str) -> None:
     file = place / "file"
-    with held(file, os.O_RDONLY) as mine:
+    with held_open(file, os.O_RDONLY, inherits=True) as mine:
         plan = plan_of(["/bin/true"], f"f=inherit:{mine}:file")
         raw = plan_of(["/bin/true"], f"f=inherit:{mine}:file,raw")
         assert launch(plan) == Ended(0, "", "")
