@@ -113,10 +113,10 @@ def until_accepted(path: Path) -> None:
         time.sleep(0.001)
 
 
-def test_file_that_another_puts_there_at_any_moment_is_kept(probes: Probes, tmp_path: Path) -> None:
+def test_another_s_file_is_kept(probes: Probes, tmp_path: Path) -> None:
     """At each system call of the launcher's in turn, the left-over file is replaced by another's."""
-    folder = tmp_path / "folder"
-    path, other, report = folder / "socket", tmp_path / "other", tmp_path / "report"
+    folder = tmp_path / "d"
+    path, other, report = folder / "s", tmp_path / "other", tmp_path / "report"
     plan = plan_of(["true"], f"s=listen:unix:{path}")
 
     def put_at(index: int) -> tuple[Ended, list[str]]:

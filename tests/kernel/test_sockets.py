@@ -321,8 +321,9 @@ KINDS: Final = {
     "listen tcp": LISTENS | {"disconnect it (`AF_UNSPEC`)", "have it listen, disconnected"},
     # Who receives from anyone must be able to answer anyone.
     "listen udp": EVERY | {
-        "connect it elsewhere", "disconnect it (`AF_UNSPEC`)", "connect it elsewhere, disconnected", "send elsewhere: `sendto`", "send elsewhere: `sendmsg`",
-        "send elsewhere: `sendmmsg`", "bind it elsewhere, disconnected",
+        "connect it elsewhere", "disconnect it (`AF_UNSPEC`)", "connect it elsewhere, disconnected",
+        "send elsewhere: `sendto`", "send elsewhere: `sendmsg`", "send elsewhere: `sendmmsg`",
+        "bind it elsewhere, disconnected",
     },
     "listen unix": LISTENS | {"have it listen, disconnected"},
     "connect tcp": TALKS | {"disconnect it (`AF_UNSPEC`)"},
