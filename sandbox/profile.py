@@ -26,7 +26,6 @@ from sandbox.grants import (
     Grant,
     InheritGrant,
     ListenGrant,
-    accepted_types,
     number_grants,
 )
 from sandbox.landlock import ABI_OF, LandlockPolicy
@@ -332,7 +331,7 @@ def check(profile: Profile) -> None:
 def _may_be_unix(grant: Grant) -> bool:
     match grant:
         case InheritGrant():
-            return bool(accepted_types(grant.type) & SOCKET_TYPES)
+            return bool(grant.given_types & SOCKET_TYPES)
         case ListenGrant() | ConnectGrant() | DatagramGrant():
             return grant.address.protocol is SocketProtocol.UNIX
         case _:

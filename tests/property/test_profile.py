@@ -108,6 +108,11 @@ def grants_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
             type=st.none() | st.sampled_from(sorted(set(FdType) - {FdType.DIRECTORY})),
             access=st.none() | st.sampled_from(Access), raw=st.booleans(), number=NUMBERS, propagate=st.booleans(),
         ),
+        st.builds(
+            InheritGrant, name=NAMES, inherit=st.integers(0, 2**31 - 1), relay=st.just(value=True),
+            type=st.none() | st.sampled_from([FdType.FILE, FdType.PIPE, FdType.STREAM, FdType.SOCKET]),
+            access=st.none() | st.sampled_from([Access.READ, Access.WRITE, Access.APPEND]), number=NUMBERS,
+        ),
         st.builds(FileGrant, name=NAMES, file=paths, raw=st.booleans(), number=NUMBERS, propagate=st.booleans()),
         st.builds(
             DirectoryGrant, name=NAMES, directory=paths, write=st.booleans(), create=st.booleans(),

@@ -144,6 +144,11 @@ type = "pipe"
 access = "read"
 propagate = true
 
+[grants.feed]
+inherit = 6
+access = "write"
+relay = true
+
 [grants.log]
 file = "{cwd}/log"
 access = "append"
@@ -231,6 +236,7 @@ def test_parse_complete_text_gives_every_value() -> None:
         filter=FilterSection(("@base", "openat")),
         grants=(
             InheritGrant(name="in", inherit=5, type=FdType.PIPE, access=Access.READ, propagate=True),
+            InheritGrant(name="feed", inherit=6, access=Access.WRITE, relay=True),
             FileGrant(
                 name="log", file="{cwd}/log", access=Access.APPEND, create=True, truncate=True, number=5, propagate=True
             ),
@@ -388,6 +394,10 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
                     "[grants.a]\nfile='/x'\nnumber=65535"),
     "number-bool": ("[grants.a]\nfile='/x'\nnumber=true", "grants.a.number", "got `bool`", "",
                     "[grants.a]\nfile='/x'\nnumber=4"),
+    "relay-kind": ("[grants.a]\nfile='/x'\nrelay=true", "grants.a.relay", "unknown key", "",
+                   "[grants.a]\ninherit=5\nrelay=true"),
+    "relay-raw": ("[grants.a]\ninherit=5\nrelay=true\nraw=true", "grants.a", "raw is the caller's own", "one of them",
+                  "[grants.a]\ninherit=5\nrelay=true\nraw=false"),
     "inherit-low": ("[grants.a]\ninherit=-1", "grants.a.inherit", ">= 0", "", "[grants.a]\ninherit=0"),
     "inherit-text": ("[grants.a]\ninherit='5'", "grants.a", "'5' is not a descriptor", "systemd:NAME",
         "[grants.a]\ninherit='systemd:5'"),
@@ -934,7 +944,7 @@ BEYOND_SCHEMA: Final = {
     "syntax", "syntax-line", "double-key", "deep-nesting", "long-number", "create-read",
     "rule-no-place", "rule-two-places", "rule-program-number", "rule-fixed-bare", "rule-numbers-bare",
     "rule-variable-program", "rule-after-argument", "rule-anywhere-bare", "rule-anywhere-next", "rule-program-path",
-    "rule-long", "rule-long-bytes", "rule-nul", "limit-text", "limit-range",
+    "rule-long", "rule-long-bytes", "rule-nul", "limit-text", "limit-range", "relay-raw",
     "allow-network", "allow-mapped", "bind-name",
 }  # fmt: skip
 

@@ -312,6 +312,33 @@ def test_working_directory_lies_in_the_view() -> None:
     with pytest.raises(UsageError, match="the working directory is gone"):
         walls.working_directory(PROFILE, replace(CALLER, cwd=""))
     assert walls.working_directory(HOST, CALLER) is None
+
+
+def test_working_directory_that_an_empty_folder_covers_is_an_error_in_the_hosts_tree_too() -> None:
+    def start_in(folder: str, *, named: bool, **lists: tuple[str, ...]) -> str | None:
+        profile = replace(HOST, filesystem=FilesystemPolicy(View.HOST, **lists))  # type: ignore[arg-type]
+        profile = replace(profile, process=ProcessPolicy(chdir=folder if named else None))
+        return walls.working_directory(profile, replace(CALLER, cwd="/" if named else folder))
+
+    shown = "show it: --read /t/x; or start elsewhere: --chdir /"
+    for lists, reason in (
+        ({"tmpfs": ("/t",)}, f"tmpfs /t covers it; {shown}"),
+        ({"hide": ("/t",)}, f"hide /t hides it; {shown}"),
+        ({"hide": ("/t/x",)}, f"hide /t/x hides it; {shown}"),
+        ({"read": ("/t/x",), "tmpfs": ("/t", "/t/x")}, None),
+        ({"read": ("/t/x",), "tmpfs": ("/t",)}, None),
+        ({"tmpfs": ("/t/x",)}, None),
+        ({"private": ("/t",)}, None),
+        ({"tmpfs": ("/tea",)}, None),
+    ):
+        if reason is None:
+            assert start_in("/t/x", named=False, **lists) is None
+            assert start_in("/t/x", named=True, **lists) == "/t/x"
+            continue
+        for named in (False, True):
+            with pytest.raises(LaunchError) as caught:
+                start_in("/t/x", named=named, **lists)
+            assert str(caught.value) == f"chdir: /t/x: {reason}"
     assert walls.working_directory(process(HOST, chdir="/x"), CALLER) == "/x"
 
 
