@@ -51,6 +51,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         # Effects.
         "profile_files": "errors profile profile_text",
         "cgroups": "limits",
+        "wrappers": "errors profile_files",
         "addresses": "errors caller grants sockets",
         "channel": "errors events",
         "launch": (
@@ -65,7 +66,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "sandbox": (
             "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan "
             "build events launch observe protocols resolve survey "
-            "addresses"
+            "addresses wrappers"
         ),
         "cli": "sandbox errors kernel cli explain probe",
         "__main__": "cli",
