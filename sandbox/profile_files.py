@@ -157,7 +157,7 @@ def _files(search: SearchPath) -> Iterator[tuple[Path, Path]]:
     """Yield folder and path of each profile, in the order of the look-up."""
     for folder in search.folders:
         try:
-            names = sorted(os.listdir(folder))
+            names = sorted(os.listdir(folder), key=lambda name: name.removesuffix(SUFFIX))
         except OSError:
             continue  # absent or closed to us: a look-up that leads there says so
         yield from ((folder, folder / name) for name in names if _is_profile(name))
