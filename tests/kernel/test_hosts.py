@@ -6,7 +6,6 @@ import errno
 import os
 import resource
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ import sandbox
 from sandbox.filesystem import FilesystemPolicy
 from sandbox.plan import Plan
 from sandbox.profile import NetworkMode
+from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions
 from sandbox.syscall_table import NUMBERS
 from tests.support import callers
@@ -254,11 +254,11 @@ DELEGATED: Final = {
 
 @pytest.mark.parametrize("names", DELEGATED)
 def test_plan_that_an_outer_gate_closes_is_named(folder: Path, names: str) -> None:
-    loaded = tomllib.loads((PACKAGES / "sandbox" / "profiles" / "untrusted.toml").read_text())
+    loaded = load("untrusted", search=default_search_path({}))
     lists = {"filesystem": ("execute", "read", "tmpfs"), "filter": ("allow",)}
     text = f'extends = ["base"]\n[descriptors]\ndelegate = [{names}]\n'
     for table, keys in lists.items():
-        text += f"[{table}]\n" + "".join(f"{key} = {loaded[table][key]}\n" for key in keys)
+        text += f"[{table}]\n" + "".join(f"{key} = {list(getattr(getattr(loaded, table), key))}\n" for key in keys)
     ended = nested(["-p", profile(folder, text)], [], folder)
     assert (ended.code, ended.out) == (125, "")
     assert ended.err.startswith(DELEGATED[names])
