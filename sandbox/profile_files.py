@@ -94,19 +94,22 @@ def load(reference: str, *, search: SearchPath) -> Profile:
     return merge(_with_parents(source, search, (), set()), source.path.name.removesuffix(SUFFIX))
 
 
-def for_command(command: str, *, search: SearchPath) -> str | None:
+def for_command(command: str, path_variable: str, *, search: SearchPath) -> str | None:
     """Return the name of the profile that says it is for a command; None if none does.
 
-    command: a name or path; its last component is looked for, then that without the version at its end (python3.11).
+    command: a name, which is looked for as it is, then without the version at its end (python3.11); or the path of a
+    command in one of the folders of `path_variable`: what lies elsewhere may be called git and be anything.
     The first folder with such a profile decides, as it does for names; a profile that an earlier folder hides says
     nothing.
     Raises: UsageError if two of that folder say so; ProfileError for one that may say so and cannot be used.
     """
-    name = os.path.basename(command)
+    folder, name = os.path.split(command)
+    if folder and not (folder.startswith("/") and folder in path_variable.split(os.pathsep)):
+        return None
     plain = without_version(name)
     places: dict[Path, list[tuple[str, tuple[str, ...]]]] = {}
-    for folder, path, commands in _claims(search, (name, plain)):
-        places.setdefault(folder, []).append((path.name.removesuffix(SUFFIX), commands))
+    for place, path, commands in _claims(search, (name, plain)):
+        places.setdefault(place, []).append((path.name.removesuffix(SUFFIX), commands))
     for claims in places.values():
         for wanted in (name, plain):
             found = [profile for profile, commands in claims if wanted in commands]

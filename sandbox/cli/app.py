@@ -158,7 +158,7 @@ class Choice:
         """
         if self.profile is not None or not command:
             return None
-        return for_command(command[0], search=default_search_path(environ))
+        return for_command(command[0], environ.get("PATH", os.defpath), search=default_search_path(environ))
 
     def resolve(self, caller: Caller) -> tuple[Profile, Caller]:
         """Load the profile and add what the options say; the caller with what its user is looked up to."""

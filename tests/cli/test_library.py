@@ -43,6 +43,18 @@ def test_run_takes_another_profile_where_one_is_named_and_none_where_none_is_for
     assert sandbox("run", "-p", "mine", "printenv", "UNDER").stdout == "mine\n"
 
 
+def test_run_takes_no_profile_for_a_file_that_has_only_the_name(sandbox: Run, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    other = tmp_path / "work/printenv"
+    other.write_text("#!/bin/sh\necho under $UNDER\n")
+    other.chmod(0o755)
+    for command in ("./printenv", str(other)):
+        done = sandbox("run", command, cwd=tmp_path / "work")
+        assert (done.stdout, done.stderr) == ("under\n", "")
+    done = sandbox("run", "-p", "mine", "./printenv", cwd=tmp_path / "work")
+    assert done.stdout == "under mine\n"
+
+
 def test_run_several_profiles_for_a_command_are_an_error_and_nothing_starts(
     sandbox: Run, profiles: Path, tmp_path: Path
 ) -> None:

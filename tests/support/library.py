@@ -30,6 +30,9 @@ PATH: Final = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ATTACK: Final = "/usr/bin/python3 attack.py"
 ATTEMPTS: Final = ("reads", "writes", "connects", "stays")
 SECONDS: Final = 120
+# What a client needs to reach $PORT, and what else it reaches: its profile has all of the host's network.
+CLIENT_OPTIONS: Final = ""
+CLIENT_REACHES: Final = frozenset({"connects"})
 PAGE: Final = FOLDER.parent.parent / "docs" / "profiles.md"
 BEGIN, END = "<!-- the table: written by `make library` -->", "<!-- the end of the table -->"
 MOST_COMMANDS: Final = 4
@@ -52,7 +55,7 @@ class App:
     hostile_prepare: str = ":"
     hostile: str = "$ATTACK"
     hostile_ask: str = ""
-    reaches: tuple[str, ...] = ()
+    client: bool = False
 
     @property
     def named(self) -> bool:
@@ -61,18 +64,23 @@ class App:
 
     def line(self) -> str:
         """Return the job's line, as a user types it."""
-        return f"sandbox run {self.options} -- {self.command.strip()}"
+        return f"sandbox run {self.options} {CLIENT_OPTIONS if self.client else ''} -- {self.command.strip()}"
+
+    @property
+    def reaches(self) -> frozenset[str]:
+        """What of an attack the profile grants, by its own text."""
+        return CLIENT_REACHES if self.client else frozenset()
 
     def hostile_line(self) -> str:
         """Return the line that runs the hostile code under the same profile and options."""
         options = self.options if self.named else f"-p {self.profile} {self.options}"
-        return f"sandbox run {options} -- {self.hostile}"
+        return f"sandbox run {options} {CLIENT_OPTIONS if self.client else ''} -- {self.hostile}"
 
 
 def apps() -> list[App]:
     """Return the table of applications."""
     rows = tomllib.loads((FOLDER / "apps.toml").read_text())["app"]
-    return [App(**row | {"reaches": tuple(row.get("reaches", ()))}) for row in rows]
+    return [App(**row) for row in rows]
 
 
 @dataclass
@@ -377,7 +385,7 @@ def table(every: Iterable[App]) -> Iterator[str]:
     for app in every:
         commands = load(app.profile, search=search).commands
         shown = " ".join(f"`{name}`" for name in commands[:MOST_COMMANDS]) + " ..." * (len(commands) > MOST_COMMANDS)
-        held = "all but: " + ", ".join(app.reaches) if app.reaches else "all"
+        held = "all but: " + ", ".join(sorted(app.reaches)) if app.reaches else "all"
         cells = (f"`{app.profile}`", shown or "by name", folder_rights(app.profile), app.job)
         yield f"| {' | '.join(cells)} | {app.means or 'in its place'} | {held} | {tested_with(app.profile)} |"
 
@@ -395,7 +403,7 @@ def fares(found: Library, app: App) -> tuple[bool, str]:
     said = found.do_job(app)
     middle = time.monotonic()
     outside, inside = found.attack(app, inside=False), found.attack(app, inside=True)
-    held = inside.ran and inside.done == set(app.reaches) and outside.done == set(ATTEMPTS)
+    held = inside.ran and inside.done == app.reaches and outside.done == set(ATTEMPTS)
     line = f"{app.profile:12} job {middle - start:.1f} s, attacks {time.monotonic() - middle:.1f} s"
     if said.code == 0 and held:
         return True, f"ok   {line}"
