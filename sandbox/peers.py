@@ -82,7 +82,7 @@ def _may_bring_datagrams(grant: Grant) -> bool:
         case ListenGrant() | ConnectGrant() | DatagramGrant():
             return grant.address.protocol is not Protocol.TCP
         case InheritGrant():
-            return bool(SOCKET_TYPES & accepted_types(grant.type))
+            return bool(SOCKET_TYPES & grant.given_types)
         case _:
             return False
 

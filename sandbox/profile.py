@@ -50,6 +50,7 @@ PATH_PATTERN: Final = r"^(/|\{(" + "|".join(_PLACEHOLDERS) + r")\}(/|$))[^{}\x00
 VIEW_PATTERN: Final = "^-?" + PATH_PATTERN[1:]
 HOSTNAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}" + END
 NETNS_PATTERN: Final = r"^(?!\.\.?$)[^/\x00-\x1f\x7f]{1,255}" + END
+COMMAND_PATTERN: Final = r"^[^/\x00-\x20\x7f]+" + END
 CPUS_PATTERN: Final = r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*" + END
 _VARIABLE = re.compile(VARIABLE_PATTERN)
 _KEPT = re.compile(KEPT_PATTERN)
@@ -210,11 +211,12 @@ class FilterSection:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a sandbox grants. Empty means nothing."""
+    """What a sandbox grants. Empty means nothing. commands: the programs for which it is the one to take."""
 
     name: str
     source_path: str = ""
     description: str = ""
+    commands: tuple[str, ...] = ()
     process: ProcessPolicy = field(default_factory=ProcessPolicy)
     environment: Environment = field(default_factory=Environment)
     filter: FilterSection = field(default_factory=FilterSection)

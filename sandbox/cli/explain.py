@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import click
 
@@ -23,5 +24,6 @@ def command(choice: Choice, command: tuple[str, ...]) -> None:
     sandbox explain --grant data=file:/etc/hosts -- wc -l '/dev/fd/{fd:data}'
     """
     caller = Caller.of_process(parent_pid=os.getppid(), environ=original_environment())
+    choice = replace(choice, profile=choice.found_for(command, caller.environ) or choice.profile)
     profile, caller = choice.resolve(caller)
     put(explain(profile, command, caller))

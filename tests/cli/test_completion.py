@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import pytest
 
+from sandbox.profile_files import shipped_folder
+
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
+SHIPPED: Final = sorted(path.stem for path in shipped_folder().glob("*.toml"))
 # What readline does with a line: look up the function, set COMP_*, call it, take COMPREPLY.
 COMPLETE = """
 eval "$(sandbox completion bash)"
@@ -31,13 +34,14 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        ("sandbox ''", ["run", "check", "explain", "survey", "probe", "profiles", "completion"]),
+        ("sandbox ''", ["run", "check", "explain", "survey", "probe", "profiles", "install", "completion"]),
         ("sandbox pro", ["probe", "profiles"]),
         ("sandbox profiles ''", ["list", "path", "schema", "show"]),
-        ("sandbox run -p ''", ["base", "nested", "sealed", "untrusted"]),
-        ("sandbox run -p un", ["untrusted"]),
-        ("sandbox explain --profile s", ["sealed"]),
-        ("sandbox check ''", ["base", "nested", "sealed", "untrusted"]),
+        ("sandbox run -p ''", SHIPPED),
+        ("sandbox run -p unt", ["untrusted"]),
+        ("sandbox explain --profile sea", ["sealed"]),
+        ("sandbox check ''", SHIPPED),
+        ("sandbox install pop", ["poppler"]),
         ("sandbox run --st", ["--streams", "--status-fd"]),
         ("sandbox run --net ''", ["none", "loopback", "host"]),
         ("sandbox explain --tty p", ["private"]),
@@ -61,7 +65,7 @@ def test_completion_offers_own_profiles(shell: Run, environment: dict[str, str])
     folder = Path(environment["HOME"]) / ".config/sandbox/profiles"
     folder.mkdir(parents=True)
     (folder / "mine.toml").write_text('extends = ["untrusted"]\n')
-    assert completions(shell, "sandbox run -p m") == ["mine"]
+    assert completions(shell, "sandbox run -p min") == ["mine"]
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])

@@ -10,21 +10,22 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import pytest
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 # sandbox: <step>: <object>: <reason>; <hint>
+COMMANDS: Final = "run, check, explain, survey, probe, profiles, install, completion"
 FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        ([], 125, "usage: sandbox COMMAND: missing; one of run, check, explain, survey, probe, profiles, completion"),
+        ([], 125, f"usage: sandbox COMMAND: missing; one of {COMMANDS}"),
         (["rnu"], 125, "usage: rnu: no such command; did you mean run?"),
-        (["zzz"], 125, "usage: zzz: no such command; one of run, check, explain, survey, probe, profiles, completion"),
+        (["zzz"], 125, f"usage: zzz: no such command; one of {COMMANDS}"),
         (["--nothing"], 125, "usage: --nothing: no such option; see 'sandbox --help'"),
         (["run"], 125, "usage: COMMAND: missing; see 'sandbox run --help'"),
         (["run", "--"], 125, "usage: COMMAND: missing; see 'sandbox run --help'"),
@@ -99,7 +100,6 @@ FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
         (["check", "sealde"], 125, "profile: sealde: *; did you mean 'sealed'? *"),
         (["explain", "-p", "sealde"], 125, "profile: sealde: *; did you mean 'sealed'? *"),
         (["explain", "--", ""], 125, "usage: command: it is empty; *"),
-        (["profiles"], 125, "usage: sandbox profiles COMMAND: missing; one of *"),
         (["profiles", "lst"], 125, "usage: lst: no such command; did you mean list?"),
         (["profiles", "show", "sealde"], 125, "profile: sealde: *"),
         (["survey"], 125, "usage: COMMAND: missing; see 'sandbox survey --help'"),

@@ -13,11 +13,12 @@ from typing import Final, TypeAlias
 
 import pytest
 
+from sandbox.profile_files import shipped_folder
 from sandbox.protocols import PROTOCOLS
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 DATA: Final = Path(__file__).parent / "data"
-COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "completion")
+COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "install", "completion")
 
 
 def test_help_lists_every_command_with_a_line(sandbox: Run) -> None:
@@ -264,11 +265,15 @@ def test_profiles_list_show_path_and_schema(sandbox: Run, environment: dict[str,
     folder = Path(environment["HOME"]) / ".config/sandbox/profiles"
     folder.mkdir(parents=True)
     (folder / "sealed.toml").write_text('description = "mine"\nextends = ["base"]\n')
+    names = ["sealed", *sorted(path.stem for path in shipped_folder().glob("*.toml"))]
+    hidden = [index > 0 and name == "sealed" for index, name in enumerate(names)]
     listed = sandbox("profiles", "list").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["sealed", "base", "nested", "sealed", "untrusted"]
-    assert [line.endswith("(shadowed)") for line in listed] == [False, False, False, True, False]
+    assert sandbox("profiles").stdout.splitlines() == listed
+    assert [line.split()[0] for line in listed] == names
+    assert [line.endswith("(shadowed)") for line in listed] == hidden
     rows = json.loads(sandbox("profiles", "list", "--json").stdout)
-    assert [row["shadowed"] for row in rows] == [False, False, False, True, False]
+    assert [row["shadowed"] for row in rows] == hidden
+    assert {row["name"]: row["commands"] for row in rows}["jq"] == ["jq"]
     assert sandbox("profiles", "path", "sealed").stdout == f"{folder}/sealed.toml\n"
     assert sandbox("profiles", "show", "sealed", "--source").stdout == (folder / "sealed.toml").read_text()
     merged = tomllib.loads(sandbox("profiles", "show", "sealed").stdout)

@@ -27,7 +27,7 @@ def attempt(name, call, *arguments):
 
 
 def sandbox(*words: str, streams: str = "safe") -> list[str]:
-    return [*SANDBOX, "run", "--streams", streams, "--chdir", "/", "--", *words]
+    return [*SANDBOX, "run", "-p", "untrusted", "--streams", streams, "--chdir", "/", "--", *words]
 
 
 def tried(text: str) -> dict[str, str]:
@@ -153,7 +153,7 @@ def test_socket_is_the_callers_own_unless_it_is_relayed(streams: str, own: bool)
 
 
 def limited(*words: str) -> list[str]:
-    return [*SANDBOX, "run", "--chdir", "/", "--limit", "output=1000", "--", *words]
+    return [*SANDBOX, "run", "-p", "untrusted", "--chdir", "/", "--limit", "output=1000", "--", *words]
 
 
 @pytest.mark.parametrize("into", ["file", "pipe"])
@@ -178,7 +178,22 @@ def test_slow_reader_holds_up_neither_the_gate_nor_the_end_by_time() -> None:
     read_end, write_end = os.pipe()
     script = "yes & sleep 0.3; for n in 1 2 3; do /bin/true || exit 9; done; echo through >&2; wait"
     try:
-        command = [*SANDBOX, "run", "--streams", "relay", "--timeout", "2", "--chdir", "/", "--", "sh", "-c", script]
+        command = [
+            *SANDBOX,
+            "run",
+            "-p",
+            "untrusted",
+            "--streams",
+            "relay",
+            "--timeout",
+            "2",
+            "--chdir",
+            "/",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ]
         before = time.monotonic()
         ended = run(command, stdout=write_end)
         assert (ended.code, ended.err) == (124, "through\n")

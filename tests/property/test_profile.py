@@ -128,7 +128,7 @@ def grants_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
         ),
         st.builds(
             InheritGrant, name=NAMES, inherit=st.from_regex(r"systemd:[!-9;-~]{1,8}", fullmatch=True), number=NUMBERS,
-            type=st.none() | st.sampled_from(FdType),
+            type=st.none() | st.sampled_from(sorted(set(FdType) - {FdType.DIRECTORY})),
         ),
         sockets_with(paths),
         st.builds(DataGrant, name=NAMES, data=TEXT, number=NUMBERS, propagate=st.booleans()),

@@ -92,7 +92,7 @@ def shown(*words: str | Path) -> Walls:
 def sandbox(*words: str | Path, **options: Any) -> Ended:  # noqa: ANN401 - run()'s
     """Run the command line `sandbox run WORD ...`; the tests' own folders that words name are in the view."""
     own = [option for folder in folders_in(words) for option in ("--execute", folder, "--write", folder)]
-    return run([*SANDBOX, "run", *own, *words], **options)
+    return run([*SANDBOX, "run", "-p", "untrusted", *own, *words], **options)
 
 
 def opened(profile: Profile) -> Profile:

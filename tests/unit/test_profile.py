@@ -335,7 +335,7 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
     "deep-nesting": ("a = " + "[" * 20_000, "", "nested too deeply", "", "extends = []"),
     "long-number": ("a = " + "9" * 5_000, "", "too long", "", "extends = []"),
     "unknown-top": ("[enviroment]", "enviroment", "unknown key", "did you mean 'environment'?", "[environment]"),
-    "unknown-lists": ("[zzz]", "zzz", "unknown key", "known here: description, descriptors, environment", "[filter]"),
+    "unknown-lists": ("[zzz]", "zzz", "unknown key", "known here: commands, description, descriptors", "[filter]"),
     "unknown-process": ("[process]\numsk='022'", "process.umsk", "unknown key", "'umask'", "[process]\numask='022'"),
     "unknown-odd": ('"a\\nb" = 1', '"a\\nb"', "unknown key", "known here", "[process]"),
     "deny-list": ("[filter]\ndeny=[]", "filter.deny", "unknown key", "known here: allow", "[filter]\nallow=[]"),
