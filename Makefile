@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # By content and not by time, so that a deleted, renamed or checked-out older file counts as a change.
 PACKAGE_SUM = find sandbox profiles pyproject.toml README.md LICENSE -name __pycache__ -prune -o -type f -print | \
 	LC_ALL=C sort | xargs sha256sum
-C_SOURCES = $(wildcard sandbox/launcher/*.c)
+C_SOURCES = $(wildcard sandbox/launcher/*.c sandbox/launcher/tracer/*.c)
 C_WARNINGS = $(shell sed -n 's/^ *\(-W[a-z0-9=-]*\)$$/\1/p' sandbox/launcher/CMakeLists.txt)
 
 .PHONY: help demo test check bench compat setup clean

@@ -8,8 +8,9 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from typing import TextIO
 
-from sandbox.errors import SandboxError
+from sandbox.errors import SandboxError, UsageError
 
 
 class _Closed(io.StringIO):
@@ -70,8 +71,37 @@ def say(message: str) -> None:
 
     The exit code has to do when standard error is closed or full.
     """
-    line = "sandbox: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message) + "\n"
+    _write_message(message, "\n")
+
+
+def say_beside(message: str) -> None:
+    """Print a message while a command may have the terminal: in raw mode a line needs its carriage return."""
+    _write_message(message, "\r\n" if _is_raw() else "\n")
+
+
+def _write_message(message: str, end: str) -> None:
+    line = "sandbox: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message) + end
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             # Past Python's buffer, which would be tried again at the end.
             os.write(sys.stderr.fileno(), line.encode(errors="backslashreplace"))
+
+
+def _is_raw() -> bool:
+    if sys.stderr is None or not sys.stderr.isatty():
+        return False
+    import termios
+
+    output_modes = termios.tcgetattr(sys.stderr.fileno())[1]
+    return not output_modes & termios.OPOST
+
+
+def open_result(path: str) -> TextIO:
+    """Open a file for a result before the long work whose result it is to hold.
+
+    Raises: UsageError if it cannot be written.
+    """
+    try:
+        return open(path, "w", encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError("--output", f"{path}: {error.strerror}", "give a file that can be written") from error

@@ -61,13 +61,22 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
         "explain": ("caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"),
+        # Refusals: what is told of calls is a value too; only the tracer, which tells it, has effects.
+        "calls": "syscall_table",
+        "places": "",
+        "refusals": (
+            "bpf build caller calls filesystem grants limits places profile profile_format seccomp syscall_table "
+            "syscalls"
+        ),
+        "trace": "calls errors events launch plan probe wire",
+        "explaining": "build caller calls errors events plan profile refusals trace",
         # The edge.
         "sandbox": (
             "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan "
             "build events launch observe protocols resolve survey "
             "addresses"
         ),
-        "cli": "sandbox errors kernel cli explain probe",
+        "cli": "sandbox errors kernel cli explain explaining probe refusals",
         "__main__": "cli",
     }.items()
 }
@@ -89,7 +98,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
-        "carried", "peers", "sockets", "sizes",
+        "carried", "peers", "sockets", "sizes", "calls", "places", "refusals",
     }
 )  # fmt: skip
 
