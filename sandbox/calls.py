@@ -311,31 +311,10 @@ def _words(call: Call) -> Iterator[str]:
 
 
 _BY_DESCRIPTOR: Final = frozenset(
-    [
-        "read",
-        "write",
-        "readv",
-        "writev",
-        "pread64",
-        "pwrite64",
-        "dup",
-        "fstat",
-        "lseek",
-        "sendto",
-        "sendmsg",
-        "recvfrom",
-        "recvmsg",
-        "listen",
-        "getdents64",
-        "close",
-        "fchmod",
-        "ftruncate",
-        "connect",
-        "bind",
-        "getsockname",
-        "newfstatat",
-    ]
-)
+    {"read", "write", "readv", "writev", "pread64", "pwrite64", "dup", "fstat", "lseek", "sendto", "sendmsg",
+     "recvfrom", "recvmsg", "listen", "getdents64", "close", "fchmod", "ftruncate", "connect", "bind",
+     "getsockname", "newfstatat"}
+)  # fmt: skip
 
 
 def _flags(value: int, names: Mapping[int, str]) -> str:

@@ -69,6 +69,8 @@ def command(
             raise UsageError("--status-fd", f"{status_fd} is not a descriptor", "give a number that is open")
         status = (status_fd, StatusFormat.JSON)
     plan = build_plan(chosen, command, caller, status=status, exec_events=status is not None, trace=trace_exec)
+    # For who sits there; a log or a pipe gets what the command says and nothing else.
+    plan = replace(plan, point=os.isatty(2))
     if verbose:
         from sandbox.explain import descriptor_table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import socket
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+
+from tests.cli.conftest import Run
 
 ROOT: Final = os.geteuid() == 0
 SYSCALL: Final = (
@@ -216,3 +219,84 @@ def test_line_that_is_told_makes_the_program_pass(
 
 def test_table_is_of_at_least_25_refusals() -> None:
     assert len({case.name for case in CASES}) >= 25
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """Return a folder that is no home."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def test_command_that_fails_is_followed_by_a_pointer_on_a_terminal_alone(
+    sandbox_command: Sequence[str], environment: Mapping[str, str], work: Path
+) -> None:
+    def said(code: int, *, terminal: bool) -> tuple[int, str]:
+        ours, theirs = pty.openpty() if terminal else os.pipe()
+        words = [*sandbox_command, "run", "--", "sh", "-c", f"exit {code}"]
+        done = subprocess.run(
+            words, cwd=work, env=dict(environment), check=False, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=theirs, timeout=120,
+        )  # fmt: skip
+        os.close(theirs)
+        try:
+            return done.returncode, os.read(ours, 4096).decode()
+        except OSError:  # EIO: nobody has written to the terminal
+            return done.returncode, ""
+        finally:
+            os.close(ours)
+
+    code, words = said(3, terminal=True)
+    assert code == 3
+    assert words.startswith("sandbox: command: it ended with 3; ")
+    assert words.rstrip().endswith("sandbox run --explain")
+    assert said(0, terminal=True) == (0, "")
+    assert said(3, terminal=False) == (3, "")
+
+
+def test_run_is_the_same_with_explain(sandbox: Run, work: Path) -> None:
+    """Exit code, standard streams, death by a signal, time limit; and what was refused stays refused."""
+    for words, code in (
+        (("sh", "-c", "read line; echo $line; exit 7"), 7),
+        (("sh", "-c", "kill -TERM $$"), 143),
+        (("--timeout", "300ms", "sleep", "9"), 124),
+        (("no-such-program",), 127),
+        (("/etc/passwd",), 126),
+    ):
+        plain = sandbox("run", *words, stdin=None, input="word\n", cwd=work)
+        looked_at = sandbox("run", "--explain", *words, stdin=None, input="word\n", cwd=work)
+        assert (looked_at.returncode, looked_at.stdout) == (plain.returncode, plain.stdout) == (code, plain.stdout)
+        assert "sandbox: explain: " in looked_at.stderr
+    done = sandbox("run", "--explain", "sh", "-c", "echo x >new; test -e new", cwd=work)
+    assert done.returncode == 1
+    assert not (work / "new").exists()
+
+
+def test_explain_follows_threads_and_children_to_their_end(sandbox: Run, work: Path) -> None:
+    text = (
+        "import os, subprocess, threading\n"
+        "def look(): subprocess.run(['cat', '/root/nothing-there', os.environ['HOME'] + '/key'])\n"
+        "threads = [threading.Thread(target=look) for _ in range(8)]\n"
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+        "os.execvp('sh', ['sh', '-c', 'cat ~/key'])\n"
+    )
+    (work.parent / "home" / "key").write_text("1")
+    done = sandbox("run", "--explain", "/usr/bin/python3", "-c", text, cwd=work)
+    assert done.returncode == 1
+    assert "(cat; 9 x ENOENT)" in done.stderr
+
+
+def test_explain_and_records_of_the_run_exclude_each_other(sandbox: Run) -> None:
+    done = sandbox("run", "--explain", "--trace-exec", "true")
+    assert done.returncode == 125
+    assert done.stderr.startswith("sandbox: usage: --explain: ")
+    assert sandbox("run", "--trace-exec", "true").returncode == 0
+
+
+def test_what_no_line_allows_says_why(sandbox: Run, work: Path) -> None:
+    done = sandbox("run", "--explain", "python3", "-c", "import socket; socket.socket(16, 3)", cwd=work)
+    assert re.search(r"refused: python3.*: socket\(AF_NETLINK, SOCK_RAW\): EPERM: .*; no line allows it: ", done.stderr)
+    done = sandbox("run", "--explain", "cat", "/etc/shadow", cwd=work)
+    assert "/etc/shadow is hidden" in done.stderr
+    assert "take it out of hide" in done.stderr
