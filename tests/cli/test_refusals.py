@@ -6,8 +6,10 @@ import json
 import os
 import pty
 import re
+import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,8 +162,9 @@ BASES: Final = {
 @pytest.fixture
 def places(tmp_path: Path, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Yield a home, a folder to work in, one elsewhere, and a port on which somebody listens."""
-    home, work, elsewhere = Path(environment["HOME"]), tmp_path / "work", tmp_path / "elsewhere"
-    for folder in (work / "sub", elsewhere, home / ".ssh"):
+    home, work = Path(environment["HOME"]), tmp_path / "work"
+    elsewhere = Path(tempfile.mkdtemp(prefix="e-", dir="/tmp"))  # short: a socket's path has 107 bytes at most
+    for folder in (work / "sub", home / ".ssh"):
         folder.mkdir(parents=True)
     for path in (home / "key", home / ".ssh/id_rsa", work / "numbers", work / "sub/old", elsewhere / "data"):
         path.write_text("1\n")
@@ -179,6 +182,7 @@ def places(tmp_path: Path, environment: Mapping[str, str]) -> Iterator[dict[str,
         yield {"home": str(home), "work": str(work), "elsewhere": str(elsewhere), "port": str(server.getsockname()[1])}
     for listener in listeners:
         listener.close()
+    shutil.rmtree(elsewhere)
 
 
 def profile(folder: Path, name: str, base: str, *lines: str) -> str:
