@@ -19,7 +19,6 @@ from sandbox.syscall_table import NAMES, NUMBERS
 
 LOW32: Final = 0xFFFFFFFF
 AT_FDCWD: Final = -100
-_AT_EMPTY_PATH: Final = 0x1000
 _ROWS: Final = 512  # launcher/tracer/record.h, CALLS
 
 
@@ -112,7 +111,7 @@ _SILENT: Final = frozenset({"wait4", "waitid", "close", "futex", "rt_sigtimedwai
 def rows(*, successes: bool) -> bytes:
     """Return what the tracer is given: for each number, when its calls are told and what its arguments are.
 
-    successes: calls on paths and addresses are told also when they succeed, and of each other call the first. Without,
+    successes: calls on paths and addresses are told also when they succeed, and of each call the first. Without,
     each thread waits after a call that was told.
     """
     return b"".join(_row(NAMES.get(number, ""), successes=successes) for number in range(_ROWS))
@@ -122,7 +121,7 @@ def _row(name: str, *, successes: bool) -> bytes:
     shape = _SHAPES.get(name)
     tell = Tell(0) if name in _SILENT else Tell.FAILURE
     if successes:
-        tell |= Tell.SUCCESS if shape is not None and name not in _MANY else Tell.ONCE
+        tell |= Tell.ONCE | (Tell.SUCCESS if shape is not None and name not in _MANY else Tell(0))
     else:
         tell |= Tell.WAIT
     if name in ("execve", "execveat"):
@@ -133,8 +132,8 @@ def _row(name: str, *, successes: bool) -> bytes:
     return struct.pack("8B", tell, *kinds, 0)
 
 
-_MANY: Final = frozenset({"sendmsg", "sendto", "ftruncate", "fallocate", "mmap", *_TRANSFERS.split()})
-"""Calls that name something seldom and are made often: the first success is told."""
+_MANY: Final = frozenset({"sendmsg", "ftruncate", "fallocate", "mmap", *_TRANSFERS.split()})
+"""Calls that name something seldom and are made often: of their successes the first is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +192,8 @@ def call_of(pid: int, nr: int, arguments: tuple[int, ...], result: int, texts: l
                 base, text = (item.decode("utf-8", "surrogateescape") for item in rest[:2])
                 del rest[:2]
                 named = Named(base, text, _use_of(name, arguments, index))
-                if text or not _goes_by_descriptor(name) or base.startswith("/"):
+                # Without a text it means what the descriptor refers to, which was opened before by its path.
+                if text or (named.use & Use.CHANGE and base.startswith("/")):
                     paths.append(named)
             case Kind.ADDRESS | Kind.MESSAGE if rest:
                 address = rest.pop(0)
@@ -202,11 +202,6 @@ def call_of(pid: int, nr: int, arguments: tuple[int, ...], result: int, texts: l
     return Call(
         pid, program.decode("utf-8", "surrogateescape"), name, arguments, result, tuple(paths), address, descriptor
     )
-
-
-def _goes_by_descriptor(name: str) -> bool:
-    """Whether an empty path means what the descriptor refers to: AT_EMPTY_PATH, or no path at all."""
-    return name.endswith("at") or name in ("statx", "faccessat2", "fchmodat2", "renameat2")
 
 
 _O_ACCMODE, _O_CREAT, _O_TRUNC, _O_PATH, _O_TMPFILE = 3, 0o100, 0o1000, 0o10000000, 0o20000000

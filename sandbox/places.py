@@ -178,3 +178,9 @@ def shortened(path: str, home: str, cwd: str) -> str:
         if rest is not None:
             return f"{name}/{rest}" if rest else name
     return path
+
+
+def holds_secret(folder: str, home: str) -> bool:
+    """Tell whether one of the places in which secrets are known to lie is below a folder."""
+    inside = [posixpath.join(home, pattern) for pattern, _ in _SECRETS] if home not in ("", "/") else []
+    return any(below(path, folder) for path in (*inside, *_SYSTEM_SECRETS))

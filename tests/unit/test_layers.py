@@ -70,13 +70,16 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         ),
         "trace": "calls errors events launch plan probe wire",
         "explaining": "build caller calls errors events plan profile refusals trace",
+        "recording": "calls",
+        "learned": "caller calls errors places profile recording refusals syscall_table syscalls",
+        "learning": ("build caller calls events explaining learned observe plan profile recording refusals trace"),
         # The edge.
         "sandbox": (
             "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan "
             "build events launch observe protocols resolve survey "
             "addresses"
         ),
-        "cli": "sandbox errors kernel cli explain explaining probe refusals",
+        "cli": "sandbox errors kernel cli explain explaining learned learning probe refusals",
         "__main__": "cli",
     }.items()
 }
@@ -98,7 +101,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
-        "carried", "peers", "sockets", "sizes", "calls", "places", "refusals",
+        "carried", "peers", "sockets", "sizes", "calls", "places", "refusals", "recording", "learned",
     }
 )  # fmt: skip
 

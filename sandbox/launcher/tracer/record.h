@@ -12,7 +12,7 @@ enum {
 	TELL_SUCCESS = 1,
 	TELL_FAILURE = 2,
 	READ_EARLY = 4, /* its texts are gone when it has succeeded: an exec */
-	TELL_ONCE = 8,	/* of successes, the first alone */
+	TELL_ONCE = 8,	/* that it was made at all: its first, whatever it came to */
 	TELL_AGAIN = 16, /* EAGAIN too, which of most calls means only: later */
 	TELL_AND_WAIT = 32, /* the thread goes on when a byte has come: what is said of a call comes before what follows it */
 };

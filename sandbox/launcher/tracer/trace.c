@@ -225,12 +225,12 @@ static void read_early(struct task *task)
 
 static bool is_told(struct row *row, int64_t result)
 {
-	if (result >= 0 || result < -SYS_MAX_ERRNO) {
-		bool told = row->tell & (TELL_SUCCESS | TELL_ONCE);
-
+	if (row->tell & TELL_ONCE) {
 		row->tell &= (uint8_t)~TELL_ONCE;
-		return told;
+		return true;
 	}
+	if (result >= 0 || result < -SYS_MAX_ERRNO)
+		return row->tell & TELL_SUCCESS;
 	if (result == -EAGAIN)
 		return row->tell & TELL_AGAIN;
 	if (result == -EINTR || (result <= -RESTARTS && result >= -RESTARTS_END))
