@@ -43,7 +43,7 @@ KINDS: Final = (
     "listen", "connect", "datagram",
     "data", "copy", "scratch",
 )  # fmt: skip
-COMMANDS: Final = ("run", "learn", "check", "explain", "survey", "probe", "profiles", "completion")
+COMMANDS: Final = ("run", "learn", "check", "diff", "explain", "survey", "probe", "profiles", "completion")
 
 
 class CommandGroup(click.Group):

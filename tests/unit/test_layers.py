@@ -60,6 +60,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
+        "lint": "build caller filesystem grants places profile protocols refusals resolve syscalls",
+        "compare": "build filesystem limits places profile profile_format syscalls",
         "explain": ("caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"),
         # Refusals: what is told of calls is a value too; only the tracer, which tells it, has effects.
         "calls": "syscall_table",
@@ -79,7 +81,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
             "build events launch observe protocols resolve survey "
             "addresses"
         ),
-        "cli": "sandbox errors kernel cli explain explaining learned learning probe refusals",
+        "cli": "sandbox errors kernel cli compare explain explaining learned learning lint probe refusals",
         "__main__": "cli",
     }.items()
 }
@@ -101,7 +103,8 @@ WITHOUT_EFFECTS: Final = frozenset(
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
-        "carried", "peers", "sockets", "sizes", "calls", "places", "refusals", "recording", "learned",
+        "carried", "peers", "sockets", "sizes", "calls", "places",
+        "refusals", "recording", "learned", "lint", "compare",
     }
 )  # fmt: skip
 
