@@ -132,7 +132,7 @@ def _row(name: str, *, successes: bool) -> bytes:
     return struct.pack("8B", tell, *kinds, 0)
 
 
-_MANY: Final = frozenset({"sendmsg", "ftruncate", "fallocate", "mmap", *_TRANSFERS.split()})
+_MANY: Final = frozenset({"sendmsg", "ftruncate", "fallocate", *_TRANSFERS.split()})
 """Calls that name something seldom and are made often: of their successes the first is told."""
 
 
@@ -204,7 +204,8 @@ def call_of(pid: int, nr: int, arguments: tuple[int, ...], result: int, texts: l
     )
 
 
-_O_ACCMODE, _O_CREAT, _O_TRUNC, _O_PATH, _O_TMPFILE = 3, 0o100, 0o1000, 0o10000000, 0o20000000
+_O_ACCMODE, _O_CREAT, _O_TRUNC, _O_PATH = 3, 0o100, 0o1000, 0o10000000
+O_TMPFILE: Final = 0o20000000  # the bit of its own: with O_DIRECTORY it is the flag; asm-generic/fcntl.h
 _W_OK: Final = 2
 
 
@@ -222,7 +223,7 @@ def use_of_open(flags: int) -> Use:
     if flags & _O_PATH:
         return Use.LOOK
     use = {0: Use.READ, 1: Use.WRITE}.get(flags & _O_ACCMODE, Use.READ | Use.WRITE)
-    if flags & (_O_CREAT | (_O_TMPFILE & ~0o200000)):
+    if flags & (_O_CREAT | O_TMPFILE):
         use |= Use.MAKE
     return use | Use.WRITE if flags & _O_TRUNC else use
 
@@ -232,6 +233,7 @@ def use_of_open(flags: int) -> Use:
 _OPEN_FLAGS: Final = {
     0o100: "O_CREAT", 0o200: "O_EXCL", 0o400: "O_NOCTTY", 0o1000: "O_TRUNC", 0o2000: "O_APPEND", 0o4000: "O_NONBLOCK",
     0o200000: "O_DIRECTORY", 0o400000: "O_NOFOLLOW", 0o2000000: "O_CLOEXEC", 0o10000000: "O_PATH",
+    O_TMPFILE: "O_TMPFILE",
 }  # fmt: skip
 _ACCESS: Final = {4: "R_OK", 2: "W_OK", 1: "X_OK"}
 _FAMILIES: Final = {

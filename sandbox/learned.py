@@ -101,7 +101,8 @@ def learn(
         proc="full" if lists.full_proc else "processes",
         network=network,
         allow=allow,
-        delegate=frozenset(recording.protocols),
+        # With none named, close-on-exec could not even be cleared; what this one passes, a program names on purpose.
+        delegate=frozenset(recording.protocols | ({"pass-fds"} if recording.execs > 1 else set())),
         keep=keep,
         exec="once" if recording.execs <= 1 else "allow",
         chdir=None if inside or lists.starts_inside() else "/",
@@ -135,7 +136,8 @@ class _Paths:
     def sort_out(self) -> None:
         """Fill the lists."""
         read, execute, write = set[str](), set[str](), set[str]()
-        for path, use in self._recording.uses.items():
+        for said, use in self._recording.uses.items():
+            path = self._outside(said)
             if self._is_given(path, use):
                 continue
             if (use & Use.EXECUTE and path in self._recording.programs) or self._is_library(path, use):
@@ -157,6 +159,11 @@ class _Paths:
         self._list("read", self.read, self._folded(read), write)
         self._list("execute", self.execute, self._folded(execute), ())
         self._list("write", self.write, self._folded(write), ())
+
+    def _outside(self, path: str) -> str:
+        """Where a path of the system leads, if that is out of the system: /usr/lib has links to /etc."""
+        real = self._host.real(path) if places.is_system(path) else path
+        return path if places.is_system(real) else real
 
     def _first_changed(self, path: str) -> str:
         """The folder, there before, in which the run has made what leads to a program."""
@@ -234,6 +241,8 @@ class _Paths:
     def _may_be_whole(self, folder: str) -> bool:
         if folder in _NEVER_WHOLE or places.is_whole_home(folder, self._caller.home):
             return False
+        if self._caller.cwd and places.below(self._caller.cwd, folder):
+            return False  # what lies beside a project is none of its business
         return not places.secret(folder, self._caller.home) and not places.holds_secret(folder, self._caller.home)
 
     def _list(self, name: str, target: set[str], paths: Iterable[str], covered: Collection[str]) -> None:

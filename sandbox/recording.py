@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from sandbox.calls import Address, Call, Named, Use, address_of
+from sandbox.calls import O_TMPFILE, Address, Call, Named, Use, address_of
 
 _CHANGES: Final = Use.WRITE | Use.MAKE | Use.CHANGE
 _MAKING: Final = frozenset({"mkdir", "mkdirat", "mknod", "mknodat", "symlink", "symlinkat", "creat"})
 _TAKING_AWAY: Final = frozenset({"unlink", "unlinkat", "rmdir"})
 _MOVING: Final = frozenset({"rename", "renameat", "renameat2", "link", "linkat"})
 _O_EXCL: Final = 0o200
+_PROT_EXEC: Final = 4
 _THERE: Final = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL})
 """Failures that only a path which is there has."""
 
@@ -51,6 +52,8 @@ class Recording:
         if not there and not refused:
             return
         self._take_address(call, worked=call.error == 0)
+        if call.name == "mmap" and call.arguments[2] & _PROT_EXEC and call.descriptor.startswith("/"):
+            self.programs.add(call.descriptor)
         for index, named in enumerate(call.paths):
             if named.path:
                 self._take_path(call, named, index, refused=refused)
@@ -80,6 +83,8 @@ class Recording:
             self._make(path)
         elif call.name in _TAKING_AWAY or (call.name in _MOVING and use & Use.MAKE):
             self._change(path)
+        elif use & Use.MAKE and _flags_of(call) & O_TMPFILE:
+            self._change(posixpath.join(path, "a file without a name"))
         elif use & Use.MAKE and self._is_new(call, path):
             self._make(path)
         else:
@@ -87,8 +92,7 @@ class Recording:
 
     def _is_new(self, call: Call, path: str) -> bool:
         """Whether an open with O_CREAT makes a file; where nothing tells, it does."""
-        exclusive = bool(call.arguments[2 if call.name == "openat" else 1] & _O_EXCL)
-        return exclusive or path not in self.uses
+        return bool(_flags_of(call) & _O_EXCL) or path not in self.uses
 
     def _use(self, path: str, use: Use) -> None:
         if path and not self.is_made(path):
@@ -117,6 +121,10 @@ class Recording:
                 getattr(whole, name).update(getattr(each, name))
             whole.execs = max(whole.execs, each.execs)
         return whole
+
+
+def _flags_of(call: Call) -> int:
+    return call.arguments[2 if call.name == "openat" else 1] if call.name in ("open", "openat") else 0
 
 
 def up_from(path: str) -> Iterator[str]:

@@ -478,6 +478,9 @@ class Explainer:
         rule = f"{path} {what}"
         if path == "/":
             return _Reason(rule, gives="no line allows it: name a folder, not the whole tree")
+        if name == "write" and path in (*places.TEMPORARY, self._caller.tmp):
+            line = f"filesystem.tmpfs = [{_toml(path)}]"
+            return _Reason(rule, line, f"--tmpfs {shlex.quote(path)}", "nothing: an empty folder, gone at the end")
         line = f"filesystem.{name} = [{_toml(self._short(path))}]"
         return _Reason(rule, line, f"--{name} {shlex.quote(path)}", gives(path, name, home))
 

@@ -441,10 +441,10 @@ static bool read_rows(void)
 	return have == sizeof rows;
 }
 
-/* Returns the exit code of the launcher, when all that was looked at has ended. */
+/* Returns the exit code of the launcher when that has ended; what it has left behind, without namespaces, ends with us. */
 int launcher_main(int argc, char **argv, char **environment, bool privileged)
 {
-	int code = EXIT_FAILED, status = 0;
+	int status = 0;
 	long pid;
 
 	if (privileged || argc < 4)
@@ -458,7 +458,7 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 			continue;
 		take_status((int)pid, status);
 		if ((int)pid == launcher && (status & 0xff) != 0x7f)
-			code = status & 0x7f ? SIGNAL_BASE + (status & 0x7f) : (status >> 8) & 0xff;
+			return status & 0x7f ? SIGNAL_BASE + (status & 0x7f) : (status >> 8) & 0xff;
 	}
-	return code;
+	return EXIT_FAILED;
 }
