@@ -161,9 +161,11 @@ class _Paths:
         self._list("write", self.write, self._folded(write), ())
 
     def _outside(self, path: str) -> str:
-        """Where a path of the system leads, if that is out of the system: /usr/lib has links to /etc."""
-        real = self._host.real(path) if places.is_system(path) else path
-        return path if places.is_system(real) else real
+        """Where a path leads, if that is another kind of place: /usr/lib has links to /etc, /etc one to /proc."""
+        real = self._host.real(path)
+        if any(places.below(real, folder) is not None for folder in ("/proc", "/dev")):
+            return real
+        return real if places.is_system(path) and not places.is_system(real) else path
 
     def _first_changed(self, path: str) -> str:
         """The folder, there before, in which the run has made what leads to a program."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,8 +112,10 @@ def home(environment: Mapping[str, str]) -> Path:
 @pytest.mark.parametrize("name", FOUND)
 def test_check_finds_it_and_not_its_twin(name: str, sandbox: Run, home: Path) -> None:
     rule = name.partition(" ")[0].rstrip(":")
-    with socket.socket(socket.AF_UNIX) as agent:
-        agent.bind(str(home / "agent/ssh-x/agent.1"))
+    with socket.socket(socket.AF_UNIX) as agent, contextlib.ExitStack() as opened:
+        folder = os.open(home / "agent/ssh-x", os.O_PATH)
+        opened.callback(os.close, folder)
+        agent.bind(f"/proc/self/fd/{folder}/agent.1")  # short: a socket's path has 107 bytes at most
         extra = {"SSH_AUTH_SOCK": str(home / "agent/ssh-x/agent.1"), "PATH": f"{home}/bin:/usr/bin:/bin"}
 
         def findings(text: str, *options: str) -> tuple[int, list[dict[str, Any]]]:
