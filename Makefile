@@ -10,7 +10,7 @@ PACKAGE_SUM = find sandbox profiles pyproject.toml README.md LICENSE -name __pyc
 C_SOURCES = $(wildcard sandbox/launcher/*.c sandbox/launcher/tracer/*.c)
 C_WARNINGS = $(shell sed -n 's/^ *\(-W[a-z0-9=-]*\)$$/\1/p' sandbox/launcher/CMakeLists.txt)
 
-.PHONY: help demo test check bench compat setup clean
+.PHONY: help demo test check bench compat learned setup clean
 
 help:
 	@echo 'make demo    run a program on real input in the sandbox, showing what was closed and granted'
@@ -18,6 +18,7 @@ help:
 	@echo 'make check   lint, format, types, C warnings'
 	@echo 'make bench   measure start-up, memory and the exec gate, against other launchers'
 	@echo 'make compat  run real jobs by real programs in the sandbox; installs some 150 packages'
+	@echo 'make learned learn the same jobs, and run each under the profile that was learned'
 	@echo 'make clean   remove everything that was built'
 
 demo: setup
@@ -48,6 +49,10 @@ bench: setup
 compat: setup
 	tests/setup-system tests/workloads/packages
 	$(PYTHON) tests/workloads/compat.py $(if $(USER_NAME),--user $(USER_NAME))
+
+learned: setup
+	tests/setup-system tests/workloads/packages
+	$(PYTHON) tests/workloads/learned.py $(if $(USER_NAME),--user $(USER_NAME))
 
 # The system's own python3 comes first, since an ordinary user must be able to run it: the tests run as one, too.
 # Three steps, each skipped when its inputs are unchanged: the environment, the dependencies, the package.

@@ -216,7 +216,7 @@ class _Paths:
     def _folded(self, paths: Collection[str]) -> set[str]:
         """Return the paths with folders in place of the many that lie in them."""
         # Of those only names are needed: they are there, and what lies in them comes by itself or not.
-        found = {self._cached(path) for path in paths if not self._is_only_way(path)}
+        found = {self._cached(path) for path in paths if not self._is_only_way(path, paths)}
         changed = True
         while changed:
             changed = False
@@ -230,10 +230,15 @@ class _Paths:
             found = {path for path in found if not any(step in found for step in up_from(posixpath.dirname(path)))}
         return found
 
-    def _is_only_way(self, path: str) -> bool:
-        """Whether a folder was listed or entered that is never shown as a whole."""
+    def _is_only_way(self, path: str, paths: Collection[str]) -> bool:
+        """Whether a folder was listed or entered that is not shown as a whole: it leads to others, or is too much."""
         if path == self._caller.home != "/":
             self.tmpfs.add("{home}")
+        if self._caller.cwd and places.below(self._caller.cwd, path):
+            return True
+        used = self._recording.uses.get(path, Use(0))
+        if used and not used & ~(Use.LOOK | Use.ENTER) and any(places.below(other, path) for other in paths):
+            return True
         return places.is_whole_home(path, self._caller.home) or (path in _NEVER_WHOLE and self._host.is_folder(path))
 
     def _cached(self, path: str) -> str:

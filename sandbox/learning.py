@@ -47,12 +47,13 @@ def learn_command(
     refused, and the command can do all that the caller can. descriptors: the caller's from 3 up.
     Raises: LaunchError and its kin if the command cannot be started; what build() raises.
     """
-    recording = Recording()
+    # The launcher executes it; what the tracer sees then is the interpreter of a script, not the script.
+    recording = Recording(programs={_found(command[0], caller)} - {""})
     explainer = None if base is None else Explainer(base, caller, Machine(), descriptors)
 
     def plan(status: int) -> Plan:
         if base is None:
-            return observation_plan(command, caller, status, descriptors)
+            return observation_plan(command, caller, status, descriptors, apart=caller.uid != 0)
         return build(base, command, caller, status=(status, StatusFormat.RECORDS), exec_events=True)
 
     steps = traced(plan, successes=True, inherited=descriptors)
@@ -85,6 +86,12 @@ def learn_command(
     machine = Machine()
     learned = learn(recording, shlex.join(command), name, caller, machine, _mentions(recording))
     return Lesson(learned, code, calls, refused)
+
+
+def _found(name: str, caller: Caller) -> str:
+    folders = [""] if "/" in name else caller.environ.get("PATH", os.defpath).split(os.pathsep)
+    paths = [os.path.normpath(os.path.join(caller.cwd or "/", folder, name)) for folder in folders]
+    return next((path for path in paths if Machine().is_program(path)), "")
 
 
 def _kind(target: str) -> str:

@@ -82,7 +82,8 @@ def _tell(path: Path, learned: Learned, lesson: Lesson, within: str | None) -> N
     for line in learned.withheld:
         say(f"learn: used, and not granted: {line}")
     if within is not None and lesson.refused:
+        calls = f"{lesson.refused} call{'s' * (lesson.refused > 1)}"
         say(
-            f"learn: {within} has refused something {lesson.refused} times, so the command may not have done all of its"
-            " work; learn again with --update and -p the new profile, or --permissive"
+            f"learn: {within} has refused {calls}, so the command may not have done all of its work; learn again with"
+            " --update and -p the new profile, or --permissive"
         )
