@@ -156,7 +156,7 @@ class _Paths:
         if self._cwd and any(places.below(path, self._cwd) is not None for path in read | execute | write):
             # A project's folder is one thing: what lies in it is read together.
             (execute if any(places.below(path, self._cwd) is not None for path in execute) else read).add(self._cwd)
-        self._list("read", self.read, self._folded(read), write)
+        self._list("read", self.read, self._folded(read, read - {self._cwd}), write)
         self._list("execute", self.execute, self._folded(execute), ())
         self._list("write", self.write, self._folded(write), ())
 
@@ -213,10 +213,10 @@ class _Paths:
             return
         write.add(folder)
 
-    def _folded(self, paths: Collection[str]) -> set[str]:
+    def _folded(self, paths: Collection[str], ways: Collection[str] = ()) -> set[str]:
         """Return the paths with folders in place of the many that lie in them."""
         # Of those only names are needed: they are there, and what lies in them comes by itself or not.
-        found = {self._cached(path) for path in paths if not self._is_only_way(path, paths)}
+        found = {self._cached(path) for path in paths if not self._is_only_way(path, paths, ways)}
         changed = True
         while changed:
             changed = False
@@ -230,13 +230,13 @@ class _Paths:
             found = {path for path in found if not any(step in found for step in up_from(posixpath.dirname(path)))}
         return found
 
-    def _is_only_way(self, path: str, paths: Collection[str]) -> bool:
+    def _is_only_way(self, path: str, paths: Collection[str], ways: Collection[str]) -> bool:
         """Whether a folder was listed or entered that is not shown as a whole: it leads to others, or is too much."""
         if path == self._caller.home != "/":
             self.tmpfs.add("{home}")
         if self._caller.cwd and places.below(self._caller.cwd, path):
             return True
-        used = self._recording.uses.get(path, Use(0))
+        used = self._recording.uses.get(path, Use(0)) if path in ways else Use(0)
         if used and not used & ~(Use.LOOK | Use.ENTER) and any(places.below(other, path) for other in paths):
             return True
         return places.is_whole_home(path, self._caller.home) or (path in _NEVER_WHOLE and self._host.is_folder(path))
