@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
+COMMANDS = ("run", "learn", "check", "diff", "explain", "survey", "probe", "profiles", "completion", "man")
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # What readline does with a line: look up the function, set COMP_*, call it, take COMPREPLY.
@@ -31,7 +32,7 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        ("sandbox ''", ["run", "check", "explain", "survey", "probe", "profiles", "completion"]),
+        ("sandbox ''", [*COMMANDS]),
         ("sandbox pro", ["probe", "profiles"]),
         ("sandbox profiles ''", ["list", "path", "schema", "show"]),
         ("sandbox run -p ''", ["base", "nested", "sealed", "untrusted"]),
@@ -43,6 +44,15 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
         ("sandbox explain --tty p", ["private"]),
         ("sandbox run --share u", ["user", "uts"]),
         ("sandbox completion ''", ["bash", "zsh", "fish"]),
+        ("sandbox diff sea", ["sealed"]),
+        ("sandbox learn -p un", ["untrusted"]),
+        ("sandbox check --accept whole", ["whole-network"]),
+        ("sandbox man pro", ["probe", "profiles"]),
+        ("sandbox run --limit t", ["timeout="]),
+        ("sandbox run --env HOM", ["HOME"]),
+        ("sandbox run --grant x=f", ["x=file:"]),
+        ("sandbox run --grant x=listen:t", ["x=listen:tcp:"]),
+        ("sandbox run --grant x=scratch:6", ["x=scratch:64M"]),
     ],
 )
 def test_completion_in_bash_offers(shell: Run, words: str, wanted: list[str]) -> None:
@@ -69,3 +79,15 @@ def test_completion_script_is_printed_for(shell: Run, name: str) -> None:
     done = shell(f"sandbox completion {name}")
     assert (done.returncode, done.stderr) == (0, "")
     assert "_SANDBOX_COMPLETE" in done.stdout
+
+
+def test_completion_offers_the_profiles_grants_and_the_paths_of_new_ones(shell: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[grants.input]\nfile = "/etc/hosts"\n[grants.log]\nfile = "/x"\n')
+    (tmp_path / "data").write_text("")
+    enter = f"cd {tmp_path}\n"
+    assert completions(shell, "sandbox run -p ./mine.toml --grant ''", enter) == ["input=", "log="]
+    assert completions(shell, "sandbox run -p ./mine.toml --grant l", enter) == ["log="]
+    assert completions(shell, "sandbox run -p ./none.toml --grant ''", enter) == [""]
+    assert completions(shell, "sandbox run --grant x=file:da", enter) == ["x=file:data"]
+    assert completions(shell, "sandbox run --grant x=file:data:a", enter) == ["x=file:data:append"]
+    assert completions(shell, "sandbox run --grant x=directory:ho", enter) == ["x=directory:home/"]

@@ -17,7 +17,7 @@ from sandbox.protocols import PROTOCOLS
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 DATA: Final = Path(__file__).parent / "data"
-COMMANDS: Final = ("run", "learn", "check", "diff", "explain", "survey", "probe", "profiles", "completion")
+COMMANDS: Final = ("run", "learn", "check", "diff", "explain", "survey", "probe", "profiles", "completion", "man")
 
 
 def test_help_lists_every_command_with_a_line(sandbox: Run) -> None:

@@ -79,8 +79,8 @@ TWIN: Final = """#!/bin/bash
 # class: A
 # looks for what the job that it stands for has no business with
 [ -r {secret} ] && cat {secret} && exit 1
-echo x 2>/dev/null >{outside} && exit 2
-(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit 3
+(echo x >{outside}) 2>/dev/null  # in an empty folder of its own it may; whether it is outside is looked at there
+(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit 2
 exit 0
 """
 
@@ -109,6 +109,7 @@ def test_jobs_are_done_under_what_was_learned_and_an_impostor_gets_at_nothing(st
     with socket.create_server(("127.0.0.1", 0)) as server:
         twin.path.write_text(TWIN.format(secret=secret, outside=outside, port=server.getsockname()[1]))
         assert run(twin, stage, user=USER).code == 1, "without a profile it does find the secret"
+        assert not outside.exists()
         for name in taught:
             path = stage / "scratch" / f"{name}.toml"
             shown = ["--read", str(twin.path)]  # all that it has more than the job
