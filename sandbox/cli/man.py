@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import inspect
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -81,7 +81,7 @@ def _see_also(others: Sequence[str], words: Sequence[str]) -> str:
 
 
 def _first_sentence(found: click.Command) -> str:
-    text = " ".join((found.help or "").split("\n\n")[0].split())
+    text = " ".join(inspect.cleandoc(found.help or "").split("\n\n")[0].split())
     return text.partition(". ")[0].rstrip(".")
 
 
@@ -95,7 +95,7 @@ def _options(found: click.Command, context: click.Context) -> Iterator[str]:
 
 def _text(text: str) -> Iterator[str]:
     """Yield paragraphs; those that begin with a backspace keep their lines, as for click."""
-    for index, paragraph in enumerate(re.split(r"\n\s*\n", text.strip())):
+    for index, paragraph in enumerate(inspect.cleandoc(text).split("\n\n")):
         if paragraph.startswith("\b"):
             yield from (".PP", ".nf", *(_safe(line.strip()) for line in paragraph.splitlines()[1:]), ".fi")
         else:
