@@ -253,3 +253,16 @@ def test_check_says_ok_for_valid_profiles_and_stops_at_the_first_that_is_not(san
     done = sandbox("check", str(bad), str(good))
     assert (done.returncode, done.stdout) == (125, "")
     assert re.fullmatch(r"sandbox: profile: .*bad\.toml: process\.unmask: unknown key; .*'umask'.*\n", done.stderr)
+
+
+def test_json_says_what_the_lines_say(sandbox: Run) -> None:
+    explained = json.loads(sandbox("explain", "--json", "-p", "sealed", cwd="/").stdout)
+    lines = sandbox("explain", "-p", "sealed", cwd="/").stdout.splitlines()
+    assert lines[0] == f"profile {explained['profile']}"
+    assert [f"{title}:" for title in list(explained)[1:]] == [line for line in lines[1:] if line and line[0] != " "]
+    assert [f"  {line}" for line in explained["Files"]] == lines[lines.index("Files:") + 1 :][: len(explained["Files"])]
+    shown = json.loads(sandbox("profiles", "show", "--json", "sealed").stdout)
+    assert shown == tomllib.loads(sandbox("profiles", "show", "sealed").stdout)
+    assert json.loads(sandbox("profiles", "path", "--json", "sealed").stdout) + "\n" == (
+        sandbox("profiles", "path", "sealed").stdout
+    )
