@@ -10,7 +10,7 @@ import click
 
 from sandbox import Caller, check, default_search_path, load
 from sandbox.cli.app import complete_profile
-from sandbox.cli.output import put
+from sandbox.cli.output import put, put_table
 from sandbox.explaining import Machine
 from sandbox.lint import NAMES, lint
 
@@ -48,7 +48,9 @@ def command(profiles: tuple[str, ...], as_json: bool, strict: bool, accept: tupl
         findings = [dataclasses.asdict(finding) for finding in found]
         rows.append({"profile": profile.name, "path": profile.source_path, "findings": findings})
         if not as_json:
-            put([f"ok {profile.name} ({profile.source_path})", *(f"  {finding}" for finding in found)])
+            put([f"ok {profile.name} ({profile.source_path})"])
+            cells = [(finding.rule, finding.object, finding.reason, finding.hint) for finding in found]
+            put_table(("rule", "of", "why", "what to do"), cells, [f"  {finding}" for finding in found])
     if as_json:
         put([json.dumps(rows, indent=2)])
     return int(strict and total > 0)

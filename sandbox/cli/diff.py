@@ -10,7 +10,7 @@ import click
 
 from sandbox import check, default_search_path, load
 from sandbox.cli.app import complete_profile
-from sandbox.cli.output import put
+from sandbox.cli.output import put, put_table
 from sandbox.compare import more
 
 
@@ -32,5 +32,7 @@ def command(a: str, b: str, as_json: bool) -> int:
     if as_json:
         put([json.dumps([dataclasses.asdict(each) for each in found], indent=2)])
     else:
-        put(map(str, found))
+        put_table(
+            ("table", f"what {second.name} lets a program do more"), [(m.area, m.what) for m in found], map(str, found)
+        )
     return int(bool(found))

@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
 from sandbox.errors import SandboxError, UsageError
@@ -57,6 +57,35 @@ def put(lines: Iterable[str]) -> None:
             sys.stdout.write(line + "\n")
 
 
+def put_table(headings: Sequence[str], rows: Sequence[Sequence[str]], plain: Iterable[str]) -> None:
+    """Print a result as a table where standard output is a terminal, and as the `plain` lines where it is not.
+
+    Raises: SandboxError as put().
+    """
+    if sys.stdout.isatty() and rows:
+        try:
+            # Here and not on top: it takes longer to load than all the rest, and most results are no tables.
+            from rich import box
+            from rich.console import Console
+            from rich.table import Table
+            from rich.text import Text
+        except ImportError:
+            pass  # then it is less pretty
+        else:
+            table = Table(*headings, box=box.SIMPLE_HEAD)
+            for row in rows:
+                table.add_row(*(Text(printable(cell)) for cell in row))
+            with failing_as_ours():
+                Console(file=sys.stdout).print(table)
+            return
+    put(plain)
+
+
+def printable(text: str) -> str:
+    """Return a text that commands no terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def flush() -> None:
     """Write out what is still in memory.
 
@@ -80,7 +109,7 @@ def say_beside(message: str) -> None:
 
 
 def _write_message(message: str, end: str) -> None:
-    line = "sandbox: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message) + end
+    line = "sandbox: " + printable(message) + end
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             # Past Python's buffer, which would be tried again at the end.

@@ -11,7 +11,7 @@ import click
 
 from sandbox import Profile, available, default_search_path, format_profile, load, schema
 from sandbox.cli.app import CommandGroup, complete_profile
-from sandbox.cli.output import put
+from sandbox.cli.output import put, put_table
 
 
 def _load(reference: str) -> Profile:
@@ -39,7 +39,9 @@ def list_(as_json: bool) -> None:
         ]
         put([json.dumps(rows, indent=2)])
         return
-    put(f"{entry.name:16} {entry.description}{' (shadowed)' if entry.shadowed else ''}" for entry in found)
+    plain = [f"{entry.name:16} {entry.description}{' (shadowed)' if entry.shadowed else ''}" for entry in found]
+    cells = [(e.name, e.description, str(e.path.parent), "shadowed" if e.shadowed else "") for e in found]
+    put_table(("profile", "what it is for", "folder", ""), cells, plain)
 
 
 @command.command("show")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import pexpect
 import pytest
 
 from sandbox.protocols import PROTOCOLS
@@ -266,3 +267,21 @@ def test_json_says_what_the_lines_say(sandbox: Run) -> None:
     assert json.loads(sandbox("profiles", "path", "--json", "sealed").stdout) + "\n" == (
         sandbox("profiles", "path", "sealed").stdout
     )
+
+
+@pytest.mark.parametrize("words", [("profiles", "list"), ("check", "nested"), ("diff", "sealed", "untrusted")])
+def test_tables_are_for_terminals_and_plain_lines_for_all_else(
+    words: tuple[str, ...], sandbox: Run, sandbox_command: list[str], environment: dict[str, str]
+) -> None:
+    plain = sandbox(*words).stdout
+    child = pexpect.spawn(
+        sandbox_command[0], [*sandbox_command[1:], *words], env={**environment, "TERM": "xterm"}, dimensions=(50, 240),
+        encoding="utf-8", timeout=60,
+    )  # fmt: skip
+    child.expect(pexpect.EOF)
+    assert "──" in str(child.before)
+    assert "──" not in plain
+    assert plain.isascii()
+    # All that is said is said in both.
+    told = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(child.before)).split())
+    assert plain.splitlines()[-1].split()[-1] in told
