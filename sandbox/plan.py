@@ -314,12 +314,14 @@ class Op:
 class Plan:
     """The ops in their order. quiet: failures go to the status descriptor only, not to standard error.
 
-    obtain: nothing is started; the launcher sends what the ops obtain over a socket.
+    obtain: nothing is started; the launcher sends what the ops obtain over a socket. point: a command that ends with
+    another code than 0 gets a line on standard error that says where to read on.
     """
 
     ops: tuple[Op, ...]
     quiet: bool = False
     obtain: bool = False
+    point: bool = False
 
     def describe(self) -> tuple[str, ...]:
         """Return one line per op."""

@@ -46,6 +46,7 @@ MAGIC: Final = b"SBXPLAN\n"
 VERSION: Final = 1
 QUIET: Final = 1
 OBTAIN: Final = 2
+POINT: Final = 256
 MAX_SIZE: Final = 16 << 20
 _HEADER: Final = struct.Struct("<8sIIQIIIIII16s")
 _OP: Final = struct.Struct("<HHIIIIIII")
@@ -127,8 +128,8 @@ def encode(plan: Plan) -> bytes:
 
     def header(total: int) -> bytes:
         return _HEADER.pack(
-            MAGIC, VERSION, QUIET * plan.quiet | OBTAIN * plan.obtain, total, size, OP_SIZE, len(plan.ops), HEADER_SIZE,
-            HEADER_SIZE + len(ops), len(area.bytes), b"",
+            MAGIC, VERSION, QUIET * plan.quiet | OBTAIN * plan.obtain | POINT * plan.point, total, size, OP_SIZE,
+            len(plan.ops), HEADER_SIZE, HEADER_SIZE + len(ops), len(area.bytes), b"",
         )  # fmt: skip
 
     body = bytes(ops) + bytes(area.bytes)
@@ -155,7 +156,7 @@ def decode(data: bytes) -> Plan:
     _check_list({op.code for op in ops})
     _check_joined(ops)
     _check_slots(ops, placing=not flags & OBTAIN)
-    return Plan(ops, quiet=bool(flags & QUIET), obtain=bool(flags & OBTAIN))
+    return Plan(ops, quiet=bool(flags & QUIET), obtain=bool(flags & OBTAIN), point=bool(flags & POINT))
 
 
 def _refuse(reason: str) -> PlanError:
@@ -175,7 +176,7 @@ def _check_header(data: bytes) -> tuple[int, int, bytes]:
         (size == len(data) and size % 8 == 0, "it is truncated"),
         (op_size == OP_SIZE and op_offset == HEADER_SIZE, "its ops have another layout"),
         (ops_end <= size and data_offset == ops_end and data_size == size - ops_end, "its areas do not fit"),
-        (not flags & ~(QUIET | OBTAIN) and not any(reserved), "a reserved field is used"),
+        (not flags & ~(QUIET | OBTAIN | POINT) and not any(reserved), "a reserved field is used"),
         (data_size > 0, "its data area is empty"),
         (len(data) % 8 != 0 or checksum(data) == total, "its checksum does not match"),
         (data[-1] == 0, "its data area is not ended"),

@@ -22,6 +22,7 @@ from sandbox import (
     Caller,
     FilesystemPolicy,
     Grant,
+    Limits,
     NetworkMode,
     PeerRule,
     Profile,
@@ -39,7 +40,7 @@ from sandbox import (
     parse_peer,
 )
 from sandbox.cli.output import failing_as_ours
-from sandbox.errors import EXIT_SIGNAL_BASE, UsageError
+from sandbox.errors import EXIT_SIGNAL_BASE, SandboxError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=StrEnum)
@@ -49,7 +50,19 @@ KINDS: Final = (
     "listen", "connect", "datagram",
     "data", "copy", "scratch",
 )  # fmt: skip
-COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "install", "completion")
+COMMANDS: Final = (
+    "run",
+    "learn",
+    "check",
+    "diff",
+    "explain",
+    "survey",
+    "probe",
+    "profiles",
+    "install",
+    "completion",
+    "man",
+)
 DEFAULT_PROFILE: Final = "untrusted"
 
 
@@ -69,6 +82,12 @@ class CommandGroup(click.Group):
         return args[0], found, args[1:]
 
 
+def keeping_lines(command: click.Command) -> click.Command:
+    """Let the lines of examples stay lines: click knows them by a backspace, which a raw docstring spells out."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    return command
+
+
 class LazyGroup(CommandGroup):
     """A group whose commands are imported when they are used: a start costs only what it needs."""
 
@@ -81,7 +100,7 @@ class LazyGroup(CommandGroup):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"sandbox.cli.{cmd_name}").command
-        return command
+        return keeping_lines(command)
 
 
 def complete_profile(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -92,11 +111,60 @@ def complete_profile(_ctx: click.Context, _param: click.Parameter, incomplete: s
     return [CompletionItem(entry.name, help=entry.description) for entry in found if entry.name.startswith(incomplete)]
 
 
-def complete_grant(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the kinds behind the name."""
-    name, equals, _ = incomplete.partition("=")
-    kinds = [f"{name}={kind}:" for kind in KINDS] if equals else []
-    return [CompletionItem(kind) for kind in kinds if kind.startswith(incomplete)]
+_VALUES: Final = {
+    "listen": ("tcp:", "udp:", "unix:"),
+    "connect": ("tcp:", "unix:"),
+    "datagram": ("udp:", "unix:"),
+    "scratch": ("64M", "1G"),
+    "inherit": ("0", "systemd:"),
+    "secret": ("env:",),
+}
+_OF_PATHS: Final = frozenset({"file", "directory", "secret", "copy"})
+_ACCESS: Final = ("read", "write", "append", "read-write")
+
+
+def complete_grant(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of the profile's grants, behind the name the kinds, behind the kind what it takes."""
+    name, equals, rest = incomplete.partition("=")
+    kind, colon, value = rest.partition(":")
+    if not equals:
+        words = [f"{each}=" for each in _grants_of(ctx.params.get("profile") or "untrusted")]
+    elif not colon:
+        words = [f"{name}={each}:" for each in KINDS]
+    elif kind == "file" and os.path.isfile(value.rpartition(":")[0]):
+        path = value.rpartition(":")[0]
+        words = [f"{name}=file:{path}:{each}" for each in _ACCESS]
+    else:
+        found = _paths(value) if kind in _OF_PATHS else []
+        words = [f"{name}={kind}:{each}" for each in (*_VALUES.get(kind, ()), *found)]
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def _grants_of(reference: str) -> list[str]:
+    try:
+        return [grant.name for grant in load(reference, search=default_search_path(os.environ)).grants]
+    except SandboxError:
+        return []  # nothing is offered; the command itself will say what is wrong
+
+
+def _paths(begun: str) -> list[str]:
+    folder, _, _ = begun.rpartition("/")
+    where = folder + "/" if "/" in begun else ""
+    try:
+        with os.scandir(where or ".") as entries:
+            return sorted(where + entry.name + "/" * entry.is_dir() for entry in entries)
+    except OSError:
+        return []
+
+
+def complete_limit(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of limits."""
+    return [CompletionItem(f"{field.name}=") for field in fields(Limits) if field.name.startswith(incomplete)]
+
+
+def complete_variable(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the caller's variables."""
+    return [CompletionItem(name) for name in sorted(os.environ) if name.startswith(incomplete)]
 
 
 def complete_protocol(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -269,6 +337,7 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--timeout", metavar="TIME", help="End everything after 30s, 5m, ... with exit code 124."),
         click.option(
             "--limit", "limits", multiple=True, callback=parse_limits, metavar="NAME=VALUE",
+            shell_complete=complete_limit,
             help="memory, processes, cpu, cpu_time, open_files, file_size, core_size, output or timeout, "
             "as in memory=512M.",
         ),
@@ -294,7 +363,8 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
         _path_option("read", "Let it be read. '-' before a path: where it is there."),
         click.option("--chdir", metavar="DIR", help="The child's working directory."),
         click.option(
-            "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or keep the caller's."
+            "--env", "env", multiple=True, metavar="NAME[=VALUE]", shell_complete=complete_variable,
+            help="Set a variable, or keep the caller's.",
         ),
         click.option(
             "--grant", "grants", multiple=True, callback=parse_grants, shell_complete=complete_grant,
@@ -324,6 +394,9 @@ def app() -> None:
     sandbox run --grant log=file:/tmp/log:append,create -- sh -c 'echo hello >&"$SANDBOX_FD_LOG"'
     sandbox explain -p sealed
     """
+
+
+keeping_lines(app)
 
 
 def run_app() -> int:

@@ -29,6 +29,10 @@ from sandbox.errors import UsageError
 @click.option("--channel", type=int, metavar="N", help="Grant this descriptor, a Unix socket, as 'channel'.")
 @click.option("--trace-exec", is_flag=True, help="Tell at each later exec what passes and what is closed.")
 @click.option("--trace-net", is_flag=True, help="Tell of each connection that the network's rules allow or refuse.")
+@click.option("--explain", is_flag=True, help="Tell what is refused as it happens, and what would allow it; slow.")
+@click.option(
+    "--explain-output", type=click.Path(dir_okay=False), help="Write the refusals there as JSON; includes --explain."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not tell which profile was found for COMMAND.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is granted and what is closed, then run.")
@@ -39,11 +43,13 @@ def command(
     channel: int | None,
     trace_exec: bool,
     trace_net: bool,
+    explain: bool,
+    explain_output: str | None,
     dry_run: bool,
     quiet: bool,
     verbose: bool,
     command: tuple[str, ...],
-) -> None:
+) -> int | None:
     r"""Run COMMAND with its standard streams and its grants, and nothing else.
 
     Options end at COMMAND: what follows belongs to it. In its arguments {fd:NAME} becomes the number of a grant, and
@@ -68,6 +74,14 @@ def command(
     if channel is not None:
         choice = replace(choice, grants=(*choice.grants, channel_grant(channel)))
     chosen, caller = choice.resolve(caller)
+    if (explain or explain_output is not None) and not dry_run:
+        if status_fd is not None or trace_exec:
+            raise UsageError(
+                "--explain", "the run's records are its own then", "leave --status-fd and --trace-exec out"
+            )
+        from sandbox.cli.refused import run_explained
+
+        return run_explained(chosen, command, caller, explain_output)
     status = None
     if status_fd is not None:
         if not 0 <= status_fd < 2**31:
@@ -79,6 +93,8 @@ def command(
     made = nullcontext(caller) if dry_run else network_for(chosen, caller, status=status_fd)
     with made as caller:
         plan = build_plan(chosen, command, caller, status=status, told=told, trace=trace)
+        # For who sits there; a log or a pipe gets what the command says and nothing else.
+        plan = replace(plan, point=os.isatty(2))
         if verbose:
             from sandbox.explain import descriptor_table
 
@@ -86,5 +102,5 @@ def command(
                 say(line)
         if dry_run:
             put(plan.describe())
-            return
-        replace_process(plan, environment)
+            return None
+        return replace_process(plan, environment)

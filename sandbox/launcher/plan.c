@@ -79,7 +79,7 @@ static const char *check_header(const struct plan_header *header, size_t size)
 		return "its ops have another layout";
 	if (ops_end > size || header->data_offset != ops_end || header->data_size != size - ops_end)
 		return "its areas do not fit";
-	if ((header->flags & ~(PLAN_QUIET | PLAN_OBTAIN)) || (header->reserved[0] | header->reserved[1] | header->reserved[2] | header->reserved[3]))
+	if ((header->flags & ~(PLAN_QUIET | PLAN_OBTAIN | PLAN_POINT)) || (header->reserved[0] | header->reserved[1] | header->reserved[2] | header->reserved[3]))
 		return "a reserved field is used";
 	if (header->data_size == 0)
 		return "its data area is empty";

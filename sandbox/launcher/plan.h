@@ -10,6 +10,7 @@
 #define PLAN_VERSION 1
 #define PLAN_MAX_SIZE (16u << 20)
 #define PLAN_QUIET 1u  /* flags: failures go to the status descriptor only, not to standard error */
+#define PLAN_POINT 256u /* flags: a command that ends with another code than 0 gets a line on where to read on */
 #define PLAN_OBTAIN 2u /* flags: nothing is started; what the ops obtain is sent over a socket (--obtain) */
 
 enum { MAX_SLOTS = 512, MAX_ENV_OPS = 4096, MAX_FILTERS = 4, MAX_COMMANDS = 64, MAX_ARGS = 1 << 18, MAX_PROTOCOLS = 256 };

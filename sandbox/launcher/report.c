@@ -334,6 +334,18 @@ void report_event(struct event *event)
 		write_status(event, sizeof *event);
 }
 
+void report_pointer(int code)
+{
+	static struct line line;
+
+	if (!(reporter.plan->header->flags & PLAN_POINT))
+		return;
+	line_text(&line, "sandbox: command: it ended with ");
+	line_number(&line, code);
+	line_text(&line, "; whether the sandbox has refused it anything tells: sandbox run --explain\n");
+	sys_write_all(2, line.text, line.length);
+}
+
 _Noreturn void fail_with(const struct failure *failure)
 {
 	struct event event = {.type = EVENT_FAILED,

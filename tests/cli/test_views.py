@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import pexpect
 import pytest
 
 from sandbox.profile_files import shipped_folder
@@ -18,7 +19,19 @@ from sandbox.protocols import PROTOCOLS
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 DATA: Final = Path(__file__).parent / "data"
-COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "install", "completion")
+COMMANDS: Final = (
+    "run",
+    "learn",
+    "check",
+    "diff",
+    "explain",
+    "survey",
+    "probe",
+    "profiles",
+    "install",
+    "completion",
+    "man",
+)
 
 
 def test_help_lists_every_command_with_a_line(sandbox: Run) -> None:
@@ -290,3 +303,34 @@ def test_check_says_ok_for_valid_profiles_and_stops_at_the_first_that_is_not(san
     done = sandbox("check", str(bad), str(good))
     assert (done.returncode, done.stdout) == (125, "")
     assert re.fullmatch(r"sandbox: profile: .*bad\.toml: process\.unmask: unknown key; .*'umask'.*\n", done.stderr)
+
+
+def test_json_says_what_the_lines_say(sandbox: Run) -> None:
+    explained = json.loads(sandbox("explain", "--json", "-p", "sealed", cwd="/").stdout)
+    lines = sandbox("explain", "-p", "sealed", cwd="/").stdout.splitlines()
+    assert lines[0] == f"profile {explained['profile']}"
+    assert [f"{title}:" for title in list(explained)[1:]] == [line for line in lines[1:] if line and line[0] != " "]
+    assert [f"  {line}" for line in explained["Files"]] == lines[lines.index("Files:") + 1 :][: len(explained["Files"])]
+    shown = json.loads(sandbox("profiles", "show", "--json", "sealed").stdout)
+    assert shown == tomllib.loads(sandbox("profiles", "show", "sealed").stdout)
+    assert json.loads(sandbox("profiles", "path", "--json", "sealed").stdout) + "\n" == (
+        sandbox("profiles", "path", "sealed").stdout
+    )
+
+
+@pytest.mark.parametrize("words", [("profiles", "list"), ("check", "nested"), ("diff", "sealed", "untrusted")])
+def test_tables_are_for_terminals_and_plain_lines_for_all_else(
+    words: tuple[str, ...], sandbox: Run, sandbox_command: list[str], environment: dict[str, str]
+) -> None:
+    plain = sandbox(*words).stdout
+    child = pexpect.spawn(
+        sandbox_command[0], [*sandbox_command[1:], *words], env={**environment, "TERM": "xterm"}, dimensions=(50, 240),
+        encoding="utf-8", timeout=60,
+    )  # fmt: skip
+    child.expect(pexpect.EOF)
+    assert "──" in str(child.before)
+    assert "──" not in plain
+    assert plain.isascii()
+    # All that is said is said in both.
+    told = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(child.before)).split())
+    assert plain.splitlines()[-1].split()[-1] in told

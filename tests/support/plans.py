@@ -360,7 +360,8 @@ def plans(draw: st.DrawFn) -> Plan:
         umask=draw(st.integers(0, 0o777)),
         quiet=draw(st.booleans()),
     )
-    return replace(drawn, ops=tuple(replace(op, label=_printable(op.label)) for op in drawn.ops))
+    point = draw(st.booleans())
+    return replace(drawn, point=point, ops=tuple(replace(op, label=_printable(op.label)) for op in drawn.ops))
 
 
 def _printable(label: str) -> str:

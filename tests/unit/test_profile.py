@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -930,6 +931,12 @@ VALIDATOR: Final = jsonschema.Draft202012Validator(schema())
 
 def test_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
+
+
+def test_schema_is_published_as_it_is() -> None:
+    """`sandbox profiles schema >docs/profile.schema.json` after a change."""
+    published = Path(__file__).resolve().parents[2] / "docs" / "profile.schema.json"
+    assert json.loads(published.read_text()) == json.loads(json.dumps(schema()))
 
 
 def test_schema_accepts_what_parse_accepts() -> None:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -210,9 +211,10 @@ def test_header_lies_where_the_document_says() -> None:
 
 
 OBTAIN: Final = Plan((ops.status(9, StatusFormat.RECORDS), ops.data_text(0, "text", "grant d")), obtain=True)
+POINT: Final = replace(plan_for(["x"]), point=True)
 
 
-@pytest.mark.parametrize("plan", [full_plan(), plan_for(["x"]), plan_for(["x"], quiet=True), OBTAIN])
+@pytest.mark.parametrize("plan", [full_plan(), plan_for(["x"]), plan_for(["x"], quiet=True), OBTAIN, POINT])
 def test_wire_decode_of_encode_is_the_plan(plan: Plan) -> None:
     data = wire.encode(plan)
     assert wire.decode(data) == plan
