@@ -525,6 +525,25 @@ def test_root_without_the_capability_is_told_so(net: Internet) -> None:
     assert left(net) == set()
 
 
+def test_kernel_that_has_no_more_of_it_is_named(net: Internet, probes: Probes) -> None:
+    """Settings of a user namespace of the test's own, and a filter that stands for a kernel without netlink."""
+    own = 'echo 1 >/proc/sys/net/ipv4/ip_forward; echo $0 >/proc/sys/user/max_net_namespaces; exec "$@"'
+
+    def with_at_most(number: int, *before: str) -> Ended:
+        inside = ["unshare", "--user", "--map-root-user", "--net", "sh", "-ec", own, str(number), *before]
+        return run([*inside, *SANDBOX, *VETH, "--", "true"])
+
+    ended = with_at_most(0)
+    assert (ended.code, ended.out) == (125, "")
+    assert ended.err.startswith(
+        "sandbox: network: a namespace: No space left on device; sysctl user.max_net_namespaces must leave one more"
+    )
+    assert with_at_most(20) == Ended(0, "", "")
+    ended = with_at_most(20, probes["outer"], str(NUMBERS["socket"]), str(errno.EAFNOSUPPORT), "16")
+    assert ended == Ended(125, "", "sandbox: network: netlink: Address family not supported by protocol\n")
+    assert left(net) == set()
+
+
 # ---- the op ----
 
 
