@@ -113,8 +113,11 @@ def parse_bind(text: str) -> BindRule:
     protocol, rest = _protocol(text, BIND_GRAMMAR)
     host, colon, ports = rest.rpartition(":")
     address = _unbracketed(text, host) if colon else ""
-    if colon and (packed_host(address) is None or "%" in address):
+    packed = packed_host(address) if colon else None
+    if colon and (packed is None or "%" in address):
         raise UsageError(text, f"{host!r} is no address", BIND_GRAMMAR)
+    if packed is not None and packed[1].startswith(MAPPED):
+        raise _mapped(text, host)
     return BindRule(protocol, address, _ports(text, ports, BIND_GRAMMAR))
 
 
@@ -140,10 +143,15 @@ def _host(text: str, host: str) -> str:
         return _network_text(text, bare)
     packed = packed_host(bare)
     if packed is not None and packed[1].startswith(MAPPED):
-        raise UsageError(text, f"{host!r} is an IPv4 address in IPv6", "write the IPv4 address, which means both")
+        raise _mapped(text, host)
     if packed is None:
         raise UsageError(text, f"{host!r} is neither a host's name nor an address", PEER_GRAMMAR)
     return bare
+
+
+def _mapped(text: str, host: str) -> UsageError:
+    """No socket's address fits such a rule, since the launcher takes IPv4 in IPv6 for IPv4."""
+    return UsageError(text, f"{host!r} is IPv4 in IPv6", "write the IPv4 address, which means both")
 
 
 def _network_text(text: str, bare: str) -> str:
@@ -152,13 +160,16 @@ def _network_text(text: str, bare: str) -> str:
     if not re.search(r"/[0-9]{1,3}\Z", bare) or "%" in bare:
         raise UsageError(text, f"{bare!r}: after the slash stands a number of bits", PEER_GRAMMAR)
     try:
-        return str(ipaddress.ip_network(bare))
+        network = ipaddress.ip_network(bare)
     except ValueError as error:
         try:
             near = ipaddress.ip_network(bare, strict=False)
         except ValueError:
             raise UsageError(text, f"{bare!r} is no network", PEER_GRAMMAR) from error
         raise UsageError(text, f"{bare!r} is an address in a network", f"the network is {near}") from error
+    if network.prefixlen >= 8 * len(MAPPED) and network.network_address.packed.startswith(MAPPED):
+        raise _mapped(text, bare)
+    return str(network)
 
 
 def _ports(text: str, ports: str, grammar: str) -> Ports:
@@ -292,7 +303,7 @@ def refused_address(addresses: Iterable[str], peers: Iterable[PeerRule]) -> tupl
 
 
 def hosts_text(hosts: Mapping[str, Sequence[str]]) -> str:
-    """Return the child's /etc/hosts: its own name for itself, and the names that rules and grants have."""
+    """Return the child's /etc/hosts: its own name for itself, and the names that rules have."""
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
     lines += [f"{address} {name}" for name, addresses in hosts.items() for address in addresses]
     return "\n".join(lines) + "\n"

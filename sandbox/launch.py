@@ -123,6 +123,7 @@ def network_for(profile: Profile, caller: Caller, *, status: int | None = None) 
     """
     from sandbox.netns import joining
 
+    profile = passed_grants(profile, caller)
     check(profile)
     avoid = {grant.fd for grant in profile.grants if isinstance(grant, InheritGrant)} | {status or 0}
     with joining(profile.network, caller) as joined, contextlib.ExitStack() as ours:

@@ -162,9 +162,15 @@ def _ports(network: NetworkPolicy) -> tuple[Sequence[int] | None, Sequence[int] 
     """Return the TCP ports that a program can itself connect to and bind; None: every one.
 
     With the supervisor's list it is none: whoever connects is the supervisor.
+    Raises: UsageError for more than a plan takes.
     """
     if network.mode is NetworkMode.HOST:
-        return ports_of(network.allow), ports_of(network.bind)
+        connect, bind = ports_of(network.allow), ports_of(network.bind)
+        count = len({*(connect or ()), *(bind or ())})
+        if count > ops.MAX_PORT_RULES:
+            reason = f"they are {count} ports, each a rule of Landlock's, and a plan takes {ops.MAX_PORT_RULES}"
+            raise UsageError("network.allow", reason, "name fewer ports, or * for all")
+        return connect, bind
     return ((), ()) if network.mode is NetworkMode.NONE or network.is_supervised else (None, None)
 
 

@@ -313,7 +313,7 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
         "the network is 10.0.0.0/8", "[network]\nallow=['tcp:10.0.0.0/8:80']",
     ),
     "allow-mapped": (
-        "[network]\nallow=['tcp:[::ffff:10.0.0.1]:80']", "network.allow[0]", "an IPv4 address in IPv6",
+        "[network]\nallow=['tcp:[::ffff:10.0.0.1]:80']", "network.allow[0]", "is IPv4 in IPv6",
         "write the IPv4 address", "[network]\nallow=['tcp:10.0.0.1:80']",
     ),
     "bind-name": (
