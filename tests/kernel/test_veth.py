@@ -100,6 +100,13 @@ def test_without_rules_all_is_reached_but_what_nobody_means(net: Internet) -> No
     assert found == dict.fromkeys(reached, "reached") | dict.fromkeys(refused, "refused")
 
 
+def test_long_list_holds_to_its_end(net: Internet) -> None:
+    """It takes several messages to the kernel."""
+    many = " ".join(f"tcp:10.{number // 256}.{number % 256}.1:80" for number in range(900))
+    found = probed(net, f"{many} tcp:192.0.2.10:80", "tcp:192.0.2.10:80", "tcp:192.0.2.11:80", "tcp:10.1.2.3:80")
+    assert list(found.values()) == ["reached", "refused", "refused"]
+
+
 CURL: Final = "curl --silent --show-error --max-time 10"
 
 
@@ -430,6 +437,16 @@ def test_addresses_are_chosen_beside_the_hosts_routes(net: Internet) -> None:
     named = sandboxed(net, "--net-allow", "tcp:198.18.0.0/15:80", "--", "true")
     assert named.err.startswith("sandbox: usage: network.mode: no address is free: ")
     assert address().startswith("198.1")
+
+
+def test_plan_to_be_read_makes_nothing(net: Internet) -> None:
+    """Nor does it need root, nor a host that forwards."""
+    line = "netns           join a network of its own behind the caller's"
+    for ended in (sandboxed(net, "--dry-run", "--", "true"), run([*SANDBOX, *VETH, "--dry-run", "--", "true"])):
+        assert (ended.code, ended.err, line in ended.out.splitlines()) == (0, "", True)
+    named = run([*SANDBOX, *VETH, "--netns", "blue", "--dry-run", "--", "true"])
+    assert "netns           join network namespace blue" in named.out.splitlines()
+    assert left(net) == set()
 
 
 # ---- a network that is there ----
