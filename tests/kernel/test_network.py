@@ -653,7 +653,9 @@ def beside(rules: Sequence[str], probe: str) -> Walls:
 
 def traced(code: str, peers: Peers, *options: str) -> Ended:
     allowed = [word for rule in peers.rules for word in ("--net-allow", rule)]
-    return run([*SANDBOX, "run", *allowed, *options, "--", PYTHON, "-S", "-c", PRELUDE + code, *peers.words])
+    return run(
+        [*SANDBOX, "run", "-p", "untrusted", *allowed, *options, "--", PYTHON, "-S", "-c", PRELUDE + code, *peers.words]
+    )
 
 
 TOLD: Final = """
@@ -752,16 +754,16 @@ with threads():
 
 @pytest.mark.parametrize("with_threads", [False, True], ids=["alone", "threads"])
 def test_landlock_says_where_a_unix_socket_may_be_bound(peers: Peers, tmp_path: Path, with_threads: bool) -> None:
-    for name in ("may", "may-not"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "may").mkdir()
+    places = {"may": f"{tmp_path}/may/socket", "may-not": f"/run/lock/sandbox-test-{os.getpid()}"}  # anybody's folder
     profile = tmp_path / "host.toml"
     profile.write_text(
         f'extends = ["untrusted"]\n[filesystem]\nview = "host"\nwrite = ["{tmp_path}/may"]\n'
         '[process]\nchdir = "/usr"\n', encoding="utf-8",
     )  # fmt: skip
     code = "with threads():\n" if with_threads else "if True:\n"
-    for name in ("may", "may-not"):
-        code += f"    attempt('{name}', lambda: made(UNIX).bind('{tmp_path}/{name}/socket'))\n"
+    for name, path in places.items():
+        code += f"    attempt('{name}', lambda: made(UNIX).bind('{path}'))\n"
     assert found(code, peers, profile=str(profile)) == {"may": "ok", "may-not": "EACCES"}
 
 

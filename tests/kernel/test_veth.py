@@ -30,7 +30,7 @@ from tests.support.plans import less
 from tests.support.probes import Probes, public_folder
 from tests.support.verdicts import CASES, PROBER, WEB, Case, verdicts_of
 
-VETH: Final = ("run", "--chdir", "/", "--net", "veth")
+VETH: Final = ("run", "-p", "untrusted", "--chdir", "/", "--net", "veth")
 OURS: Final = re.compile(r"sandbox-[0-9a-f]{4}")
 PATIENCE: Final = 20  # seconds; the kernel takes a namespace apart when it gets to it
 
