@@ -22,9 +22,9 @@ FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        ([], 125, "usage: sandbox COMMAND: missing; one of run, check, explain, survey, probe, profiles, completion"),
+        ([], 125, "usage: sandbox COMMAND: missing; one of run, learn, check, diff, explain, survey, probe, profiles, completion, man"),
         (["rnu"], 125, "usage: rnu: no such command; did you mean run?"),
-        (["zzz"], 125, "usage: zzz: no such command; one of run, check, explain, survey, probe, profiles, completion"),
+        (["zzz"], 125, "usage: zzz: no such command; one of run, learn, check, diff, explain, survey, probe, profiles, completion, man"),
         (["--nothing"], 125, "usage: --nothing: no such option; see 'sandbox --help'"),
         (["run"], 125, "usage: COMMAND: missing; see 'sandbox run --help'"),
         (["run", "--"], 125, "usage: COMMAND: missing; see 'sandbox run --help'"),
