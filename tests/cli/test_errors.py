@@ -19,12 +19,15 @@ Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 
 
+COMMANDS = "run, learn, check, diff, explain, survey, probe, profiles, completion, man"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        ([], 125, "usage: sandbox COMMAND: missing; one of run, learn, check, diff, explain, survey, probe, profiles, completion, man"),
+        ([], 125, f"usage: sandbox COMMAND: missing; one of {COMMANDS}"),
         (["rnu"], 125, "usage: rnu: no such command; did you mean run?"),
-        (["zzz"], 125, "usage: zzz: no such command; one of run, learn, check, diff, explain, survey, probe, profiles, completion, man"),
+        (["zzz"], 125, f"usage: zzz: no such command; one of {COMMANDS}"),
         (["--nothing"], 125, "usage: --nothing: no such option; see 'sandbox --help'"),
         (["run"], 125, "usage: COMMAND: missing; see 'sandbox run --help'"),
         (["run", "--"], 125, "usage: COMMAND: missing; see 'sandbox run --help'"),
