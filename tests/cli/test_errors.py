@@ -20,6 +20,9 @@ COMMANDS: Final = "run, check, explain, survey, probe, profiles, install, comple
 FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 
 
+COMMANDS = "run, learn, check, diff, explain, survey, probe, profiles, completion, man"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
