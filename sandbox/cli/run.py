@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 
 import click
 
-from sandbox import Caller, StatusFormat, build_plan, channel_grant, original_environment, replace_process
+from sandbox import (
+    Caller,
+    StatusFormat,
+    Trace,
+    build_plan,
+    channel_grant,
+    network_for,
+    original_environment,
+    replace_process,
+)
 from sandbox.cli.app import Choice, complete_file, profile_options
 from sandbox.cli.output import put, say
 from sandbox.errors import UsageError
@@ -18,6 +28,7 @@ from sandbox.errors import UsageError
 @click.option("--status-fd", type=int, metavar="N", help="Write JSON lines on the run to this descriptor.")
 @click.option("--channel", type=int, metavar="N", help="Grant this descriptor, a Unix socket, as 'channel'.")
 @click.option("--trace-exec", is_flag=True, help="Tell at each later exec what passes and what is closed.")
+@click.option("--trace-net", is_flag=True, help="Tell of each connection that the network's rules allow or refuse.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not tell which profile was found for COMMAND.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is granted and what is closed, then run.")
@@ -27,6 +38,7 @@ def command(
     status_fd: int | None,
     channel: int | None,
     trace_exec: bool,
+    trace_net: bool,
     dry_run: bool,
     quiet: bool,
     verbose: bool,
@@ -61,13 +73,18 @@ def command(
         if not 0 <= status_fd < 2**31:
             raise UsageError("--status-fd", f"{status_fd} is not a descriptor", "give a number that is open")
         status = (status_fd, StatusFormat.JSON)
-    plan = build_plan(chosen, command, caller, status=status, exec_events=status is not None, trace=trace_exec)
-    if verbose:
-        from sandbox.explain import descriptor_table
+    told = Trace(0) if status is None else Trace.EXECS | Trace.NETWORK
+    trace = Trace(Trace.EXECS * trace_exec | Trace.NETWORK * trace_net)
+    # What is made for a sandbox is made for one that starts.
+    made = nullcontext(caller) if dry_run else network_for(chosen, caller, status=status_fd)
+    with made as caller:
+        plan = build_plan(chosen, command, caller, status=status, told=told, trace=trace)
+        if verbose:
+            from sandbox.explain import descriptor_table
 
-        for line in descriptor_table(plan):
-            say(line)
-    if dry_run:
-        put(plan.describe())
-        return
-    replace_process(plan, environment)
+            for line in descriptor_table(plan):
+                say(line)
+        if dry_run:
+            put(plan.describe())
+            return
+        replace_process(plan, environment)

@@ -32,7 +32,7 @@ OTHERS: Final = frozenset(
     {"base", "system", "reader", "writer", "builder", "client", "server", "untrusted", "sealed", "nested"}
 )
 BY_PROFILE: Final = {app.profile: app for app in APPS}
-EACH: Final = pytest.mark.parametrize("app", APPS, ids=lambda app: str(app.profile))
+EACH: Final = pytest.mark.parametrize("app", APPS, ids=lambda app: str(app.profile) + "-client" * app.client)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_hostile_code_gets_nothing_done_that_it_does_without_the_profile(shelf: 
     assert outside.done == set(ATTEMPTS), outside.said
     inside = shelf.attack(app, inside=True)
     assert inside.ran, inside.said
-    assert inside.done == app.reaches, inside.said
+    assert inside.done == set(), inside.said
     assert (outside.changed, inside.changed) == (True, "write" in folder_rights(app.profile)), inside.said
 
 
@@ -86,7 +86,7 @@ def test_job_that_is_not_done_is_told(shelf: Library) -> None:
 def test_every_shipped_profile_is_tested() -> None:
     shipped = {path.stem for path in shipped_folder().glob("*.toml")}
     assert {app.profile for app in APPS} == shipped - OTHERS
-    assert len(APPS) == len(BY_PROFILE) >= LEAST
+    assert len(BY_PROFILE) >= LEAST
 
 
 def test_shipped_profiles_are_for_different_commands() -> None:

@@ -30,9 +30,7 @@ PATH: Final = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ATTACK: Final = "/usr/bin/python3 attack.py"
 ATTEMPTS: Final = ("reads", "writes", "connects", "stays")
 SECONDS: Final = 120
-# What a client needs to reach $PORT, and what else it reaches: its profile has all of the host's network.
-CLIENT_OPTIONS: Final = ""
-CLIENT_REACHES: Final = frozenset({"connects"})
+CLIENT_OPTIONS: Final = "--net-allow tcp:127.0.0.1:$PORT"
 PAGE: Final = FOLDER.parent.parent / "docs" / "profiles.md"
 BEGIN, END = "<!-- the table: written by `make library` -->", "<!-- the end of the table -->"
 MOST_COMMANDS: Final = 4
@@ -64,17 +62,15 @@ class App:
 
     def line(self) -> str:
         """Return the job's line, as a user types it."""
-        return f"sandbox run {self.options} {CLIENT_OPTIONS if self.client else ''} -- {self.command.strip()}"
-
-    @property
-    def reaches(self) -> frozenset[str]:
-        """What of an attack the profile grants, by its own text."""
-        return CLIENT_REACHES if self.client else frozenset()
+        return f"sandbox run {self._options()} -- {self.command.strip()}"
 
     def hostile_line(self) -> str:
         """Return the line that runs the hostile code under the same profile and options."""
-        options = self.options if self.named else f"-p {self.profile} {self.options}"
-        return f"sandbox run {options} {CLIENT_OPTIONS if self.client else ''} -- {self.hostile}"
+        profile = "" if self.named else f"-p {self.profile}"
+        return f"sandbox run {profile} {self._options()} -- {self.hostile}"
+
+    def _options(self) -> str:
+        return f"{self.options} {CLIENT_OPTIONS if self.client else ''}"
 
 
 def apps() -> list[App]:
@@ -380,14 +376,13 @@ def folder_rights(profile: str) -> str:
 def table(every: Iterable[App]) -> Iterator[str]:
     """Yield the lines of the table in docs/profiles.md."""
     search = default_search_path({})
-    yield "| profile | for | working folder | real job | hostile code runs | and is held | tested with |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| profile | for | working folder | real job | hostile code runs | tested with |"
+    yield "|---|---|---|---|---|---|"
     for app in every:
         commands = load(app.profile, search=search).commands
         shown = " ".join(f"`{name}`" for name in commands[:MOST_COMMANDS]) + " ..." * (len(commands) > MOST_COMMANDS)
-        held = "all but: " + ", ".join(sorted(app.reaches)) if app.reaches else "all"
         cells = (f"`{app.profile}`", shown or "by name", folder_rights(app.profile), app.job)
-        yield f"| {' | '.join(cells)} | {app.means or 'in its place'} | {held} | {tested_with(app.profile)} |"
+        yield f"| {' | '.join(cells)} | {app.means or 'in its place'} | {tested_with(app.profile)} |"
 
 
 def page_with_table(page: str) -> str:
@@ -403,7 +398,7 @@ def fares(found: Library, app: App) -> tuple[bool, str]:
     said = found.do_job(app)
     middle = time.monotonic()
     outside, inside = found.attack(app, inside=False), found.attack(app, inside=True)
-    held = inside.ran and inside.done == app.reaches and outside.done == set(ATTEMPTS)
+    held = inside.ran and not inside.done and outside.done == set(ATTEMPTS)
     line = f"{app.profile:12} job {middle - start:.1f} s, attacks {time.monotonic() - middle:.1f} s"
     if said.code == 0 and held:
         return True, f"ok   {line}"
