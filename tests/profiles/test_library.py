@@ -22,7 +22,7 @@ from tests.support.library import (
     folder_rights,
     library,
     page_with_table,
-    tested_with,
+    versions_of,
 )
 
 APPS: Final = apps()
@@ -100,7 +100,7 @@ def test_profile_is_small_and_names_the_version(app: App) -> None:
     text = (shipped_folder() / f"{app.profile}.toml").read_text()
     lines = [line for line in text.split("\ndescription")[1].splitlines() if line and not line.startswith("#")]
     assert len(lines) <= 25
-    assert any(character.isdigit() for character in tested_with(app.profile))
+    assert any(character.isdigit() for character in versions_of(app.profile))
 
 
 def test_page_has_the_table_of_these_tests() -> None:

@@ -358,7 +358,7 @@ def library() -> Iterator[Library]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def tested_with(profile: str) -> str:
+def versions_of(profile: str) -> str:
     """Return the versions that a shipped profile's header names."""
     header = (shipped_folder() / f"{profile}.toml").read_text().split("\ndescription")[0]
     found = re.search(r"^# Tested with: (.+?)\.?$", header, re.MULTILINE)
@@ -382,7 +382,7 @@ def table(every: Iterable[App]) -> Iterator[str]:
         commands = load(app.profile, search=search).commands
         shown = " ".join(f"`{name}`" for name in commands[:MOST_COMMANDS]) + " ..." * (len(commands) > MOST_COMMANDS)
         cells = (f"`{app.profile}`", shown or "by name", folder_rights(app.profile), app.job)
-        yield f"| {' | '.join(cells)} | {app.means or 'in its place'} | {tested_with(app.profile)} |"
+        yield f"| {' | '.join(cells)} | {app.means or 'in its place'} | {versions_of(app.profile)} |"
 
 
 def page_with_table(page: str) -> str:
