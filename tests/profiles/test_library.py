@@ -17,9 +17,11 @@ from tests.support.library import (
     PAGE,
     PATH,
     App,
+    Input,
     Library,
     apps,
     folder_rights,
+    inputs,
     library,
     page_with_table,
     versions_of,
@@ -60,6 +62,12 @@ def test_hostile_code_gets_nothing_done_that_it_does_without_the_profile(shelf: 
     assert inside.ran, inside.said
     assert inside.done == set(), inside.said
     assert (outside.changed, inside.changed) == (True, "write" in folder_rights(app.profile)), inside.said
+
+
+@pytest.mark.parametrize("given", inputs(), ids=lambda given: f"{given.profile}-{given.does}")
+def test_hostile_input_makes_the_application_do_what_it_cannot_under_its_profile(shelf: Library, given: Input) -> None:
+    assert shelf.feed(given, inside=False) == {given.does}
+    assert shelf.feed(given, inside=True) == set()
 
 
 @pytest.mark.parametrize(

@@ -73,10 +73,25 @@ class App:
         return f"{self.options} {CLIENT_OPTIONS if self.client else ''}"
 
 
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Hostile input for an application; does: the attempt in which the application succeeds with it, outside."""
+
+    profile: str
+    does: str
+    input: str
+    prepare: str
+    command: str
+
+
 def apps() -> list[App]:
     """Return the table of applications."""
-    rows = tomllib.loads((FOLDER / "apps.toml").read_text())["app"]
-    return [App(**row) for row in rows]
+    return [App(**row) for row in tomllib.loads((FOLDER / "apps.toml").read_text())["app"]]
+
+
+def inputs() -> list[Input]:
+    """Return the table of hostile input."""
+    return [Input(**row) for row in tomllib.loads((FOLDER / "apps.toml").read_text())["input"]]
 
 
 @dataclass
@@ -184,6 +199,7 @@ class Place:
         self.env = {
             "PATH": f"{command.parent}:{PATH}", "HOME": str(self.home), "LC_ALL": "C.UTF-8", "PYTHONSAFEPATH": "",
             "PORT": str(self.port), "WORK": str(self.work), "ATTACK": ATTACK,
+            "SECRET": str(self.home / ".ssh/id"), "OUTSIDE": str(self.outside / "planted"),
         }  # fmt: skip
 
     def _plant_attack(self) -> None:
@@ -344,6 +360,15 @@ class Library:
                 said = place.asked(server, app.hostile_ask)
             return place.verdict(said)
 
+    def feed(self, given: Input, *, inside: bool) -> frozenset[str]:
+        """Let an application have hostile input, under its profile or without any sandbox; return what it did."""
+        with self.place() as place:
+            prepared = place.run(given.prepare)
+            assert prepared.code == 0, prepared
+            assert not place.verdict(prepared).done, "it is done before the application has it"
+            prefix = f"sandbox run -p {given.profile} -- " if inside else ""
+            return place.verdict(place.run(prefix + given.command)).done
+
 
 @contextlib.contextmanager
 def library() -> Iterator[Library]:
@@ -385,11 +410,20 @@ def table(every: Iterable[App]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} | {app.means or 'in its place'} | {versions_of(app.profile)} |"
 
 
+def input_table(every: Iterable[Input]) -> Iterator[str]:
+    """Yield the lines of the table of hostile input."""
+    yield "| profile | input | outside it |"
+    yield "|---|---|---|"
+    told = {"reads": "reads the key", "writes": "writes outside of the working folder"}
+    yield from (f"| `{given.profile}` | {given.input} | {told[given.does]} |" for given in every)
+
+
 def page_with_table(page: str) -> str:
     """Return the page with the table between its markers."""
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
-    return "\n".join((before + BEGIN, *table(apps()), END)) + after
+    between = "Input can be hostile by itself. Under the profile none of this does what it does without:"
+    return "\n".join((before + BEGIN, *table(apps()), "", between, "", *input_table(inputs()), END)) + after
 
 
 def fares(found: Library, app: App) -> tuple[bool, str]:
