@@ -16,11 +16,10 @@ import pytest
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 # sandbox: <step>: <object>: <reason>; <hint>
-COMMANDS: Final = "run, check, explain, survey, probe, profiles, install, completion"
 FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 
 
-COMMANDS = "run, learn, check, diff, explain, survey, probe, profiles, completion, man"
+COMMANDS: Final = "run, learn, check, diff, explain, survey, probe, profiles, install, completion, man"
 
 
 @pytest.mark.parametrize(
