@@ -26,7 +26,7 @@ class More:
 
 
 _RIGHTS: Final = ((Rights.READ, "read"), (Rights.WRITE, "write"), (Rights.EXECUTE, "execute"))
-_NETWORKS: Final = (NetworkMode.NONE, NetworkMode.LOOPBACK, NetworkMode.HOST)
+_NETWORKS: Final = (NetworkMode.NONE, NetworkMode.LOOPBACK, NetworkMode.VETH, NetworkMode.HOST)
 _PROCS: Final = (Proc.PROCESSES, Proc.FULL, Proc.WRITABLE)
 _TERMINALS: Final = (Tty.NONE, Tty.AUTO, Tty.PRIVATE, Tty.INHERIT)
 _STREAMS: Final = (StreamsPolicy.RELAY, StreamsPolicy.SAFE, StreamsPolicy.RAW)
@@ -96,12 +96,21 @@ def _at(found: tuple[Entry, ...], path: str) -> tuple[Kind | None, Rights]:
 
 
 def _network(first: Profile, second: Profile) -> Iterator[str]:
-    if _NETWORKS.index(second.network) > _NETWORKS.index(first.network):
+    a, b = first.network, second.network
+    if _NETWORKS.index(b.mode) > _NETWORKS.index(a.mode):
+        rules = ", as far as its rules say" if b.allow or b.bind else ", and all that it reaches"
         yield {
             NetworkMode.LOOPBACK: "a loopback of its own",
-            NetworkMode.HOST: "the host's network, and all that it reaches",
+            NetworkMode.VETH: f"a network of its own behind the host's{rules}",
+            NetworkMode.HOST: f"the host's network{rules}",
             NetworkMode.NONE: "",
-        }[second.network]
+        }[b.mode]
+    if a.mode is b.mode and a.allow and not b.allow and b.mode in (NetworkMode.HOST, NetworkMode.VETH):
+        yield "reach whoever there is: the rules are gone"
+    yield from (f"reach {rule}" for rule in b.allow if rule not in a.allow)
+    yield from (f"be reached at {rule}" for rule in b.bind if rule not in a.bind)
+    if b.dns and not a.dns:
+        yield "ask resolvers"
 
 
 def _calls(first: Profile, second: Profile) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -108,7 +109,44 @@ class Received:
     descriptors: tuple[int, ...] = ()
 
 
-Event: TypeAlias = Started | Failed | Exited | Executed | Descriptor
+class NetworkCall(enum.StrEnum):
+    """What a program wants of the network."""
+
+    CONNECT = "connect"
+    BIND = "bind"
+    LISTEN = "listen"
+    SEND = "send"
+    SOCKET = "socket"
+    OPTION = "option"
+
+
+class NetworkVerdict(enum.StrEnum):
+    """What became of it; inside: it happened in the sandbox's own network."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    INSIDE = "inside"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A program has named an address, or asked for a socket that it does not get.
+
+    address: as in tcp:192.0.2.1:443. rule: the rule of the network that decided; None where none fits. program: its
+    executable. error: what the call failed with, or 0; a connection that is still being made has EINPROGRESS.
+    """
+
+    time_ns: int
+    pid: int
+    program: str
+    call: NetworkCall
+    address: str
+    verdict: NetworkVerdict
+    rule: str | None
+    error: int
+
+
+Event: TypeAlias = Started | Failed | Exited | Executed | Descriptor | Connection
 
 
 def event_of(record: Record, plan: Plan) -> Event:
@@ -129,6 +167,12 @@ def event_of(record: Record, plan: Plan) -> Event:
         case 5:
             passed_by = plan.ops[record.op].label if record.op >= 0 else None
             return Descriptor(record.time_ns, record.pid, record.detail, record.text, passed_by)
+        case 6:
+            rule = plan.ops[record.op].label if record.op >= 0 else None
+            call, verdict = list(NetworkCall)[record.detail - 1], list(NetworkVerdict)[record.code - 1]
+            return Connection(
+                record.time_ns, record.pid, record.source, call, record.text, verdict, rule, record.error
+            )  # fmt: skip
     raise PlanError("status record", f"type {record.type} is unknown")
 
 

@@ -13,7 +13,7 @@ from sandbox.caller import Caller
 from sandbox.calls import Call
 from sandbox.errors import EXIT_FAILED, CommandNotFoundError
 from sandbox.events import Descriptor, Event, Failed
-from sandbox.plan import StatusFormat
+from sandbox.plan import StatusFormat, Trace
 from sandbox.profile import Profile
 from sandbox.refusals import Explainer, Refusal
 from sandbox.trace import Became, Forked, Unseen, traced
@@ -90,7 +90,7 @@ def _explained(
 ) -> Generator[Told, None, int]:
     explainer = Explainer(profile, caller, Machine(), descriptors)
     run = traced(
-        lambda status: build(profile, command, caller, status=(status, StatusFormat.RECORDS), exec_events=True),
+        lambda status: build(profile, command, caller, status=(status, StatusFormat.RECORDS), told=Trace.EXECS),
         successes=False,
         inherited=descriptors,
     )

@@ -17,7 +17,7 @@ from sandbox.events import Descriptor, Failed
 from sandbox.explaining import Machine
 from sandbox.learned import Learned, learn
 from sandbox.observe import observation_plan
-from sandbox.plan import Plan, StatusFormat
+from sandbox.plan import Plan, StatusFormat, Trace
 from sandbox.profile import Profile
 from sandbox.recording import Recording
 from sandbox.refusals import Explainer
@@ -54,7 +54,7 @@ def learn_command(
     def plan(status: int) -> Plan:
         if base is None:
             return observation_plan(command, caller, status, descriptors, apart=caller.uid != 0)
-        return build(base, command, caller, status=(status, StatusFormat.RECORDS), exec_events=True)
+        return build(base, command, caller, status=(status, StatusFormat.RECORDS), told=Trace.EXECS)
 
     steps = traced(plan, successes=True, inherited=descriptors)
     calls = refused = code = 0

@@ -60,7 +60,7 @@ def observation_plan(
     numbers = sorted(fd for fd in inherited if FIRST_NUMBER <= fd <= LAST_NUMBER)
     return Plan(
         (
-            ops.status(status_fd, StatusFormat.RECORDS, execs=True),
+            ops.status(status_fd, StatusFormat.RECORDS, ops.Trace.EXECS),
             *(
                 ops.protocol(protocol.name, rule)
                 for protocol in PROTOCOLS.values()

@@ -64,7 +64,13 @@ def _format_walls(profile: Profile) -> Iterable[str]:
     files = profile.filesystem
     yield from ("", "[filesystem]", f'view = "{files.view}"', f'proc = "{files.proc}"')
     yield from (f"{name} = {_quote_list(getattr(files, name))}" for name in PATH_LISTS)
-    yield from ("", "[network]", f'mode = "{profile.network}"')
+    network = profile.network
+    yield from ("", "[network]", f'mode = "{network.mode}"')
+    yield f"allow = {_quote_list(map(str, network.allow))}"
+    yield f"allow_bind = {_quote_list(map(str, network.bind))}"
+    yield from (f"dns = {str(network.dns).lower()}", f"resolvers = {_quote_list(network.resolvers)}")
+    if network.netns is not None:
+        yield f"netns = {_quote(network.netns)}"
     yield from ("", "[namespaces]", f"share = {_quote_list(profile.share)}", "", "[limits]")
     for name in LIMITS:
         if (value := getattr(profile.limits, name)) is not None:

@@ -10,13 +10,14 @@ import enum
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from sandbox.allowlist import parse_bind, parse_peer
 from sandbox.errors import GrantError, ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy, Proc, View
 from sandbox.grants import (
@@ -53,6 +54,7 @@ from sandbox.profile import (
     ExecPolicy,
     FilterSection,
     NetworkMode,
+    NetworkPolicy,
     Profile,
     Scheduling,
     ScmRights,
@@ -172,10 +174,24 @@ class FilesystemTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proc: Annotated[Proc, _meta("what /proc shows")] | UnsetType = UNSET
 
 
+def _rule_text(words: str, pattern: str) -> msgspec.Meta:
+    """The pattern is for editors; what is wrong with a rule, its own parser tells better."""
+    return msgspec.Meta(description=words, extra_json_schema={"pattern": pattern + END})
+
+
+PeerText = Annotated[str, _rule_text("PROTOCOL:HOST:PORTS", r"^(tcp|udp):.+:[0-9*-]+")]
+BindText = Annotated[str, _rule_text("PROTOCOL:PORTS", r"^(tcp|udp):(.+:)?[0-9*-]+")]
+
+
 class NetworkTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[network]`."""
 
     mode: Annotated[NetworkMode, _meta("which network there is")] | UnsetType = UNSET
+    allow: Annotated[tuple[PeerText, ...], _meta("peers that can be reached: tcp:HOST:PORT")] = ()
+    allow_bind: Annotated[tuple[BindText, ...], _meta("ports that can be bound: tcp:8080")] = ()
+    dns: Annotated[bool, _meta("resolvers can be asked")] | UnsetType = UNSET
+    resolvers: Annotated[tuple[str, ...], _meta("addresses of the resolvers; none: the caller's")] = ()
+    netns: Annotated[str, _meta("with mode veth: a network to join, by its name of ip-netns(8)")] | UnsetType = UNSET
 
 
 class NamespacesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -413,6 +429,16 @@ def _check_sections(sections: Mapping[str, Any], path: str) -> None:
     for name in PATH_LISTS:
         for index, text in enumerate(getattr(sections["filesystem"], name)):
             check_view_path(text, path, f"filesystem.{name}[{index}]")
+    _check_rules("allow", sections["network"].allow, parse_peer, path)
+    _check_rules("allow_bind", sections["network"].allow_bind, parse_bind, path)
+
+
+def _check_rules(key: str, texts: Iterable[str], parse_rule: Callable[[str], object], path: str) -> None:
+    for index, text in enumerate(texts):
+        try:
+            parse_rule(text)
+        except UsageError as error:
+            raise ProfileError(path, f"network.{key}[{index}]", f"{text!r}: {error.reason}", error.hint) from error
 
 
 def _parse_limits(table: LimitsTable, path: str) -> Limits:
@@ -588,7 +614,7 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
             descriptors=_merge_descriptors(profile.descriptors, draft.descriptors),
             protocols=tuple(({p.name: p for p in profile.protocols} | {p.name: p for p in draft.protocols}).values()),
             filesystem=_merge_filesystem(profile.filesystem, draft.filesystem),
-            network=profile.network if draft.network.mode is UNSET else draft.network.mode,
+            network=_merge_network(profile.network, draft.network),
             share=union(profile.share, draft.namespaces.share),
             limits=_merge_limits(profile.limits, draft.limits),
             landlock=_merge_landlock(profile.landlock, draft.landlock),
@@ -599,6 +625,17 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
 def _merge_filesystem(first: FilesystemPolicy, table: FilesystemTable) -> FilesystemPolicy:
     lists = {name: union(getattr(first, name), getattr(table, name)) for name in PATH_LISTS}
     return replace(first, **(_said(table) | lists))
+
+
+def _merge_network(first: NetworkPolicy, table: NetworkTable) -> NetworkPolicy:
+    return NetworkPolicy(
+        mode=first.mode if table.mode is UNSET else table.mode,
+        allow=union(first.allow, tuple(parse_peer(text) for text in table.allow)),
+        bind=union(first.bind, tuple(parse_bind(text) for text in table.allow_bind)),
+        dns=first.dns if table.dns is UNSET else table.dns,
+        resolvers=union(first.resolvers, table.resolvers),
+        netns=first.netns if table.netns is UNSET else table.netns,
+    )
 
 
 def _merge_landlock(first: LandlockPolicy, table: LandlockTable) -> LandlockPolicy:

@@ -14,6 +14,7 @@ from sandbox.grants import FIRST_NUMBER, LAST_NUMBER
 from sandbox.plan import (
     ACCESS_BITS,
     DATA_FILE,
+    GATE_LENGTH,
     MAX_ARGS,
     MAX_FILTER_LENGTH,
     MAX_SLOTS,
@@ -23,9 +24,11 @@ from sandbox.plan import (
     RULES,
     Data,
     ListenFlag,
+    ListFlag,
     MountFlag,
     MountKind,
     Namespace,
+    NetFlag,
     Op,
     OpCode,
     Plan,
@@ -33,9 +36,10 @@ from sandbox.plan import (
     StatusFormat,
     Streams,
     Terminal,
+    Trace,
 )
 from sandbox.protocols import Place, Shape
-from sandbox.sockets import AF_INET6, AF_UNIX, split_sockaddrs
+from sandbox.sockets import AF_INET6, AF_UNIX, MAX_PORT, split_sockaddrs
 
 MAGIC: Final = b"SBXPLAN\n"
 VERSION: Final = 1
@@ -148,6 +152,8 @@ def decode(data: bytes) -> Plan:
         _check_obtaining(ops)
     else:
         _check_later_execs(ops)
+    _check_list({op.code for op in ops})
+    _check_joined(ops)
     _check_slots(ops, placing=not flags & OBTAIN)
     return Plan(ops, quiet=bool(flags & QUIET), obtain=bool(flags & OBTAIN), point=bool(flags & POINT))
 
@@ -208,6 +214,8 @@ def _decode_data(area: bytes, code: OpCode, count: int, offset: int, length: int
     payload = area[offset : offset + length]
     if offset >= len(area) or length > room or (kind is Data.FILTER and offset % 8):
         raise _refuse(f"{_DATA_WORDS[kind]} lies outside the data area".replace("arguments lies", "arguments lie"))
+    if code is OpCode.NOTIFY and length // 8 > MAX_FILTER_LENGTH - GATE_LENGTH:
+        raise _refuse("a filter has a wrong size")
     reason = _DATA_CHECKS[kind](area, payload, offset, count)
     if reason:
         raise _refuse(reason)
@@ -271,6 +279,21 @@ def _listen_is_wrong(op: Op, family: int) -> bool:
     )
 
 
+def _rule_is_wrong(op: Op, family: int) -> bool:
+    return bool(
+        op.flags > sum(NetFlag)
+        or (op.flags & NetFlag.DENY and op.flags & NetFlag.BIND)
+        or not op.b <= op.c <= MAX_PORT
+        or family == AF_UNIX
+        or len(split_sockaddrs(op.data) or ()) != 1
+        or op.a > (128 if family == AF_INET6 else 32)
+    )
+
+
+def _joined_is_wrong(namespace: int, keeper: int) -> bool:
+    return not all(FIRST_NUMBER <= fd < 2**31 for fd in (namespace, keeper or FIRST_NUMBER)) or namespace == keeper
+
+
 # What makes an op's fields wrong, and the words for it; plan.c, check_fields(), says the same.
 _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.PROTOCOL: (
@@ -291,7 +314,12 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.PATH_RULE: (lambda op: op.flags > 3, "a path rule is unknown"),
     OpCode.PORT_RULE: (lambda op: op.b > 65535, "a port is out of range"),
     OpCode.GATE: (lambda op: op.a > 1, "a gate's mode is unknown"),
-    OpCode.STATUS: (lambda op: op.b not in tuple(StatusFormat) or op.c > 1, "the status format is unknown"),
+    OpCode.STATUS: (lambda op: op.b not in tuple(StatusFormat) or op.c > sum(Trace), "the status format is unknown"),
+    OpCode.TRACE: (lambda op: not 0 < op.a <= sum(Trace), "what is told of is unknown"),
+    OpCode.ALLOW_LIST: (lambda op: op.a > sum(ListFlag), "an allow-list is unknown"),
+    OpCode.NET_RULE: (lambda op: _rule_is_wrong(op, int.from_bytes(op.data[:2], "little")), "a rule is unknown"),
+    OpCode.NETNS: (lambda op: op.c or _joined_is_wrong(op.a, op.b), "a network is out of range"),
+    OpCode.TEXT_FILE: (lambda op: not op.data.startswith(b"/"), "a text has no place"),
     OpCode.STDIO: (lambda op: op.flags not in tuple(Streams), "a mode of streams is unknown"),
     OpCode.INHERIT: (
         lambda op: op.flags > OPEN_RAW | ACCESS_BITS or op.flags & ACCESS_BITS > 4 or op.b > 2**31 - 1,
@@ -328,7 +356,7 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
 _FLAGGED: Final = frozenset(
     {
         OpCode.STDIO, OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
-            OpCode.PATH_RULE, OpCode.DATA, OpCode.LISTEN,
+            OpCode.PATH_RULE, OpCode.DATA, OpCode.LISTEN, OpCode.NET_RULE,
     }
 )  # fmt: skip
 
@@ -351,6 +379,21 @@ def _check_counts(ops: tuple[Op, ...], *, whole: bool) -> None:
             raise _refuse("an op comes too often")
         if whole and count < rule.least:
             raise PlanError(code.name.lower(), "a mandatory op is missing")
+
+
+def _check_list(codes: set[OpCode]) -> None:
+    """The supervisor is asked, and has rules to answer by, or neither."""
+    has_list = OpCode.ALLOW_LIST in codes
+    if has_list is not (OpCode.NOTIFY in codes) or (OpCode.NET_RULE in codes and not has_list):
+        raise _refuse("an allow-list is incomplete")
+
+
+def _check_joined(ops: tuple[Op, ...]) -> None:
+    """What a network is joined by is nothing else."""
+    for joined in (op for op in ops if op.code is OpCode.NETNS):
+        used = {op.b for op in ops if op.code is OpCode.INHERIT} | {op.a for op in ops if op.code is OpCode.STATUS}
+        if {joined.a, joined.b or joined.a} & used:
+            raise _refuse("a descriptor is used twice")
 
 
 def _check_obtaining(ops: tuple[Op, ...]) -> None:

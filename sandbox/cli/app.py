@@ -18,11 +18,13 @@ from click.shell_completion import CompletionItem
 from sandbox import (
     PROTOCOLS,
     Additions,
+    BindRule,
     Caller,
     FilesystemPolicy,
     Grant,
     Limits,
     NetworkMode,
+    PeerRule,
     Profile,
     SharedNamespace,
     StreamsPolicy,
@@ -32,13 +34,16 @@ from sandbox import (
     for_caller,
     load,
     looked_up,
+    parse_bind,
     parse_grant,
+    parse_peer,
 )
 from sandbox.cli.output import failing_as_ours
 from sandbox.errors import EXIT_SIGNAL_BASE, SandboxError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=StrEnum)
+T = TypeVar("T")
 KINDS: Final = (
     "inherit", "file", "directory", "secret",
     "listen", "connect", "datagram",
@@ -175,6 +180,22 @@ def parse_user(ctx: click.Context, _param: click.Parameter, text: str | None) ->
     return text
 
 
+def parse_rules(
+    parse_rule: Callable[[str], T],
+) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[T, ...]]:
+    """Return a callback that parses rules; their errors name the option and the rule."""
+
+    def parsed(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> tuple[T, ...]:
+        if ctx.resilient_parsing:
+            return ()
+        try:
+            return tuple(parse_rule(text) for text in texts)
+        except UsageError as error:
+            raise UsageError(f"{param.opts[0]} {error.object}", error.reason, error.hint) from error
+
+    return parsed
+
+
 def parse_grants(ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[Grant, ...]:
     """Parse the values of `--grant`; errors are GrantError and name the grant."""
     return () if ctx.resilient_parsing else tuple(parse_grant(text) for text in texts)
@@ -195,6 +216,10 @@ class Choice:
     private: tuple[str, ...]
     hide: tuple[str, ...]
     net: NetworkMode | None
+    net_allow: tuple[PeerRule, ...]
+    net_bind: tuple[BindRule, ...]
+    dns: bool
+    netns: str | None
     limits: tuple[tuple[str, str], ...]
     timeout: str | None
     tty: Tty | None
@@ -220,6 +245,10 @@ class Choice:
                 tmpfs=self.tmpfs, private=self.private, hide=self.hide,
             ),
             network=self.net,
+            allow=self.net_allow,
+            bind=self.net_bind,
+            dns=self.dns,
+            netns=self.netns,
             share=self.share,
             delegate=self.delegate,
             limits=dict(self.limits) | timeout,
@@ -232,7 +261,7 @@ class Choice:
         )  # fmt: skip
         profile = for_caller(loaded, caller, added)
         caller = caller.becoming(profile.process.user, profile.process.group)
-        return profile, looked_up(caller, profile.grants)
+        return profile, looked_up(caller, profile.grants, profile.network)
 
 
 def _path_option(name: str, text: str) -> Callable[[F], F]:
@@ -290,7 +319,18 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "as in memory=512M.",
         ),
         click.option(
-            "--net", type=_word(NetworkMode), callback=_members(NetworkMode), help="None, a loopback, or yours."
+            "--net", type=_word(NetworkMode), callback=_members(NetworkMode),
+            help="None, a loopback, yours, or (root) one of its own behind yours.",
+        ),
+        click.option("--netns", metavar="NAME", help="Root only, with --net veth: join the network of that name."),
+        click.option("--dns", is_flag=True, help="Let it ask your resolvers; by them, anything can be told outside."),
+        click.option(
+            "--net-bind", multiple=True, callback=parse_rules(parse_bind), metavar="PROTOCOL:[ADDRESS:]PORTS",
+            help="A port of your network that it may bind: tcp:8080.",
+        ),
+        click.option(
+            "--net-allow", multiple=True, callback=parse_rules(parse_peer), metavar="PROTOCOL:HOST:PORTS",
+            help="A peer that it may reach: tcp:HOST:443, tcp:10.0.0.0/8:443, udp:[2001:db8::/32]:*.",
         ),
         _path_option("hide", "Show nothing there."),
         _path_option("private", "Show it; changes are gone at the end."),

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 
 import click
 
-from sandbox import Caller, StatusFormat, build_plan, channel_grant, original_environment, replace_process
+from sandbox import (
+    Caller,
+    StatusFormat,
+    Trace,
+    build_plan,
+    channel_grant,
+    network_for,
+    original_environment,
+    replace_process,
+)
 from sandbox.cli.app import Choice, complete_file, profile_options
 from sandbox.cli.output import put, say
 from sandbox.errors import UsageError
@@ -22,6 +32,7 @@ from sandbox.errors import UsageError
 @click.option(
     "--explain-output", type=click.Path(dir_okay=False), help="Write the refusals there as JSON; includes --explain."
 )
+@click.option("--trace-net", is_flag=True, help="Tell of each connection that the network's rules allow or refuse.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is granted and what is closed, then run.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=complete_file)
@@ -32,6 +43,7 @@ def command(
     trace_exec: bool,
     explain: bool,
     explain_output: str | None,
+    trace_net: bool,
     dry_run: bool,
     verbose: bool,
     command: tuple[str, ...],
@@ -56,27 +68,31 @@ def command(
         choice = replace(choice, grants=(*choice.grants, channel_grant(channel)))
     chosen, caller = choice.resolve(caller)
     if (explain or explain_output is not None) and not dry_run:
-        if status_fd is not None or trace_exec:
-            raise UsageError(
-                "--explain", "the run's records are its own then", "leave --status-fd and --trace-exec out"
-            )
+        if status_fd is not None or trace_exec or trace_net:
+            raise UsageError("--explain", "the run's records are its own then", "leave --status-fd and --trace-* out")
         from sandbox.cli.refused import run_explained
 
-        return run_explained(chosen, command, caller, explain_output)
+        with network_for(chosen, caller) as caller:
+            return run_explained(chosen, command, caller, explain_output)
     status = None
     if status_fd is not None:
         if not 0 <= status_fd < 2**31:
             raise UsageError("--status-fd", f"{status_fd} is not a descriptor", "give a number that is open")
         status = (status_fd, StatusFormat.JSON)
-    plan = build_plan(chosen, command, caller, status=status, exec_events=status is not None, trace=trace_exec)
-    # For who sits there; a log or a pipe gets what the command says and nothing else.
-    plan = replace(plan, point=os.isatty(2))
-    if verbose:
-        from sandbox.explain import descriptor_table
+    told = Trace(0) if status is None else Trace.EXECS | Trace.NETWORK
+    trace = Trace(Trace.EXECS * trace_exec | Trace.NETWORK * trace_net)
+    # What is made for a sandbox is made for one that starts.
+    made = nullcontext(caller) if dry_run else network_for(chosen, caller, status=status_fd)
+    with made as caller:
+        plan = build_plan(chosen, command, caller, status=status, told=told, trace=trace)
+        # For who sits there; a log or a pipe gets what the command says and nothing else.
+        plan = replace(plan, point=os.isatty(2))
+        if verbose:
+            from sandbox.explain import descriptor_table
 
-        for line in descriptor_table(plan):
-            say(line)
-    if dry_run:
-        put(plan.describe())
-        return None
-    return replace_process(plan, environment)
+            for line in descriptor_table(plan):
+                say(line)
+        if dry_run:
+            put(plan.describe())
+            return None
+        return replace_process(plan, environment)

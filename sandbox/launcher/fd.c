@@ -205,9 +205,16 @@ static int close_between(unsigned first, unsigned last)
 	return first > last ? 0 : (int)sys3(__NR_close_range, first, last, 0);
 }
 
+/* The lower of `stop` and a descriptor that stays open, where that is not below `first`. */
+static unsigned lower_stop(unsigned first, unsigned stop, unsigned fd)
+{
+	return fd >= first && fd < stop ? fd : stop;
+}
+
 void fd_drop_undeclared(const struct plan *plan)
 {
 	const struct op *status = plan_find(plan, OP_STATUS), *sweep = plan_find(plan, OP_SWEEP);
+	const struct op *joined = plan_find(plan, OP_NETNS);
 	unsigned first = FIRST_NUMBER;
 	const struct op *next = plan_find(plan, OP_INHERIT);
 	const struct op *end = plan->ops + plan->op_count;
@@ -221,8 +228,10 @@ void fd_drop_undeclared(const struct plan *plan)
 			next++;
 		if (next && next < end && next->code == OP_INHERIT)
 			stop = next->b;
-		if (status && status->a >= first && status->a < stop)
-			stop = status->a;
+		if (status)
+			stop = lower_stop(first, stop, status->a);
+		if (joined)
+			stop = lower_stop(first, lower_stop(first, stop, joined->a), joined->b);
 		must(sweep, close_between(first, stop == ~0u ? ~0u : stop - 1));
 		if (stop == ~0u)
 			return;

@@ -9,6 +9,7 @@
 #include "init.h"
 #include "message.h"
 #include "namespace.h"
+#include "netcall.h"
 #include "probe.h"
 #include "relay.h"
 #include "report.h"
@@ -45,7 +46,7 @@ static void map_plan(int fd, struct plan *plan)
 		fail_step(STEP_PLAN, REASON_PLAN, 0);
 	reporter.plan = plan;
 	reporter.quiet = plan->header->flags & PLAN_QUIET;
-	reporter.trace = plan_find(plan, OP_TRACE) != NULL;
+	reporter.trace = plan_find(plan, OP_TRACE) ? plan_find(plan, OP_TRACE)->a : 0;
 	sys_close(fd);
 }
 
@@ -58,7 +59,7 @@ static void find_status(const struct plan *plan, unsigned filled)
 		return;
 	fd_require(op, op->a, filled);
 	reporter.status_json = op->b == 2;
-	reporter.exec_events = op->c;
+	reporter.told = op->c;
 	reporter.status_fd = (int)op->a;
 }
 
@@ -377,6 +378,12 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	find_status(plan, filled);
 	/* Before we open anything: nothing of ours must be taken for a descriptor that the caller has closed. */
 	for_ops(plan, op, OP_INHERIT) fd_require(op, op->b, filled);
+	for_ops(plan, op, OP_NETNS)
+	{
+		fd_require(op, op->a, filled);
+		if (op->b)
+			fd_require(op, op->b, filled);
+	}
 	raise_limit(&nofile);
 	fd_drop_undeclared(plan);
 	park_status(plan);
@@ -399,13 +406,27 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	watched.child_fd = -1;
 	watched.terminal = terminal ? terminal->a : 0;
 	watched.own_group = terminal && terminal->a != TERMINAL_INHERIT;
+	namespace_enter_network(plan);
 	watched.init = (int)fork_init(plan, &start);
+	namespace_leave_network(plan);
 	attributes_oom_keep(plan);
 	watched.timer_fd = reporter.timer_fd = start_timer(plan);
 	sys_close(start.socket);
 	give_identity(plan, &watched, &start);
 	become_supervisor(plan, environment);
+	netcall_prepare(plan);
 	supervise(&watched);
+}
+
+/* A network namespace for whoever started us, to be made ready: its descriptor goes over the socket, or the errno. It
+ * is this process that changes its namespace, and it ends. */
+static int make_network(int socket)
+{
+	long made = sys1(__NR_unshare, CLONE_NEWNET);
+	int fd = made < 0 ? (int)made : sys_open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC, 0);
+
+	made = message_send(socket, MESSAGE_GRANT, fd < 0 ? -fd : 0, fd);
+	return made < 0 ? 125 : 0;
 }
 
 /* "/dev/fd/N" names it for the exec gate of an outer sandbox, by the protocol dev-fd. */
@@ -437,6 +458,8 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 		return probe_dump_abi();
 	if (argc == 2 && text_equal(argv[1], "--probe"))
 		return probe_kernel();
+	if (argc == 3 && text_equal(argv[1], "--network") && plan_number(argv[2]) >= FIRST_NUMBER)
+		return make_network((int)plan_number(argv[2]));
 	check_only = argc == 3 && text_equal(argv[1], "--check-plan");
 	obtains = argc >= 4 && text_equal(argv[1], "--obtain");
 	fd = argc < 2 ? -1 : plan_number(argv[check_only || obtains ? 2 : 1]);

@@ -1,6 +1,7 @@
 /* report.c: the one error exit, its one-line message, and the status records. */
 #include "report.h"
 
+#include "netreport.h"
 #include "fd.h"
 #include "sys.h"
 #include "text.h"
@@ -159,9 +160,12 @@ static void add_text(struct line *line, const char *key, const char *text)
 	line_json(line, text);
 }
 
+static const char *const net_calls[] = {"", "connect", "bind", "listen", "send", "socket", "option"};
+static const char *const net_verdicts[] = {"", "allowed", "refused", "inside"};
+
 static void write_json(const struct event *event)
 {
-	static const char *const names[] = {"", "started", "failed", "exited", "exec", "descriptor"};
+	static const char *const names[] = {"", "started", "failed", "exited", "exec", "descriptor", "network"};
 	static struct line line, reason;
 	const struct failure failure = {event->op, event->error, event->detail, event->step};
 
@@ -188,6 +192,15 @@ static void write_json(const struct event *event)
 		if (event->code == VERDICT_PASSED)
 			add_text(&line, "rule", reporter.plan->data + reporter.plan->ops[event->op].label);
 	}
+	if (event->type == EVENT_NETWORK) {
+		add_text(&line, "program", event->from);
+		add_text(&line, "call", net_calls[event->detail]);
+		add_text(&line, "address", event->text);
+		add_text(&line, "verdict", net_verdicts[event->code]);
+		if (event->op >= 0)
+			add_text(&line, "rule", reporter.plan->data + reporter.plan->ops[event->op].label);
+		add_number(&line, "error", event->error);
+	}
 	if (event->type == EVENT_FAILED) {
 		failure_reason(&reason, &failure);
 		reason.text[reason.length] = '\0';
@@ -203,32 +216,77 @@ static void write_json(const struct event *event)
 
 bool report_wants_execs(void)
 {
-	return reporter.trace || reporter.exec_events;
+	return (reporter.trace | reporter.told) & TELL_EXECS;
 }
 
-/* sandbox: exec: PID PROGRAM, and below it a line for each descriptor that was open across it. */
-static void print_exec(const struct event *event)
+bool report_wants_network(void)
+{
+	return (reporter.trace | reporter.told) & TELL_NETWORK;
+}
+
+/* exec: PID PROGRAM, and below it a line for each descriptor that was open across it. */
+static void describe_exec(struct line *line, const struct event *event)
+{
+	line_text(line, "exec: ");
+	line_number(line, event->pid);
+	line_text(line, event->type == EVENT_EXEC ? " " : ":   ");
+	if (event->type == EVENT_DESCRIPTOR) {
+		line_number(line, event->detail);
+		line_text(line, event->code == VERDICT_PASSED ? " passed (" : " closed");
+		if (event->code == VERDICT_PASSED) {
+			line_text(line, reporter.plan->data + reporter.plan->ops[event->op].label);
+			line_text(line, ")");
+		}
+		line_text(line, " -> ");
+	}
+	line_text(line, event->text);
+	if (event->type == EVENT_EXEC && event->error) {
+		line_text(line, ": ");
+		line_errno(line, event->error);
+	}
+}
+
+/* network: PID PROGRAM: CALL ADDRESS: VERDICT, and by which rule, or which one would allow it. */
+static void describe_network(struct line *line, const struct event *event)
+{
+	bool connects = event->detail == NET_CONNECT || event->detail == NET_SEND;
+
+	line_text(line, "network: ");
+	line_number(line, event->pid);
+	line_text(line, " ");
+	line_text(line, event->from);
+	line_text(line, ": ");
+	line_text(line, net_calls[event->detail]);
+	line_text(line, " ");
+	line_text(line, event->text);
+	line_text(line, ": ");
+	line_text(line, net_verdicts[event->code]);
+	if (event->op >= 0) {
+		line_text(line, " (");
+		line_text(line, reporter.plan->data + reporter.plan->ops[event->op].label);
+		line_text(line, ")");
+	}
+	if (event->error && event->error != EINPROGRESS) {
+		line_text(line, ": ");
+		line_errno(line, event->error);
+	}
+	if (event->code == NET_REFUSED && (connects || event->detail == NET_BIND_TO || event->detail == NET_LISTEN)) {
+		line_text(line, connects ? "; --net-allow '" : "; --net-bind '");
+		line_text(line, event->text);
+		line_text(line, "' allows it");
+	}
+}
+
+static void print_trace(const struct event *event)
 {
 	static struct line line;
 
 	line.length = 0;
-	line_text(&line, "sandbox: exec: ");
-	line_number(&line, event->pid);
-	line_text(&line, event->type == EVENT_EXEC ? " " : ":   ");
-	if (event->type == EVENT_DESCRIPTOR) {
-		line_number(&line, event->detail);
-		line_text(&line, event->code == VERDICT_PASSED ? " passed (" : " closed");
-		if (event->code == VERDICT_PASSED) {
-			line_text(&line, reporter.plan->data + reporter.plan->ops[event->op].label);
-			line_text(&line, ")");
-		}
-		line_text(&line, " -> ");
-	}
-	line_text(&line, event->text);
-	if (event->type == EVENT_EXEC && event->error) {
-		line_text(&line, ": ");
-		line_errno(&line, event->error);
-	}
+	line_text(&line, "sandbox: ");
+	if (event->type == EVENT_NETWORK)
+		describe_network(&line, event);
+	else
+		describe_exec(&line, event);
 	line_text(&line, reporter.is_raw && reporter.is_raw() ? "\r\n" : "\n");
 	if (has_room(2))
 		sys_write_all(2, line.text, line.length);
@@ -238,11 +296,11 @@ static void print_exec(const struct event *event)
 void report_event(struct event *event)
 {
 	struct __kernel_timespec now;
-	bool of_exec = event->type >= EVENT_EXEC;
+	unsigned kind = event->type == EVENT_NETWORK ? (unsigned)TELL_NETWORK : event->type >= EVENT_EXEC ? (unsigned)TELL_EXECS : 0;
 
-	if (of_exec && reporter.trace)
-		print_exec(event);
-	if (reporter.status_fd < 0 || (of_exec && !reporter.exec_events))
+	if (kind & reporter.trace)
+		print_trace(event);
+	if (reporter.status_fd < 0 || (kind && !(kind & reporter.told)))
 		return;
 	sys2(__NR_clock_gettime, CLOCK_REALTIME, addr(&now));
 	event->size = sizeof *event;

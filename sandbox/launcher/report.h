@@ -48,7 +48,7 @@ struct failure {
 /* Steps that belong to the launcher itself and not to an op. */
 enum launcher_step { STEP_USAGE, STEP_PLAN, STEP_START, STEP_FORK, STEP_SUPERVISE, STEP_COUNT };
 
-enum event_type { EVENT_STARTED = 1, EVENT_FAILED = 2, EVENT_EXITED = 3, EVENT_EXEC = 4, EVENT_DESCRIPTOR = 5 };
+enum event_type { EVENT_STARTED = 1, EVENT_FAILED = 2, EVENT_EXITED = 3, EVENT_EXEC = 4, EVENT_DESCRIPTOR = 5, EVENT_NETWORK = 6 };
 enum verdict { VERDICT_PASSED = 1, VERDICT_CLOSED = 2 };
 
 /* One record on the status descriptor; fixed size, native byte order (docs/plan-format.md). */
@@ -56,15 +56,15 @@ struct event {
 	uint32_t size, type;
 	uint64_t time_ns; /* CLOCK_REALTIME */
 	int32_t pid;	  /* the child, or who executes, as the launcher sees it */
-	int32_t code;	  /* EXITED: exit code, or -1; DESCRIPTOR: enum verdict */
+	int32_t code;	  /* EXITED: exit code, or -1; DESCRIPTOR: enum verdict; NETWORK: enum net_verdict */
 	int32_t signal;	  /* EXITED: signal, or 0 */
-	int32_t op;	  /* FAILED: as in struct failure; DESCRIPTOR passed: the op that let it */
-	int32_t error;	  /* FAILED: as in struct failure; EXEC refused: errno, else 0 */
-	int32_t detail;	  /* FAILED: as in struct failure; DESCRIPTOR: the number */
+	int32_t op;	  /* FAILED: as in struct failure; DESCRIPTOR passed, NETWORK: the op that decided, or -1 */
+	int32_t error;	  /* FAILED: as in struct failure; EXEC, NETWORK: errno, else 0 */
+	int32_t detail;	  /* FAILED: as in struct failure; DESCRIPTOR: the number; NETWORK: enum net_call */
 	int32_t step;	  /* FAILED: as in struct failure */
 	int32_t reserved[5];
-	char text[160];	  /* EXEC: the path to execute; DESCRIPTOR: what it refers to; cut, NUL-terminated */
-	char from[96];	  /* EXEC: the program that executes it; cut, NUL-terminated */
+	char text[160];	  /* EXEC: the path to execute; DESCRIPTOR: what it refers to; NETWORK: the address; cut */
+	char from[96];	  /* EXEC, NETWORK: the program that does it; cut, NUL-terminated */
 };
 
 _Static_assert(sizeof(struct event) == 320, "docs/plan-format.md");
@@ -90,8 +90,8 @@ struct reporter {
 	int status_fd;		    /* -1: none */
 	int timer_fd;		    /* that of the time limit, or -1 */
 	bool status_json;
-	bool exec_events; /* of the status descriptor */
-	bool trace;	  /* exec events to standard error, for people */
+	unsigned told;	  /* of the status descriptor: enum of plan.h, TELL_ */
+	unsigned trace;	  /* of standard error, for people */
 	bool quiet;
 };
 
@@ -104,6 +104,7 @@ int exit_code_of(const struct failure *failure);
 void report_event(struct event *event);
 bool report_wants_execs(void);
 void report_pointer(int code); /* to standard error, where the plan says so */
+bool report_wants_network(void);
 const char *reason_text(int error);
 const char *step_text(int step);
 

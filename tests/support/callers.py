@@ -25,7 +25,7 @@ from sandbox.launch import Walls, seal
 from sandbox.limits import Limits
 from sandbox.plan import Plan, StatusFormat
 from sandbox.probe import launcher_path
-from sandbox.profile import NetworkMode, Profile, SharedNamespace, Tty
+from sandbox.profile import NetworkMode, NetworkPolicy, Profile, SharedNamespace, Tty
 from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions, for_caller
 from tests.support.native import memfd_holding
@@ -90,7 +90,7 @@ def opened(profile: Profile) -> Profile:
         profile,
         process=replace(profile.process, tty=Tty.INHERIT),
         filesystem=FilesystemPolicy(view=View.HOST),
-        network=NetworkMode.HOST,
+        network=NetworkPolicy(NetworkMode.HOST),
         share=tuple(SharedNamespace),
         limits=Limits(),
     )

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from sandbox import NetworkMode, SharedNamespace, Tty, View, default_search_path, format_profile, load
+from sandbox import NetworkMode, NetworkPolicy, SharedNamespace, Tty, View, default_search_path, format_profile, load
 from sandbox.filesystem import FilesystemPolicy
 from sandbox.landlock import LandlockPolicy
 from sandbox.profile import Environment
@@ -86,7 +86,7 @@ def open_profile() -> str:
             description="the gate and the filter of untrusted, without its walls",
             process=replace(untrusted.process, tty=Tty.INHERIT),
             filesystem=FilesystemPolicy(view=View.HOST),
-            network=NetworkMode.HOST,
+            network=NetworkPolicy(NetworkMode.HOST),
             share=tuple(name for name in SharedNamespace if name is not SharedNamespace.USER),
             landlock=LandlockPolicy(optional=("landlock",)),
             environment=Environment(keep=("*",)),

@@ -25,23 +25,25 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "sizes": "errors",
         "grants": "errors sizes sockets",
         "protocols": "",
+        "allowlist": "errors sockets",
         "filesystem": "",
         "plan": "grants protocols sockets",
         "limits": "errors plan sizes",
         "landlock": "errors filesystem plan",
         "caller": "errors cgroups limits probe",
-        "profile": "errors caller filesystem grants landlock limits protocols sockets syscalls",
-        "profile_text": "errors filesystem grants landlock limits protocols profile",
+        "profile": "errors allowlist caller filesystem grants landlock limits protocols sockets syscalls",
+        "profile_text": "errors allowlist filesystem grants landlock limits protocols profile",
         "profile_format": "grants limits protocols profile sizes",
-        "resolve": "carried caller errors filesystem grants limits profile",
+        "resolve": "allowlist carried caller errors filesystem grants limits profile",
         # Tables and pure functions over values.
         "syscall_table": "",
         "syscalls": "errors syscall_table",
         "kernel": "",
         "bpf": "errors",
-        "seccomp": "errors syscall_table syscalls bpf",
+        "seccomp": "errors plan sockets syscall_table syscalls bpf",
         "mounts": "filesystem plan",
-        "walls": "caller errors filesystem grants landlock limits mounts plan profile",
+        "veth": "allowlist caller profile sockets",
+        "walls": "allowlist caller errors filesystem grants landlock limits mounts plan profile sockets",
         "wire": "errors grants plan protocols sockets",
         "peers": "grants landlock profile sockets walls",
         "build": (
@@ -51,18 +53,23 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         # Effects.
         "profile_files": "errors profile profile_text",
         "cgroups": "limits",
-        "addresses": "errors caller grants sockets",
+        "addresses": "errors allowlist caller grants profile sockets",
         "channel": "errors events",
+        "network": "allowlist caller errors probe profile veth",
+        "netns": "caller errors network profile",
         "launch": (
-            "addresses channel errors caller filesystem grants probe profile profile_files plan resolve wire build "
-            "events"
+            "addresses allowlist channel errors caller filesystem grants netns probe profile profile_files plan "
+            "resolve wire "
+            "build events"
         ),
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
-        "lint": "build caller filesystem grants places profile protocols refusals resolve syscalls",
+        "lint": "build caller filesystem grants places profile protocols refusals resolve sockets syscalls",
         "compare": "build filesystem limits places profile profile_format syscalls",
-        "explain": ("caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"),
+        "explain": (
+            "allowlist caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"
+        ),
         # Refusals: what is told of calls is a value too; only the tracer, which tells it, has effects.
         "calls": "syscall_table",
         "places": "",
@@ -77,9 +84,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "learning": ("build caller calls events explaining learned observe plan profile recording refusals trace"),
         # The edge.
         "sandbox": (
-            "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan "
-            "build events launch observe protocols resolve survey "
-            "addresses"
+            "allowlist errors caller filesystem grants landlock limits profile profile_files profile_format "
+            "profile_text plan build events launch observe protocols resolve survey addresses"
         ),
         "cli": "sandbox errors kernel cli compare explain explaining learned learning lint probe refusals",
         "__main__": "cli",
@@ -90,6 +96,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
 IMPORTER: Final = {
     "click": "cli",
     "msgspec": "profile_text",
+    "pyroute2": "network",
     "pyseccomp": "seccomp",
     "rich": "cli",
 }
@@ -104,7 +111,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
-        "carried", "peers", "sockets", "sizes", "calls", "places",
+        "carried", "peers", "sockets", "sizes", "allowlist", "veth", "calls", "places",
         "refusals", "recording", "learned", "lint", "compare",
     }
 )  # fmt: skip
@@ -179,6 +186,8 @@ def test_layers_table_has_no_cycle_between_modules() -> None:
         ("seccomp", "def f():\n    import pyseccomp", True),
         ("launch", "def f():\n    import pyseccomp", False),
         ("launch", "import numpy", False),
+        ("network", "from pyroute2 import IPRoute", True),
+        ("netns", "from pyroute2 import IPRoute", False),
         ("launch", "import subprocess", True),
         ("plan", "import subprocess", False),
         ("profile_text", "import msgspec", True),

@@ -14,6 +14,7 @@ import pytest
 from msgspec import Struct
 
 from sandbox import profile_text as model
+from sandbox.allowlist import parse_bind, parse_peer
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError
 from sandbox.filesystem import FilesystemPolicy, Proc, View
@@ -38,6 +39,7 @@ from sandbox.profile import (
     ExecPolicy,
     FilterSection,
     NetworkMode,
+    NetworkPolicy,
     ProcessPolicy,
     Profile,
     Scheduling,
@@ -89,6 +91,10 @@ hide = ["-/etc/shadow"]
 
 [network]
 mode = "loopback"
+allow = ["tcp:db.example:5432", "udp:[2001:db8::/32]:9000-9010"]
+allow_bind = ["tcp:8080"]
+dns = true
+resolvers = ["192.0.2.53"]
 
 [namespaces]
 share = ["ipc"]
@@ -211,7 +217,13 @@ def test_parse_complete_text_gives_every_value() -> None:
             hide=("-/etc/shadow",),
             proc=Proc.PROCESSES,
         ),
-        network=NetworkMode.LOOPBACK,
+        network=NetworkPolicy(
+            NetworkMode.LOOPBACK,
+            allow=(parse_peer("tcp:db.example:5432"), parse_peer("udp:[2001:db8::/32]:9000-9010")),
+            bind=(parse_bind("tcp:8080"),),
+            dns=True,
+            resolvers=("192.0.2.53",),
+        ),
         share=(SharedNamespace.IPC,),
         limits=Limits(512 << 20, 64, 0.5, 30, 256, 1 << 30, 0, 300_000, 2 << 30),
         landlock=LandlockPolicy(("ioctl_dev", "signal"), files=False),
@@ -289,6 +301,27 @@ def own(words: str) -> str:
 
 # text -> key, part of the reason, part of the hint; and the same text put right.
 REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
+    "allow-no-port": (
+        "[network]\nallow=['tcp:h:80', 'tcp:h:']", "network.allow[1]", "'tcp:h:': '' is no port", "PORT 443",
+        "[network]\nallow=['tcp:h:80', 'tcp:h:*']",
+    ),
+    "allow-protocol": (
+        "[network]\nallow=['icmp:h:1']", "network.allow[0]", "'icmp' is neither tcp nor udp", "write tcp:HOST",
+        "[network]\nallow=['udp:h:1']",
+    ),
+    "allow-network": (
+        "[network]\nallow=['tcp:10.0.0.1/8:80']", "network.allow[0]", "'10.0.0.1/8' is an address in a network",
+        "the network is 10.0.0.0/8", "[network]\nallow=['tcp:10.0.0.0/8:80']",
+    ),
+    "allow-mapped": (
+        "[network]\nallow=['tcp:[::ffff:10.0.0.1]:80']", "network.allow[0]", "is IPv4 in IPv6",
+        "write the IPv4 address", "[network]\nallow=['tcp:10.0.0.1:80']",
+    ),
+    "bind-name": (
+        "[network]\nallow_bind=['tcp:h:80']", "network.allow_bind[0]", "'h' is no address", "tcp:ADDRESS:PORT",
+        "[network]\nallow_bind=['tcp:127.0.0.1:80']",
+    ),
+    "dns-type": ("[network]\ndns='yes'", "network.dns", "expected `bool`", "", "[network]\ndns=true"),
     "syntax": ("a = @", "", "line 1, column 5", "quotes", ""),
     "syntax-line": ('description = "x"\n[process\n', "", "line 2, column 9", "quotes",
         'description = "x"\n[process]\n'),
@@ -833,6 +866,7 @@ BEYOND_SCHEMA: Final = {
     "rule-no-place", "rule-two-places", "rule-program-number", "rule-fixed-bare", "rule-numbers-bare",
     "rule-variable-program", "rule-after-argument", "rule-anywhere-bare", "rule-anywhere-next", "rule-program-path",
     "rule-long", "rule-long-bytes", "rule-nul", "limit-text", "limit-range",
+    "allow-network", "allow-mapped", "bind-name",
 }  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def test_for_caller_scalars_of_the_caller_win() -> None:
         user="c",
     )  # fmt: skip
     result = for_caller(profile, CALLER, added)
-    assert result.network is NetworkMode.HOST
+    assert result.network.mode is NetworkMode.HOST
     assert result.share == (SharedNamespace.IPC, SharedNamespace.UTS)
     assert result.descriptors.delegate == ("apt",)
     assert result.limits == Limits(memory=1 << 20, processes=9, timeout=2000)

@@ -18,6 +18,7 @@ from sandbox.plan import MountFlag, MountKind, Namespace, Op, OpCode, Terminal
 from sandbox.profile import (
     FilterSection,
     NetworkMode,
+    NetworkPolicy,
     ProcessPolicy,
     Profile,
     Scheduling,
@@ -55,13 +56,13 @@ def test_every_namespace_is_the_sandboxs_own_unless_shared() -> None:
     for name in SharedNamespace:
         shared = {op.a for op in only(sharing(name, profile=HOST), OpCode.NAMESPACE, ROOT)}
         assert set(Namespace) - shared == {Namespace[name.name]}
-    host = replace(PROFILE, network=NetworkMode.HOST)
+    host = replace(PROFILE, network=NetworkPolicy(NetworkMode.HOST))
     assert set(Namespace) - {op.a for op in only(host, OpCode.NAMESPACE)} == {Namespace.NETWORK}
 
 
 def test_loopback_is_up_only_where_it_is_wanted() -> None:
     for mode in NetworkMode:
-        ops = only(replace(PROFILE, network=mode), OpCode.LOOPBACK)
+        ops = only(replace(PROFILE, network=NetworkPolicy(mode)), OpCode.LOOPBACK)
         assert len(ops) == (mode is NetworkMode.LOOPBACK)
 
 
@@ -116,7 +117,7 @@ def test_ordinary_user_without_a_user_namespace_is_told_so() -> None:
     with pytest.raises(UsageError, match="only root gets the others"):
         ops_of(sharing(SharedNamespace.USER))
     assert Namespace.USER not in {op.a for op in only(sharing(SharedNamespace.USER), OpCode.NAMESPACE, ROOT)}
-    everything = replace(sharing(*SharedNamespace, profile=HOST), network=NetworkMode.HOST)
+    everything = replace(sharing(*SharedNamespace, profile=HOST), network=NetworkPolicy(NetworkMode.HOST))
     assert only(everything, OpCode.NAMESPACE) == []
 
 
@@ -164,7 +165,7 @@ def landlock(profile: Profile, *grants: Grant, abi: int = 7) -> list[Op]:
 
 def test_landlock_holds_ports_without_a_network_and_signals_with_processes_of_its_own() -> None:
     assert walls.wanted_ruleset(PROFILE).net
-    assert not walls.wanted_ruleset(replace(PROFILE, network=NetworkMode.LOOPBACK)).net
+    assert not walls.wanted_ruleset(replace(PROFILE, network=NetworkPolicy(NetworkMode.LOOPBACK))).net
     assert walls.wanted_ruleset(PROFILE).scopes & Scope.SIGNAL
     assert not walls.wanted_ruleset(sharing(SharedNamespace.PID, profile=HOST)).scopes & Scope.SIGNAL
 
