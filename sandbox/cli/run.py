@@ -75,13 +75,12 @@ def command(
         choice = replace(choice, grants=(*choice.grants, channel_grant(channel)))
     chosen, caller = choice.resolve(caller)
     if (explain or explain_output is not None) and not dry_run:
-        if status_fd is not None or trace_exec:
-            raise UsageError(
-                "--explain", "the run's records are its own then", "leave --status-fd and --trace-exec out"
-            )
+        if status_fd is not None or trace_exec or trace_net:
+            raise UsageError("--explain", "the run's records are its own then", "leave --status-fd and --trace-* out")
         from sandbox.cli.refused import run_explained
 
-        return run_explained(chosen, command, caller, explain_output)
+        with network_for(chosen, caller) as caller:
+            return run_explained(chosen, command, caller, explain_output)
     status = None
     if status_fd is not None:
         if not 0 <= status_fd < 2**31:
