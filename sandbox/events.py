@@ -34,10 +34,20 @@ REASONS: Final = {
     -20: "its path leads to another file by now, or to none; raw takes it as it is",
     -21: "it takes a mount of its own, and so a user namespace, which is refused here; raw does without",
     -24: "the file is larger than a copy may be",
+    -40: "this file was changed, cut short or added to since it was sealed",
+    -41: "there is none",
+    -42: "no absolute path stands for it here",
+    -43: "the working directory is gone",
+    -44: "the working directory would show all of your home folder",
+    -45: "it is not in the view",
+    -46: "no service manager has passed one descriptor of that name to this process",
+    -47: "only root can become another",
+    -48: "it does not hold root",
+    -49: "an older kernel than the one that it was sealed for; its Landlock ABI is ",
     -25: "it is in /proc, and may be the launcher's own; a file's grant opens it all the same with raw",
 }
-STEPS: Final = ("usage", "plan", "start", "fork", "supervise")
-_WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED = -1, -2, -16
+STEPS: Final = ("usage", "plan", "start", "fork", "supervise", "seal")
+_WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED, _OLDER_KERNEL = -1, -2, -16, -49
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +150,7 @@ def _failure(record: Record, plan: Plan) -> SandboxError:
         reason += ("read", "append" if record.detail & 0o2000 else "write", "read-write", "read-write")[
             record.detail & 3
         ]
-    elif -5 <= record.error <= -3:
+    elif record.error == _OLDER_KERNEL or -5 <= record.error <= -3:
         reason += str(record.detail)
     if record.op < 0:
         return launch_error(STEPS[record.step], "", max(record.error, 0), reason)

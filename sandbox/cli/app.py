@@ -43,7 +43,7 @@ KINDS: Final = (
     "listen", "connect", "datagram",
     "data", "copy", "scratch",
 )  # fmt: skip
-COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "completion")
+COMMANDS: Final = ("run", "check", "explain", "seal", "unseal", "survey", "probe", "profiles", "completion")
 
 
 class CommandGroup(click.Group):
@@ -152,9 +152,15 @@ class Choice:
     def resolve(self, caller: Caller) -> tuple[Profile, Caller]:
         """Load the profile and add what the options say; the caller with what its user is looked up to."""
         loaded = load(self.profile, search=default_search_path(caller.environ))
+        profile = for_caller(loaded, caller, self.additions())
+        caller = caller.becoming(profile.process.user, profile.process.group)
+        return profile, looked_up(caller, profile.grants)
+
+    def additions(self) -> Additions:
+        """Return what the options say beside the profile."""
         user, _, group = (self.user or "").partition(":")
         timeout = {} if self.timeout is None else {"timeout": self.timeout}
-        added = Additions(
+        return Additions(
             grants=self.grants,
             variables=dict(text.split("=", 1) for text in self.env if "=" in text),
             keep=tuple(text for text in self.env if "=" not in text),
@@ -174,9 +180,6 @@ class Choice:
             user=user or None,
             group=group or None,
         )  # fmt: skip
-        profile = for_caller(loaded, caller, added)
-        caller = caller.becoming(profile.process.user, profile.process.group)
-        return profile, looked_up(caller, profile.grants)
 
 
 def _path_option(name: str, text: str) -> Callable[[F], F]:
@@ -200,6 +203,15 @@ def _members(kind: type[E]) -> Callable[[click.Context, click.Parameter, Any], A
 
 def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose a profile and what is added to it; the function gets them as one `choice`."""
+    return _with_options(function, named=True)
+
+
+def addition_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add those of profile_options() but the one that names the profile, which is an argument there."""
+    return _with_options(function, named=False)
+
+
+def _with_options(function: Callable[..., Any], *, named: bool) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def gathered(**values: Any) -> Any:  # noqa: ANN401 - click's
@@ -207,6 +219,10 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(choice=choice, **values)
 
     command: Callable[..., Any] = gathered
+    naming = click.option(
+        "-p", "--profile", "profile", default="untrusted", show_default=True,
+        shell_complete=complete_profile, help="A profile's name or path.",
+    )  # fmt: skip
     for option in (
         click.option("--notify", is_flag=True, help="Let it tell the service manager how it is (NOTIFY_SOCKET)."),
         click.option("--activation", is_flag=True, help="Tell it of its sockets as systemd does (LISTEN_FDS)."),
@@ -253,10 +269,7 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
             " listen:ADDRESS[:backlog=N|mode=OCTAL|...], connect:ADDRESS[:timeout=SECONDS], datagram:ADDRESS, ADDRESS"
             " tcp:HOST:PORT, udp:HOST:PORT or unix:PATH. It gets number N, or the next from 3 up.",
         ),
-        click.option(
-            "-p", "--profile", "profile", default="untrusted", show_default=True,
-            shell_complete=complete_profile, help="A profile's name or path.",
-        ),
+        *([naming] if named else []),
     ):  # fmt: skip
         command = option(command)
     return command

@@ -43,6 +43,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "mounts": "filesystem plan",
         "walls": "caller errors filesystem grants landlock limits mounts plan profile",
         "wire": "errors grants plan protocols sockets",
+        "template": "errors plan wire",
         "peers": "grants landlock profile sockets walls",
         "build": (
             "errors carried caller grants peers resolve profile plan protocols seccomp sizes sockets syscalls walls"
@@ -61,13 +62,17 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
         "explain": ("caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"),
+        "seal": (
+            "build caller carried errors explain filesystem grants landlock limits mounts plan profile profile_format "
+            "resolve template walls"
+        ),
         # The edge.
         "sandbox": (
             "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan "
             "build events launch observe protocols resolve survey "
             "addresses"
         ),
-        "cli": "sandbox errors kernel cli explain probe",
+        "cli": "sandbox errors kernel cli explain probe seal",
         "__main__": "cli",
     }.items()
 }
