@@ -40,7 +40,7 @@ from sandbox.limits import Limits
 from sandbox.observe import open_descriptors, survey_command
 from sandbox.plan import Plan, StatusFormat
 from sandbox.profile import NetworkMode, Profile, SharedNamespace, StreamsPolicy, Tty, check
-from sandbox.profile_files import available, default_search_path, load
+from sandbox.profile_files import Trail, available, default_search_path, load
 from sandbox.profile_format import format_profile
 from sandbox.profile_text import schema
 from sandbox.protocols import PROTOCOLS
@@ -90,6 +90,7 @@ __all__ = [
     "StatusFormat",
     "StreamsPolicy",
     "Survey",
+    "Trail",
     "Tty",
     "UnsupportedError",
     "UsageError",

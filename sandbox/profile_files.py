@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +53,22 @@ class Source:
     identity: tuple[int, int]
 
 
+@dataclass(slots=True)
+class Trail:
+    """What a look-up has read, where it found nothing, and, as root, what it has passed: all that it depends on.
+
+    Paths are absolute; in the order in which they were met.
+    """
+
+    contents: dict[str, bytes] = field(default_factory=dict)
+    absent: dict[str, None] = field(default_factory=dict)
+    passed: dict[str, os.stat_result] = field(default_factory=dict)
+
+
+def _absolute(path: Path | str) -> str:
+    return os.path.join(os.getcwd(), path)
+
+
 def shipped_folder() -> Path:
     """Return the folder of the shipped profiles: in the installed package, or beside it in a checkout."""
     installed = Path(__file__).parent / "profiles"
@@ -82,14 +98,16 @@ def _is_open_to_us(folder: Path) -> bool:
     return True
 
 
-def load(reference: str, *, search: SearchPath) -> Profile:
+def load(reference: str, *, search: SearchPath, trail: Trail | None = None) -> Profile:
     """Find, read and merge a profile with all that it extends.
 
-    reference: a path if it holds "/" or ends in ".toml", else a name that is looked up in `search`.
+    reference: a path if it holds "/" or ends in ".toml", else a name that is looked up in `search`. trail: is told what
+    the result depends on.
     Raises: ProfileError if it is not found, not to be trusted, not valid, or extends itself.
     """
-    source = _find(reference, search, Path())
-    return merge(_with_parents(source, search, (), set()), source.path.name.removesuffix(SUFFIX))
+    trail = Trail() if trail is None else trail
+    source = _find(reference, search, Path(), trail)
+    return merge(_with_parents(source, search, (), set(), trail), source.path.name.removesuffix(SUFFIX))
 
 
 def available(search: SearchPath) -> list[Entry]:
@@ -128,20 +146,21 @@ def _is_path(reference: str) -> bool:
     return "/" in reference or reference.endswith(SUFFIX)
 
 
-def _find(reference: str, search: SearchPath, folder: Path) -> Source:
+def _find(reference: str, search: SearchPath, folder: Path, trail: Trail) -> Source:
     """Read the profile that a reference leads to; a relative path starts at `folder`."""
     if not reference or "\0" in reference:
         raise ProfileError(repr(reference), "", "not a profile's name or path", "give a name, or the path of a file")
     if _is_path(reference):
-        return read(folder / reference)
+        return read(folder / reference, trail=trail)
     for place in search.folders if _NAME.match(reference) else ():
         path = place / f"{reference}{SUFFIX}"
         try:
-            return _read(path, trusted=place == search.shipped)
+            return _read(path, trail, trusted=place == search.shipped)
         except (FileNotFoundError, NotADirectoryError) as error:
             # A link that leads nowhere was meant to be something: the next folder's profile is not it.
             if path.is_symlink():
                 raise _unreadable(path, error) from error
+            trail.absent[_absolute(path)] = None
         except OSError as error:
             raise _unreadable(path, error) from error
     names = sorted({path.name.removesuffix(SUFFIX) for _, path in _files(search)})
@@ -151,7 +170,7 @@ def _find(reference: str, search: SearchPath, folder: Path) -> Source:
 
 
 def _with_parents(
-    source: Source, search: SearchPath, chain: tuple[Source, ...], done: set[tuple[int, int]]
+    source: Source, search: SearchPath, chain: tuple[Source, ...], done: set[tuple[int, int]], trail: Trail
 ) -> Iterator[Draft]:
     """Yield what a profile extends, in order, then itself; each file once, where it is first needed.
 
@@ -167,16 +186,16 @@ def _with_parents(
     draft = parse(source.text, str(source.path))
     for index, reference in enumerate(draft.extends):
         try:
-            parent = _find(reference, search, source.path.parent)
+            parent = _find(reference, search, source.path.parent, trail)
         except ProfileError as error:
             key = f"extends[{index}]"
             raise ProfileError(str(source.path), key, f"{reference!r}: {error.reason}", error.hint) from error
-        yield from _with_parents(parent, search, (*chain, source), done)
+        yield from _with_parents(parent, search, (*chain, source), done, trail)
     done.add(source.identity)
     yield draft
 
 
-def read(path: Path, *, trusted: bool = False) -> Source:
+def read(path: Path, *, trusted: bool = False, trail: Trail | None = None) -> Source:
     """Read a profile's text: opened once; what is checked is what is read.
 
     trusted: skip the question of who may write, for the shipped profiles: who can write there can replace this code.
@@ -184,7 +203,7 @@ def read(path: Path, *, trusted: bool = False) -> Source:
     could have written it, or could have put a file, folder or link on its way.
     """
     try:
-        return _read(path, trusted=trusted)
+        return _read(path, Trail() if trail is None else trail, trusted=trusted)
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -193,13 +212,14 @@ def _unreadable(path: Path, error: OSError) -> ProfileError:
     return ProfileError(str(path), "", error.strerror or str(error), "give a profile's name or path")
 
 
-def _read(path: Path, *, trusted: bool) -> Source:
-    fd = _open(path, only_root=not trusted and _is_root())
+def _read(path: Path, trail: Trail, *, trusted: bool) -> Source:
+    fd = _open(path, trail, only_root=not trusted and _is_root())
     with open(fd, "rb") as file:
         status = os.fstat(fd)
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ProfileError(str(path), "", f"larger than {MAX_BYTES} bytes", "is this a profile?")
+    trail.contents[_absolute(path)] = data
     try:
         return Source(path, data.decode("utf-8"), (status.st_dev, status.st_ino))
     except UnicodeDecodeError as error:
@@ -220,7 +240,7 @@ def _is_root() -> bool:
     return everybody or os.stat("/").st_uid != int(Path("/proc/sys/kernel/overflowuid").read_text())
 
 
-def _open(path: Path, *, only_root: bool) -> int:
+def _open(path: Path, trail: Trail, *, only_root: bool) -> int:
     """Walk to a regular file by descriptors, one component after the other, following links itself, and open it.
 
     only_root: each folder and link that the walk passes, and the file, must be root's and writable by nobody else. A
@@ -241,6 +261,7 @@ def _open(path: Path, *, only_root: bool) -> int:
             status = os.fstat(entry)
             if only_root:
                 _refuse_foreign(status, path, at)
+                trail.passed[at] = status
             if stat.S_ISLNK(status.st_mode):
                 links += 1
                 if links > _MAX_LINKS:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sandbox import carried, landlock, limits, walls
+from sandbox import carried, landlock, limits, walls, wire
 from sandbox import plan as ops
 from sandbox.build import build, child_path, filter_policy, keeps
 from sandbox.caller import Caller
@@ -60,7 +60,6 @@ SEAL_VERSION: Final = 1
 _MAGIC: Final = b"sandbox-sealed:\n"
 _SEAL: Final = struct.Struct("<16s10Q")  # struct seal of seal.c
 _CHECKSUM_AT: Final = 16 + 3 * 8
-_MASK: Final = (1 << 64) - 1
 _NOT_YET: Final = 1 << 20  # from here up: numbers that only the start can tell
 _PARENT: Final = 0
 _ENTRIES: Final = {
@@ -405,17 +404,8 @@ def assemble(launcher: bytes, sealed: Sealed) -> bytes:
         _SEAL.pack_into(body, place, _MAGIC, SEAL_VERSION, place, len(body), checksum, *at)
 
     fill(0)
-    fill(file_checksum(body))
+    fill(wire.checksum(body, skipped=(place + _CHECKSUM_AT) // 8))
     return bytes(body)
-
-
-def file_checksum(data: bytes | bytearray) -> int:
-    """Return the checksum of a sealed file whose own field is zero, as seal.c does."""
-    value = 0x9E3779B97F4A7C15
-    for (word,) in struct.iter_unpack("<Q", data):
-        value = ((value ^ word) * 0xFF51AFD7ED558CCD) & _MASK
-        value = ((value << 29) | (value >> 35)) & _MASK
-    return value
 
 
 def is_sealed(data: bytes) -> bool:
@@ -442,9 +432,8 @@ def take_apart(data: bytes, name: str) -> Sealed:
         raise refuse("it is no sealed file")
     place = next(_places(data))
     _, version, said, size, checksum, *at = _SEAL.unpack_from(data, place)
-    whole = bytearray(data)
-    whole[place + _CHECKSUM_AT : place + _CHECKSUM_AT + 8] = bytes(8)
-    if size != len(data) or said != place or size % 8 or file_checksum(whole) != checksum:
+    field = (place + _CHECKSUM_AT) // 8
+    if size != len(data) or said != place or size % 8 or wire.checksum(data, skipped=field) != checksum:
         raise refuse("this file was changed, cut short or added to since it was sealed", "seal it again")
     if version != SEAL_VERSION:
         raise refuse("it was sealed in another format", "unseal it by the sandbox that has sealed it")

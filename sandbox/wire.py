@@ -71,11 +71,11 @@ class Record:
     source: str = ""
 
 
-def checksum(data: bytes) -> int:
-    """Return the plan's checksum: over 64-bit words, the checksum's own word taken as zero."""
+def checksum(data: bytes | bytearray, skipped: int = _CHECKSUM_WORD) -> int:
+    """Return the checksum of bytes: over 64-bit words, the one at index `skipped`, its own, taken as zero."""
     value = 0x9E3779B97F4A7C15
     for index, (word,) in enumerate(struct.iter_unpack("<Q", data)):
-        value = ((value ^ (0 if index == _CHECKSUM_WORD else word)) * 0xFF51AFD7ED558CCD) & _MASK
+        value = ((value ^ (0 if index == skipped else word)) * 0xFF51AFD7ED558CCD) & _MASK
         value = ((value << 29) | (value >> 35)) & _MASK
     return value
 

@@ -7,6 +7,7 @@ import functools
 import importlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -25,6 +26,7 @@ from sandbox import (
     Profile,
     SharedNamespace,
     StreamsPolicy,
+    Trail,
     Tty,
     available,
     default_search_path,
@@ -43,7 +45,10 @@ KINDS: Final = (
     "listen", "connect", "datagram",
     "data", "copy", "scratch",
 )  # fmt: skip
-COMMANDS: Final = ("run", "check", "explain", "seal", "unseal", "survey", "probe", "profiles", "completion")
+COMMANDS: Final = (
+    "run", "check", "explain", "seal", "unseal", "survey", "probe", "profiles", "cache", "completion",
+)  # fmt: skip
+KEY_OPTION: Final = "--plan-key="  # first of the arguments, from the native part of this command (front.c)
 
 
 class CommandGroup(click.Group):
@@ -149,9 +154,12 @@ class Choice:
     notify: bool
     user: str | None
 
-    def resolve(self, caller: Caller) -> tuple[Profile, Caller]:
-        """Load the profile and add what the options say; the caller with what its user is looked up to."""
-        loaded = load(self.profile, search=default_search_path(caller.environ))
+    def resolve(self, caller: Caller, trail: Trail | None = None) -> tuple[Profile, Caller]:
+        """Load the profile and add what the options say; the caller with what its user is looked up to.
+
+        trail: is told what the profile depends on.
+        """
+        loaded = load(self.profile, search=default_search_path(caller.environ), trail=trail)
         profile = for_caller(loaded, caller, self.additions())
         caller = caller.becoming(profile.process.user, profile.process.group)
         return profile, looked_up(caller, profile.grants)
@@ -294,10 +302,15 @@ def run_app() -> int:
     Returns: an exit code; `run` does not return at all when it succeeds.
     Raises: SandboxError; click's own errors as UsageError.
     """
+    first, *rest = sys.argv[1:] or [""]
+    is_key = first.startswith(KEY_OPTION)
     try:
         # Only --help and --version write with click's own means, and so past output.put().
         with failing_as_ours():
-            code = app.main(prog_name="sandbox", standalone_mode=False)
+            code = app.main(
+                args=rest if is_key else sys.argv[1:], prog_name="sandbox", standalone_mode=False,
+                obj=first.removeprefix(KEY_OPTION) if is_key else None,
+            )  # fmt: skip
     except click.ClickException as error:
         raise usage_error(error) from error
     except click.Abort:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import click
 
-from sandbox import Caller, StatusFormat, build_plan, channel_grant, original_environment, replace_process
+from sandbox import (
+    Caller,
+    Plan,
+    Profile,
+    StatusFormat,
+    Trail,
+    build_plan,
+    channel_grant,
+    original_environment,
+    replace_process,
+)
 from sandbox.cli.app import Choice, complete_file, profile_options
 from sandbox.cli.output import put, say
 from sandbox.errors import UsageError
@@ -21,7 +31,9 @@ from sandbox.errors import UsageError
 @click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is granted and what is closed, then run.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=complete_file)
+@click.pass_obj
 def command(
+    key: str | None,
     choice: Choice,
     status_fd: int | None,
     channel: int | None,
@@ -45,16 +57,10 @@ def command(
     sandbox run -p sealed --grant in=inherit:0:pipe -- wc -l '/dev/fd/{fd:in}'
     """
     environment = original_environment()
-    caller = Caller.of_process(parent_pid=os.getppid(), environ=environment)
     if channel is not None:
         choice = replace(choice, grants=(*choice.grants, channel_grant(channel)))
-    chosen, caller = choice.resolve(caller)
-    status = None
-    if status_fd is not None:
-        if not 0 <= status_fd < 2**31:
-            raise UsageError("--status-fd", f"{status_fd} is not a descriptor", "give a number that is open")
-        status = (status_fd, StatusFormat.JSON)
-    plan = build_plan(chosen, command, caller, status=status, exec_events=status is not None, trace=trace_exec)
+    compiled = compile_run(choice, command, environment, status_fd=status_fd, trace_exec=trace_exec)
+    plan = compiled.plan
     if verbose:
         from sandbox.explain import descriptor_table
 
@@ -63,4 +69,38 @@ def command(
     if dry_run:
         put(plan.describe())
         return
+    # What the options do themselves is done anew at each start.
+    if key is not None and not verbose and channel is None:
+        compiled.keep(key)
     replace_process(plan, environment)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A plan, and what it was made of."""
+
+    plan: Plan
+    profile: Profile
+    caller: Caller
+    trail: Trail
+
+    def keep(self, key: str) -> bool:
+        """Keep the plan for starts of the same key, unless it depends on more than the key and files say."""
+        from sandbox.cache import is_lasting, store
+
+        return is_lasting(self.profile, self.caller) and store(key, self.plan, self.trail, self.caller.environ)
+
+
+def compile_run(
+    choice: Choice, command: tuple[str, ...], environment: dict[str, str], *, status_fd: int | None, trace_exec: bool
+) -> Compiled:
+    """Compile what `run` was asked for."""
+    trail = Trail()
+    chosen, caller = choice.resolve(Caller.of_process(parent_pid=os.getppid(), environ=environment), trail)
+    status = None
+    if status_fd is not None:
+        if not 0 <= status_fd < 2**31:
+            raise UsageError("--status-fd", f"{status_fd} is not a descriptor", "give a number that is open")
+        status = (status_fd, StatusFormat.JSON)
+    plan = build_plan(chosen, command, caller, status=status, exec_events=status is not None, trace=trace_exec)
+    return Compiled(plan, chosen, caller, trail)

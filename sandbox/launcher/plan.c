@@ -65,16 +65,16 @@ const struct op *plan_find(const struct plan *plan, uint16_t code)
 
 /* A multiply-and-rotate hash over 64-bit words: each step is a bijection of the state, so a change in one word
  * always shows. It finds damage, it is no protection from a forger; the caller's seals are. */
-uint64_t plan_checksum(const struct plan_header *header, size_t size)
+uint64_t plan_checksum(const void *bytes, size_t size, size_t skipped)
 {
-	const unsigned char *bytes = (const unsigned char *)header;
+	const char *next = bytes;
 	uint64_t hash = 0x9e3779b97f4a7c15u;
 
 	for (size_t at = 0; at < size; at += 8) {
 		uint64_t word;
 
-		__builtin_memcpy(&word, bytes + at, 8);
-		if (at == offsetof(struct plan_header, checksum))
+		__builtin_memcpy(&word, next + at, 8);
+		if (at == skipped)
 			word = 0;
 		hash = (hash ^ word) * 0xff51afd7ed558ccdu;
 		hash = (hash << 29) | (hash >> 35);
@@ -100,7 +100,7 @@ static const char *check_header(const struct plan_header *header, size_t size, c
 		return "a reserved field is used";
 	if (header->data_size == 0)
 		return "its data area is empty";
-	if (plan_checksum(header, size) != header->checksum)
+	if (plan_checksum(header, size, offsetof(struct plan_header, checksum)) != header->checksum)
 		return "its checksum does not match";
 	return NULL;
 }

@@ -125,8 +125,8 @@ const char *plan_check(struct plan *plan, const void *bytes, size_t size);
  * plan_check() gets. */
 const char *plan_check_template(struct plan *template, const void *bytes, size_t size);
 
-/* Of bytes that begin with a header; size: a multiple of 8. */
-uint64_t plan_checksum(const struct plan_header *header, size_t size);
+/* Of bytes with the word at offset `skipped`, the checksum's own, taken as zero; both are multiples of 8. */
+uint64_t plan_checksum(const void *bytes, size_t size, size_t skipped);
 
 const char *plan_step(uint16_t code); /* the step's name for messages, or "?" */
 const struct op *plan_find(const struct plan *plan, uint16_t code);

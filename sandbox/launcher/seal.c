@@ -36,20 +36,6 @@ bool seal_is_there(void)
 	return seal.size != 0;
 }
 
-static uint64_t file_checksum(const char *bytes, size_t size, size_t skipped)
-{
-	uint64_t hash = 0x9e3779b97f4a7c15u; /* as plan.c, but for the place of the field */
-
-	for (size_t at = 0; at < size; at += 8) {
-		uint64_t word;
-
-		__builtin_memcpy(&word, bytes + at, 8);
-		hash = (hash ^ (at == skipped ? 0 : word)) * 0xff51afd7ed558ccdu;
-		hash = (hash << 29) | (hash >> 35);
-	}
-	return hash;
-}
-
 static bool lies_in(uint64_t start, uint64_t length, size_t size)
 {
 	return start <= size && length <= size - start;
@@ -70,7 +56,7 @@ static const char *own_bytes(void)
 	sys_close(fd);
 	if (mapped < 0 && mapped >= -SYS_MAX_ERRNO)
 		fail_step(STEP_SEAL, (int)-mapped, 0);
-	if (file_checksum((const char *)mapped, size, seal.place + offsetof(struct seal, checksum)) != seal.checksum)
+	if (plan_checksum((const void *)mapped, size, seal.place + offsetof(struct seal, checksum)) != seal.checksum)
 		fail_step(STEP_SEAL, REASON_DAMAGED, 0);
 	if (seal.version != SEAL_VERSION)
 		reporter.plan_error = "it was sealed in another format";

@@ -667,7 +667,7 @@ static const void *finish(struct expansion *e, size_t *size)
 	header->data_offset = (uint32_t)sizeof *header + ops_size;
 	header->data_size = e->data_size;
 	header->size = header->data_offset + e->data_size;
-	header->checksum = plan_checksum(header, header->size);
+	header->checksum = plan_checksum(header, header->size, offsetof(struct plan_header, checksum));
 	*size = header->size;
 	return header;
 }

@@ -53,6 +53,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "profile_files": "errors profile profile_text",
         "cgroups": "limits",
         "addresses": "errors caller grants sockets",
+        "cache": "caller grants limits plan profile profile_files template wire",
         "channel": "errors events",
         "launch": (
             "addresses channel errors caller filesystem grants probe profile profile_files plan resolve wire build "
@@ -64,7 +65,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "explain": ("caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"),
         "seal": (
             "build caller carried errors explain filesystem grants landlock limits mounts plan profile profile_format "
-            "resolve template walls"
+            "resolve template walls wire"
         ),
         # The edge.
         "sandbox": (
@@ -72,7 +73,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
             "build events launch observe protocols resolve survey "
             "addresses"
         ),
-        "cli": "sandbox errors kernel cli explain probe seal",
+        "cli": "sandbox errors kernel cli cache explain probe seal sizes",
         "__main__": "cli",
     }.items()
 }
