@@ -66,7 +66,7 @@ class Trail:
 
 
 def _absolute(path: Path | str) -> str:
-    return os.path.join(os.getcwd(), path)
+    return str(path) if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
 def shipped_folder() -> Path:

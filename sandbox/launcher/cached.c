@@ -288,18 +288,18 @@ static bool is_whole(const struct cache_header *header, size_t size, const unsig
 	       plan_checksum(header, size, offsetof(struct cache_header, checksum)) == header->checksum;
 }
 
-bool cached_find(struct plan *template, const unsigned char key[KEY_SIZE], const struct facts *facts)
+bool cached_find(struct cached *found, const unsigned char key[KEY_SIZE], const struct facts *facts)
 {
 	int folder = open_cache(facts);
 	const struct cache_header *header = NULL;
 	char name[KEY_TEXT];
-	size_t size = 0;
 
 	cached_key_text(name, key);
 	if (folder >= 0) {
-		header = map_entry(folder, name, facts->uid, &size);
+		header = map_entry(folder, name, facts->uid, &found->size);
 		sys_close(folder);
 	}
-	return header && is_whole(header, size, key) && all_hold(header) &&
-	       !plan_check_template(template, (const char *)header + header->plan, header->plan_size);
+	found->bytes = header;
+	return header && is_whole(header, found->size, key) && all_hold(header) &&
+	       !plan_check_template(&found->template, (const char *)header + header->plan, header->plan_size);
 }

@@ -10,6 +10,8 @@
 #include "template.h"
 #include "text.h"
 
+#include <linux/prctl.h>
+
 #define PYTHON_PART "sandbox-python" /* beside us: the installer's own script, which knows its Python */
 #define KEY_OPTION "--plan-key="
 
@@ -46,16 +48,18 @@ static _Noreturn void hand_over(int argc, char **argv, char **environment, const
 	fail_step(STEP_START, (int)-sys3(__NR_execve, addr(arguments[0]), addr(arguments), addr(environment)), 0);
 }
 
-static _Noreturn void start(struct plan *template, const struct facts *facts)
+static _Noreturn void start(struct cached *found, const struct facts *facts)
 {
 	unsigned filled = fd_fill_stdio();
 	struct plan plan;
 	const void *made;
 	size_t size;
 
-	reporter.plan = template;
-	made = template_expand(template, facts, &size);
+	reporter.plan = &found->template;
+	made = template_expand(&found->template, facts, &size);
 	launcher_use(&plan, made, size);
+	sys2(__NR_munmap, addr(found->bytes), (long)found->size);
+	sys5(__NR_prctl, PR_SET_NAME, addr("sandbox-launch"), 0, 0, 0); /* as where Python starts it */
 	launcher_start(&plan, filled, facts->environment);
 }
 
@@ -66,7 +70,7 @@ int front_main(int argc, char **argv, char **environment, bool privileged)
 	bool adds = argc > 2 && text_equal(argv[1], "cache") && text_equal(argv[2], "add");
 	unsigned char key[KEY_SIZE];
 	struct facts facts;
-	struct plan template;
+	struct cached found;
 
 	if (privileged)
 		fail_step(STEP_START, REASON_PRIVILEGED, 0);
@@ -75,7 +79,7 @@ int front_main(int argc, char **argv, char **environment, bool privileged)
 	facts_take(&facts, argv + (runs ? 2 : 3), environment);
 	if (!cached_key(key, &facts))
 		hand_over(argc, argv, environment, NULL);
-	if (runs && cached_find(&template, key, &facts))
-		start(&template, &facts);
+	if (runs && cached_find(&found, key, &facts))
+		start(&found, &facts);
 	hand_over(argc, argv, environment, key);
 }

@@ -31,7 +31,10 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        ("sandbox ''", ["run", "check", "explain", "survey", "probe", "profiles", "completion"]),
+        (
+            "sandbox ''",
+            ["run", "check", "explain", "seal", "unseal", "survey", "probe", "profiles", "cache", "completion"],
+        ),
         ("sandbox pro", ["probe", "profiles"]),
         ("sandbox profiles ''", ["list", "path", "schema", "show"]),
         ("sandbox run -p ''", ["base", "nested", "sealed", "untrusted"]),

@@ -10,21 +10,22 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import pytest
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 # sandbox: <step>: <object>: <reason>; <hint>
+COMMANDS: Final = "run, check, explain, seal, unseal, survey, probe, profiles, cache, completion"
 FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        ([], 125, "usage: sandbox COMMAND: missing; one of run, check, explain, survey, probe, profiles, completion"),
+        ([], 125, f"usage: sandbox COMMAND: missing; one of {COMMANDS}"),
         (["rnu"], 125, "usage: rnu: no such command; did you mean run?"),
-        (["zzz"], 125, "usage: zzz: no such command; one of run, check, explain, survey, probe, profiles, completion"),
+        (["zzz"], 125, f"usage: zzz: no such command; one of {COMMANDS}"),
         (["--nothing"], 125, "usage: --nothing: no such option; see 'sandbox --help'"),
         (["run"], 125, "usage: COMMAND: missing; see 'sandbox run --help'"),
         (["run", "--"], 125, "usage: COMMAND: missing; see 'sandbox run --help'"),
