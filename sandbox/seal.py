@@ -253,12 +253,14 @@ def _entry(name: str, text: str, started_in: str, *, is_added: bool) -> Item:
     kind, rights = _ENTRIES[name]
     bits = (EntryBit.OPTIONAL if optional else EntryBit(0)) | (EntryBit.ADDED if is_added else EntryBit(0))
     if is_added:
-        where = normal(os.path.join(STAND_INS["cwd"], path))
+        where = os.path.join(STAND_INS["cwd"], path)
     else:
         bits |= EntryBit.IS_HOME if path == "{home}" else EntryBit.IS_CWD if path == "{cwd}" else EntryBit(0)
         stand_ins = {**STAND_INS, "cwd": started_in}
         word, brace, rest = path.removeprefix("{").partition("}")
         where = stand_ins[word] + rest if path.startswith("{") and brace else path
+    if holds_placeholder(where) and not holds_placeholder(normal(where)):
+        raise UsageError(path, "it leaves a folder that only the start can tell", "give the path itself")
     hints = {
         EntryKind.TMPFS: "it takes a folder, and none is made in what the view shows of the host: make it first",
         EntryKind.COPY: "check the path and who may open it; a - before it skips what is not there",
