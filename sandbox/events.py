@@ -34,6 +34,7 @@ REASONS: Final = {
     -20: "its path leads to another file by now, or to none; raw takes it as it is",
     -21: "it takes a mount of its own, and so a user namespace, which is refused here; raw does without",
     -24: "the file is larger than a copy may be",
+    -25: "it is in /proc, and may be the launcher's own; a file's grant opens it all the same with raw",
     -40: "this file was changed, cut short or added to since it was sealed",
     -41: "there is none",
     -42: "no absolute path stands for it here",
@@ -44,7 +45,6 @@ REASONS: Final = {
     -47: "only root can become another",
     -48: "it does not hold root",
     -49: "an older kernel than the one that it was sealed for; its Landlock ABI is ",
-    -25: "it is in /proc, and may be the launcher's own; a file's grant opens it all the same with raw",
 }
 STEPS: Final = ("usage", "plan", "start", "fork", "supervise", "seal")
 _WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED, _OLDER_KERNEL = -1, -2, -16, -49

@@ -164,7 +164,7 @@ _ADDED = st.builds(FilesystemPolicy, **dict.fromkeys(PATH_LISTS, _ADDED_LISTS)).
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=200)
 @given(
     own=_OWN,
     added=_ADDED,
