@@ -48,6 +48,15 @@ static uint32_t add_data(struct expansion *e, const struct op *record, const cha
 	return offset;
 }
 
+/* Add more to what was added last, over its NUL. */
+static void extend_data(struct expansion *e, const struct op *record, const char *bytes, size_t size)
+{
+	if (size >= DATA_MAX - e->data_size - 16)
+		refuse(record, E2BIG);
+	__builtin_memcpy(e->data + e->data_size - 1, bytes, size);
+	e->data_size += (uint32_t)size;
+}
+
 static struct op *add_op(struct expansion *e, const struct op *record)
 {
 	struct op *op = &e->ops[e->op_count];
@@ -389,12 +398,11 @@ static void emit_inherited(struct expansion *e)
 static void set_variable(struct expansion *e, const struct op *record, const char *name, const char *value)
 {
 	struct op *op = make_op(e, record, OP_ENV_SET);
-	size_t length = text_length(name), size = text_length(value);
 
-	op->data = add_data(e, record, name, length + size + 1);
-	e->data[op->data + length] = '=';
-	__builtin_memcpy(e->data + op->data + length + 1, value, size + 1);
-	op->data_size = (uint32_t)(length + size + 1);
+	op->data = add_data(e, record, name, text_length(name));
+	extend_data(e, record, "=", 1);
+	extend_data(e, record, value, text_length(value));
+	op->data_size = e->data_size - 1 - op->data;
 	set_label(e, record, op, name);
 }
 
@@ -542,25 +550,17 @@ static void emit_exec(struct expansion *e, const struct op *record)
 	struct op *op = add_op(e, record);
 	const struct op *search = item(e, ITEM_SEARCH);
 	char **arguments = e->facts->arguments;
-	uint32_t start;
 
 	if (search && !*op_text(e->template, search))
 		set_label(e, record, op, command_name(e));
 	if (!item(e, ITEM_ARGUMENTS))
 		return;
-	start = op->data = add_data(e, record, op_text(e->template, record), record->data_size);
-	e->data_size = start + record->data_size;
+	op->data = add_data(e, record, op_text(e->template, record), record->data_size);
 	for (; *arguments; arguments++) {
-		size_t size = text_length(*arguments) + 1;
-
-		if (size >= DATA_MAX - e->data_size - 16)
-			refuse(record, E2BIG);
-		__builtin_memcpy(e->data + e->data_size, *arguments, size);
-		e->data_size += (uint32_t)size;
+		extend_data(e, record, *arguments, text_length(*arguments) + 1);
 		op->a++;
 	}
-	op->data_size = e->data_size - start;
-	e->data_size++;
+	op->data_size = e->data_size - 1 - op->data;
 }
 
 /* Root of a group that is not root's leaves it by name, as for a user that is named. */
