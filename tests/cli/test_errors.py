@@ -16,7 +16,9 @@ import pytest
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 # sandbox: <step>: <object>: <reason>; <hint>
-COMMANDS: Final = "run, check, explain, survey, probe, profiles, install, completion"
+COMMANDS: Final = (
+    "run, learn, check, diff, explain, seal, unseal, survey, probe, profiles, install, cache, completion, man"
+)
 FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 
 
