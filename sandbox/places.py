@@ -25,8 +25,8 @@ _SECRETS: Final = (
     (".config/git/credentials", "passwords of git remotes"),
     (".config/gh", "GitHub credentials"),
     (".npmrc", "npm credentials"),
-    (".pypirc", "PyPI credentials"),
-    (".cargo/credentials*", "crates.io credentials"),
+    (".pypirc", "Python package credentials"),
+    (".cargo/credentials*", "Cargo credentials"),
     (".password-store", "passwords"),  # pass(1)
     (".local/share/keyrings", "passwords"),
     (".mozilla", "a browser's passwords and sessions"),

@@ -255,8 +255,10 @@ def _with_parents(
 ) -> Iterator[Draft]:
     """Yield what a profile extends, in order, then itself; each file once, where it is first needed.
 
-    So the common base of two parents does not override what the first of them has set.
+    So the common base of two parents does not override what the first of them has set. What a shipped profile extends
+    is a shipped one: a file of the user's that happens to be called `server` does not change those of the library.
     """
+    places = SearchPath((search.shipped,), search.shipped) if source.path.parent == search.shipped else search
     if any(link.identity == source.identity for link in chain):
         names = " -> ".join(str(link.path) for link in (*chain, source))
         raise ProfileError(str(chain[-1].path), "extends", f"a cycle: {names}", "take one of them out")
@@ -267,7 +269,7 @@ def _with_parents(
     draft = parse(source.text, str(source.path))
     for index, reference in enumerate(draft.extends):
         try:
-            parent = _find(reference, search, source.path.parent, trail)
+            parent = _find(reference, places, source.path.parent, trail)
         except ProfileError as error:
             key = f"extends[{index}]"
             raise ProfileError(str(source.path), key, f"{reference!r}: {error.reason}", error.hint) from error

@@ -16,10 +16,12 @@ import pytest
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 # sandbox: <step>: <object>: <reason>; <hint>
+FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
+
+
 COMMANDS: Final = (
     "run, learn, check, diff, explain, seal, unseal, survey, probe, profiles, install, cache, completion, man"
 )
-FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 
 
 @pytest.mark.parametrize(

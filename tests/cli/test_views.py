@@ -255,8 +255,8 @@ def test_probe_tells_features_and_what_profiles_lose(sandbox: Run) -> None:
     done = sandbox("probe")
     assert done.returncode == 0
     assert re.search(r"^  seccomp_filter +yes +\(since 3\.17; required\)", done.stdout, re.MULTILINE)
-    for name in ("base", "untrusted", "sealed", "nested"):
-        assert f"profile {name}: nothing lost\n" in done.stdout
+    shipped = list(shipped_folder().glob("*.toml"))
+    assert done.stdout.endswith(f"\nprofiles, {len(shipped)}: nothing lost\n")
 
 
 def test_probe_json(sandbox: Run) -> None:

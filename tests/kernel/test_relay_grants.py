@@ -274,6 +274,8 @@ def test_slow_reader_holds_up_no_other_relay_at_the_end() -> None:
         with sandbox.Popen(["sh", "-c", script], grants=grants) as process:
             os.close(one)
             os.close(two)
+            while Path(f"/proc/{process.child_pid}").exists():
+                time.sleep(0.01)
             with open(quick, "rb", closefd=False) as file:
                 assert len(file.read()) == 200_000
             assert process.poll() is None  # it waits for the slow one, as the command would have

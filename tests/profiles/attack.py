@@ -56,9 +56,9 @@ for attempt in attempts:
         said.append(str(error))
 
 text = " | ".join(said) + "\n"
-for fd in (1, 2):
-    with contextlib.suppress(OSError):
-        os.write(fd, text.encode())
 with contextlib.suppress(OSError):
     (HERE / "attacked").write_text(text)
+for fd in (2, 1):  # whoever reads standard output may not expect this, and end it
+    with contextlib.suppress(OSError):
+        os.write(fd, text.encode())
 os._exit(0)

@@ -186,6 +186,7 @@ PROFILES: Final = st.builds(
     name=st.just("p"),
     source_path=st.just("p.toml"),
     description=TEXT.filter(lambda text: text.isprintable()),
+    commands=st.lists(st.from_regex(r"[^/\x00-\x20\x7f]{1,8}", fullmatch=True), unique=True, max_size=3).map(tuple),
     process=st.builds(
         ProcessPolicy, umask=st.integers(0, 0o777), chdir=st.none() | PATHS, die_with_parent=st.booleans(),
         exec=st.sampled_from(ExecPolicy), notify=st.booleans(),

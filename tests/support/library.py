@@ -30,9 +30,7 @@ PATH: Final = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ATTACK: Final = "/usr/bin/python3 attack.py"
 ATTEMPTS: Final = ("reads", "writes", "connects", "stays")
 SECONDS: Final = 120
-# What a client needs to reach $PORT, and what else it reaches: its profile has all of the host's network.
-CLIENT_OPTIONS: Final = ""
-CLIENT_REACHES: Final = frozenset({"connects"})
+CLIENT_OPTIONS: Final = "--net-allow tcp:127.0.0.1:$PORT"
 PAGE: Final = FOLDER.parent.parent / "docs" / "profiles.md"
 BEGIN, END = "<!-- the table: written by `make library` -->", "<!-- the end of the table -->"
 MOST_COMMANDS: Final = 4
@@ -64,23 +62,36 @@ class App:
 
     def line(self) -> str:
         """Return the job's line, as a user types it."""
-        return f"sandbox run {self.options} {CLIENT_OPTIONS if self.client else ''} -- {self.command.strip()}"
-
-    @property
-    def reaches(self) -> frozenset[str]:
-        """What of an attack the profile grants, by its own text."""
-        return CLIENT_REACHES if self.client else frozenset()
+        return f"sandbox run {self._options()} -- {self.command.strip()}"
 
     def hostile_line(self) -> str:
         """Return the line that runs the hostile code under the same profile and options."""
-        options = self.options if self.named else f"-p {self.profile} {self.options}"
-        return f"sandbox run {options} {CLIENT_OPTIONS if self.client else ''} -- {self.hostile}"
+        profile = "" if self.named else f"-p {self.profile}"
+        return f"sandbox run {profile} {self._options()} -- {self.hostile}"
+
+    def _options(self) -> str:
+        return f"{self.options} {CLIENT_OPTIONS if self.client else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Hostile input for an application; does: the attempt in which the application succeeds with it, outside."""
+
+    profile: str
+    does: str
+    input: str
+    prepare: str
+    command: str
 
 
 def apps() -> list[App]:
     """Return the table of applications."""
-    rows = tomllib.loads((FOLDER / "apps.toml").read_text())["app"]
-    return [App(**row) for row in rows]
+    return [App(**row) for row in tomllib.loads((FOLDER / "apps.toml").read_text())["app"]]
+
+
+def inputs() -> list[Input]:
+    """Return the table of hostile input."""
+    return [Input(**row) for row in tomllib.loads((FOLDER / "apps.toml").read_text())["input"]]
 
 
 @dataclass
@@ -188,6 +199,7 @@ class Place:
         self.env = {
             "PATH": f"{command.parent}:{PATH}", "HOME": str(self.home), "LC_ALL": "C.UTF-8", "PYTHONSAFEPATH": "",
             "PORT": str(self.port), "WORK": str(self.work), "ATTACK": ATTACK,
+            "SECRET": str(self.home / ".ssh/id"), "OUTSIDE": str(self.outside / "planted"),
         }  # fmt: skip
 
     def _plant_attack(self) -> None:
@@ -348,6 +360,15 @@ class Library:
                 said = place.asked(server, app.hostile_ask)
             return place.verdict(said)
 
+    def feed(self, given: Input, *, inside: bool) -> frozenset[str]:
+        """Let an application have hostile input, under its profile or without any sandbox; return what it did."""
+        with self.place() as place:
+            prepared = place.run(given.prepare)
+            assert prepared.code == 0, prepared
+            assert not place.verdict(prepared).done, "it is done before the application has it"
+            prefix = f"sandbox run -p {given.profile} -- " if inside else ""
+            return place.verdict(place.run(prefix + given.command)).done
+
 
 @contextlib.contextmanager
 def library() -> Iterator[Library]:
@@ -362,7 +383,7 @@ def library() -> Iterator[Library]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def tested_with(profile: str) -> str:
+def versions_of(profile: str) -> str:
     """Return the versions that a shipped profile's header names."""
     header = (shipped_folder() / f"{profile}.toml").read_text().split("\ndescription")[0]
     found = re.search(r"^# Tested with: (.+?)\.?$", header, re.MULTILINE)
@@ -380,21 +401,29 @@ def folder_rights(profile: str) -> str:
 def table(every: Iterable[App]) -> Iterator[str]:
     """Yield the lines of the table in docs/profiles.md."""
     search = default_search_path({})
-    yield "| profile | for | working folder | real job | hostile code runs | and is held | tested with |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| profile | for | working folder | real job | hostile code runs | tested with |"
+    yield "|---|---|---|---|---|---|"
     for app in every:
         commands = load(app.profile, search=search).commands
         shown = " ".join(f"`{name}`" for name in commands[:MOST_COMMANDS]) + " ..." * (len(commands) > MOST_COMMANDS)
-        held = "all but: " + ", ".join(sorted(app.reaches)) if app.reaches else "all"
         cells = (f"`{app.profile}`", shown or "by name", folder_rights(app.profile), app.job)
-        yield f"| {' | '.join(cells)} | {app.means or 'in its place'} | {held} | {tested_with(app.profile)} |"
+        yield f"| {' | '.join(cells)} | {app.means or 'in its place'} | {versions_of(app.profile)} |"
+
+
+def input_table(every: Iterable[Input]) -> Iterator[str]:
+    """Yield the lines of the table of hostile input."""
+    yield "| profile | input | outside it |"
+    yield "|---|---|---|"
+    told = {"reads": "reads the key", "writes": "writes outside of the working folder"}
+    yield from (f"| `{given.profile}` | {given.input} | {told[given.does]} |" for given in every)
 
 
 def page_with_table(page: str) -> str:
     """Return the page with the table between its markers."""
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
-    return "\n".join((before + BEGIN, *table(apps()), END)) + after
+    between = "Input can be hostile by itself. Under the profile none of this does what it does without:"
+    return "\n".join((before + BEGIN, *table(apps()), "", between, "", *input_table(inputs()), END)) + after
 
 
 def fares(found: Library, app: App) -> tuple[bool, str]:
@@ -403,7 +432,7 @@ def fares(found: Library, app: App) -> tuple[bool, str]:
     said = found.do_job(app)
     middle = time.monotonic()
     outside, inside = found.attack(app, inside=False), found.attack(app, inside=True)
-    held = inside.ran and inside.done == app.reaches and outside.done == set(ATTEMPTS)
+    held = inside.ran and not inside.done and outside.done == set(ATTEMPTS)
     line = f"{app.profile:12} job {middle - start:.1f} s, attacks {time.monotonic() - middle:.1f} s"
     if said.code == 0 and held:
         return True, f"ok   {line}"

@@ -65,6 +65,7 @@ CALLER: Final = Caller(
 COMPLETE: Final = """
 description = "everything at once"
 extends = ["base", "./other.toml"]
+commands = ["app", "app-admin", "app"]
 
 [process]
 umask = "027"
@@ -199,6 +200,7 @@ def test_parse_complete_text_gives_every_value() -> None:
         name="x",
         source_path="x.toml",
         description="everything at once",
+        commands=("app", "app-admin"),
         process=ProcessPolicy(
             umask=0o27,
             chdir="{home}/x",
@@ -356,6 +358,10 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
     "description-escape": ('description = "\\u001b[2J"', "description", "control", "", 'description = "[2J"'),
     "extends-type": ("extends = 'base'", "extends", "expected `array`", "", "extends = ['base']"),
     "extends-item": ("extends = ['a', 1]", "extends[1]", "expected `str`", "", "extends = ['a', 'b']"),
+    "commands-type": ("commands = 'git'", "commands", "expected `array`", "", "commands = ['git']"),
+    "commands-path": ("commands = ['a', '/bin/b']", "commands[1]", "no command's name", "", "commands = ['a', 'b']"),
+    "commands-empty": ("commands = ['']", "commands[0]", "no command's name", "without its folder", "commands = []"),
+    "commands-blank": ("commands = ['a b']", "commands[0]", "no command's name", "", "commands = ['a-b']"),
     "umask-type": ("[process]\numask=22", "process.umask", "expected `str`", '"022"', "[process]\numask='22'"),
     "umask-digit": ("[process]\numask='089'", "process.umask", "'089' does not fit", '"022"', "[process]\numask='077'"),
     "umask-big": ("[process]\numask='1777'", "process.umask", "does not fit", '"022"', "[process]\numask='0777'"),

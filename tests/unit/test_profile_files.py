@@ -497,6 +497,18 @@ def test_extends_mistake_in_the_parent_names_the_parent(tmp_path: Path) -> None:
     assert (error.path, error.key) == (str(parent), "process.umask")
 
 
+def test_extends_of_a_shipped_profile_leads_to_shipped_ones(tmp_path: Path) -> None:
+    user, shipped = tmp_path / "user", tmp_path / "shipped"
+    for folder in (user, shipped):
+        write(folder / "lower.toml", f'description = "x"\n[environment]\nset = {{ FROM = "{folder.name}" }}')
+    write(shipped / "middle.toml", 'extends = ["lower"]')
+    write(shipped / "app.toml", 'extends = ["middle"]')
+    write(user / "mine.toml", 'extends = ["lower"]')
+    search = SearchPath((user, shipped), shipped)
+    found = {name: dict(load(name, search=search).environment.set) for name in ("lower", "app", "mine")}
+    assert found == {"lower": {"FROM": "user"}, "app": {"FROM": "shipped"}, "mine": {"FROM": "user"}}
+
+
 # Finding by command
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # at the end: sandbox is what is installed
 
-from tests.support.workloads import Taught, jobs, stage_command, staged, teach  # noqa: E402
+from tests.support.workloads import TIMED_OUT, TIMEOUT, Taught, jobs, stage_command, staged, teach  # noqa: E402
 
 PAGE: Final = ROOT / "docs" / "learned-jobs.md"
 
@@ -42,10 +43,17 @@ def page(taught: Mapping[str, Taught]) -> Iterator[str]:
     yield "| job | under the profile | plain | learning | under it | entries |"
     yield "|---|---|---|---|---|---|"
     for name, each in sorted(taught.items()):
-        said = (each.again.said or f"exit code {each.again.code}").replace("|", "\\|")[:90]
-        result = "done" if each.again.right else f"not done: {said}"
+        result = "done" if each.again.right else f"not done: {_cause(each)}"
         times = " | ".join(f"{seconds:.1f} s" for seconds in each.seconds)
         yield f"| {name} | {result} | {times} | {each.entries} |"
+
+
+def _cause(each: Taught) -> str:
+    """Return why a job is not done under what was learned, as a cell."""
+    if each.learned.code == TIMED_OUT:
+        return f"learning was not at its end after {TIMEOUT:.0f} s"
+    done = each.again if each.profile else each.learned
+    return re.sub(r"/tmp/jobs-[^/]*/", ".../", done.said or f"exit code {done.code}").replace("|", "\\|")[:90]
 
 
 def main() -> int:
