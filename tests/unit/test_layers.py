@@ -44,6 +44,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "walls": "caller errors filesystem grants landlock limits mounts plan profile",
         "wire": "errors grants plan protocols sockets",
         "template": "errors plan wire",
+        "units": "errors grants limits profile sockets",
         "peers": "grants landlock profile sockets walls",
         "build": (
             "errors carried caller grants peers resolve profile plan protocols seccomp sizes sockets syscalls walls"
@@ -73,7 +74,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
             "build events launch observe protocols resolve survey "
             "addresses"
         ),
-        "cli": "sandbox errors kernel cli cache explain probe seal sizes",
+        "cli": "sandbox errors kernel cli cache explain probe seal sizes units",
         "__main__": "cli",
     }.items()
 }
