@@ -1,6 +1,6 @@
 """The cache of compiled plans: what may be kept, in which folder, and keeping it clean. The native command reads it.
 
-An entry holds a plan and every file that went into it; its name is the key of everything else (docs/cache-format.md).
+An entry holds a plan and every file that went into it; its name is the key of everything else (template-format.md).
 sandbox/launcher/cached.c compares all of that at each start, and trusts only what nobody else can have put there.
 """
 

@@ -288,7 +288,7 @@ def _entry(name: str, text: str, started_in: str, *, is_added: bool) -> Item:
     }
     hint = hints.get(kind, "check the path and who may open it")
     if bits & EntryBit.IS_CWD:
-        hint += "; start in a project's folder, or name one by chdir when it is sealed"
+        hint = "start in a project's folder, or name one by chdir when it is sealed"
     data = os.fsencode(where)
     return Item(ItemCode.ENTRY, a=kind, b=int(rights), c=int(bits), data=data, label=as_profile(where), hint=hint)
 

@@ -41,8 +41,8 @@ struct version {
 	uint64_t changed, changed_ns, status, status_ns;
 };
 
-_Static_assert(sizeof(struct cache_header) == 72 && sizeof(struct dependency) == 16, "docs/cache-format.md");
-_Static_assert(sizeof(struct owner) == 24 && sizeof(struct version) == 56, "docs/cache-format.md");
+_Static_assert(sizeof(struct cache_header) == 72 && sizeof(struct dependency) == 16, "docs/template-format.md");
+_Static_assert(sizeof(struct owner) == 24 && sizeof(struct version) == 56, "docs/template-format.md");
 
 /* Those that a plan is made from, besides all that begin with the words below: caller.py, carried.py, build.py,
  * profile_files.py. What a profile keeps of others is taken from the environment at the start. */

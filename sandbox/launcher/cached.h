@@ -1,4 +1,4 @@
-/* cached.h: plans that were made before: which start one is for, and whether it still is (docs/cache-format.md). */
+/* cached.h: plans that were made before: which start one is for, and whether it still is (docs/template-format.md). */
 #ifndef CACHED_H
 #define CACHED_H
 

@@ -26,7 +26,7 @@ struct seal {
 	uint64_t profile, profile_size;
 };
 
-_Static_assert(sizeof(struct seal) == 96, "docs/seal-format.md");
+_Static_assert(sizeof(struct seal) == 96, "docs/template-format.md");
 
 /* volatile: what stands here is not what was compiled. */
 static const volatile struct seal seal __attribute__((aligned(8), used)) = {.magic = "sandbox-sealed:\n", .version = SEAL_VERSION};

@@ -20,7 +20,7 @@ FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 
 
 COMMANDS: Final = (
-    "run, learn, check, diff, explain, seal, unseal, survey, probe, profiles, install, cache, completion, man"
+    "run, learn, check, diff, explain, seal, unseal, unit, survey, probe, profiles, install, cache, completion, man"
 )
 
 

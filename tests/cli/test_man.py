@@ -12,8 +12,8 @@ import pytest
 from tests.cli.conftest import Run
 
 COMMANDS = (
-    "run", "learn", "check", "diff", "explain", "seal", "unseal", "survey", "probe", "profiles", "install", "cache",
-    "completion", "man",
+    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "survey", "probe", "profiles", "install",
+    "cache", "completion", "man",
 )  # fmt: skip
 
 

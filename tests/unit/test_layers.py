@@ -46,6 +46,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "walls": "allowlist caller errors filesystem grants landlock limits mounts plan profile sockets",
         "wire": "errors grants plan protocols sockets",
         "template": "errors plan wire",
+        "units": "errors grants limits profile sockets",
         "peers": "grants landlock profile sockets walls",
         "build": (
             "errors carried caller grants peers resolve profile plan protocols seccomp sizes sockets syscalls walls"
@@ -95,7 +96,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
             "profile_text plan build events launch observe protocols resolve survey addresses wrappers"
         ),
         "cli": (
-            "sandbox errors kernel cli cache compare explain explaining learned learning lint probe refusals seal sizes"
+            "sandbox errors kernel cli cache compare explain explaining learned learning lint probe refusals seal "
+            "sizes units"
         ),
         "__main__": "cli",
     }.items()
