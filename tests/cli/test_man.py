@@ -11,7 +11,10 @@ import pytest
 
 from tests.cli.conftest import Run
 
-COMMANDS = ("run", "learn", "check", "diff", "explain", "survey", "probe", "profiles", "completion", "man")
+COMMANDS = (
+    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "survey", "probe", "profiles", "install",
+    "cache", "completion", "man",
+)  # fmt: skip
 
 
 def plain(page: str) -> str:
