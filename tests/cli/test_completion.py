@@ -40,7 +40,7 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
         ("sandbox explain --profile s", ["sealed"]),
         ("sandbox check ''", ["base", "nested", "sealed", "untrusted"]),
         ("sandbox run --st", ["--streams", "--status-fd"]),
-        ("sandbox run --net ''", ["none", "loopback", "host"]),
+        ("sandbox run --net ''", ["none", "loopback", "host", "veth"]),
         ("sandbox explain --tty p", ["private"]),
         ("sandbox run --share u", ["user", "uts"]),
         ("sandbox completion ''", ["bash", "zsh", "fish"]),

@@ -58,7 +58,7 @@ COMMANDS = "run, learn, check, diff, explain, survey, probe, profiles, completio
           for name in ("read", "write", "execute", "tmpfs", "private", "hide")),
         (["run", "--tmpfs", "/usr/no/where", "true"], 125, "view: /usr/no/where: No such file or directory; *make it*"),
         (["run", "--tmpfs", "/etc/passwd", "true"], 125, "view: /etc/passwd: Invalid argument; it takes a folder*"),
-        (["run", "--net", "nat", "true"], 125, "usage: --net: 'nat' is not one of 'none', 'loopback', 'host'; *"),
+        (["run", "--net", "nat", "true"], 125, "usage: --net: 'nat' is not one of 'none', 'loopback', 'host', 'veth'; *"),
         (["run", "--tty", "own", "true"], 125, "usage: --tty: 'own' is not one of 'none', 'private', *; *"),
         (["run", "--share", "net", "true"], 125, "usage: --share: 'net' is not one of 'user', 'mount', *; *"),
         (["run", "--share", "pid", "true"], 125, "profile: *untrusted.toml: namespaces.share: /proc shows *; *"),
