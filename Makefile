@@ -10,7 +10,7 @@ PACKAGE_SUM = find sandbox profiles pyproject.toml README.md LICENSE -name __pyc
 C_SOURCES = $(wildcard sandbox/launcher/*.c sandbox/launcher/tracer/*.c)
 C_WARNINGS = $(shell sed -n 's/^ *\(-W[a-z0-9=-]*\)$$/\1/p' sandbox/launcher/CMakeLists.txt)
 
-.PHONY: help demo test check bench compat learned setup clean
+.PHONY: help demo test check bench compat learned library setup clean
 
 help:
 	@echo 'make demo    run a program on real input in the sandbox, showing what was closed and granted'
@@ -18,6 +18,7 @@ help:
 	@echo 'make check   lint, format, types, C warnings'
 	@echo 'make bench   measure start-up, memory and the exec gate, against other launchers'
 	@echo 'make compat  run real jobs by real programs in the sandbox; installs some 150 packages'
+	@echo 'make library run the applications of the library, hostile code in their place too; installs some 50 packages'
 	@echo 'make learned learn the same jobs, and run each under the profile that was learned'
 	@echo 'make clean   remove everything that was built'
 
@@ -25,6 +26,7 @@ demo: setup
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh docs/demo.sh
 
 test: check
+	@tests/setup-system tests/profiles/packages
 	$(PYTHON) -m pytest
 	@if [ "$$(id -u)" = 0 ]; then tests/kernel/run-as-ordinary-user; fi
 
@@ -49,6 +51,11 @@ bench: setup
 compat: setup
 	tests/setup-system tests/workloads/packages
 	$(PYTHON) tests/workloads/compat.py $(if $(USER_NAME),--user $(USER_NAME))
+
+# Runs every application of the library, tells how each fares, and writes the table in docs/profiles.md.
+library: setup
+	@tests/setup-system tests/profiles/packages
+	PYTHONPATH=. $(VENV)/bin/python -m tests.support.library
 
 learned: setup
 	tests/setup-system tests/workloads/packages

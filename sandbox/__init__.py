@@ -52,12 +52,13 @@ from sandbox.limits import Limits
 from sandbox.observe import open_descriptors, survey_command
 from sandbox.plan import Plan, StatusFormat, Trace
 from sandbox.profile import NetworkMode, NetworkPolicy, Profile, SharedNamespace, StreamsPolicy, Tty, check
-from sandbox.profile_files import available, default_search_path, load
+from sandbox.profile_files import available, default_search_path, for_command, load
 from sandbox.profile_format import format_profile
 from sandbox.profile_text import schema
 from sandbox.protocols import PROTOCOLS
 from sandbox.resolve import Additions, for_caller
 from sandbox.survey import Survey, format_survey
+from sandbox.wrappers import Wrapper, find_commands, install_wrappers, remove_wrappers
 
 __all__ = [
     "PROTOCOLS",
@@ -113,15 +114,19 @@ __all__ = [
     "UnsupportedError",
     "UsageError",
     "View",
+    "Wrapper",
     "available",
     "build_plan",
     "channel_grant",
     "check",
     "default_search_path",
+    "find_commands",
     "for_caller",
+    "for_command",
     "format_grant",
     "format_profile",
     "format_survey",
+    "install_wrappers",
     "load",
     "looked_up",
     "network_for",
@@ -130,6 +135,7 @@ __all__ = [
     "parse_bind",
     "parse_grant",
     "parse_peer",
+    "remove_wrappers",
     "replace_process",
     "run",
     "schema",

@@ -36,9 +36,17 @@ REASONS: Final = {
     -21: "it takes a mount of its own, and so a user namespace, which is refused here; raw does without",
     -24: "the file is larger than a copy may be",
     -25: "it is in /proc, and may be the launcher's own; a file's grant opens it all the same with raw",
+    -30: (
+        "what only appends, or is relayed, is copied by the supervisor from the start on;"
+        " grant it at the start, or as it is: raw"
+    ),
+    -31: "it is open both ways, and a relay goes one way; say which: read or write",
+    -32: "a relay keeps no records apart; it takes sockets of type SOCK_STREAM",
+    -33: "somebody holds the lock (flock) of its folder",
+    -34: "ended while it waited, by signal ",
 }
 STEPS: Final = ("usage", "plan", "start", "fork", "supervise")
-_WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED = -1, -2, -16
+_WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED, _ASKED_TO_END = -1, -2, -16, -34
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +192,7 @@ def _failure(record: Record, plan: Plan) -> SandboxError:
         reason += ("read", "append" if record.detail & 0o2000 else "write", "read-write", "read-write")[
             record.detail & 3
         ]
-    elif -5 <= record.error <= -3:
+    elif -5 <= record.error <= -3 or record.error == _ASKED_TO_END:
         reason += str(record.detail)
     if record.op < 0:
         return launch_error(STEPS[record.step], "", max(record.error, 0), reason)

@@ -26,7 +26,17 @@ from sandbox.caller import Caller, Joined
 from sandbox.errors import GrantError, InternalError, LaunchError, UsageError
 from sandbox.events import Event, Exited, Failed, Received, Started, event_of
 from sandbox.filesystem import FilesystemPolicy
-from sandbox.grants import DirectoryGrant, FdType, Grant, InheritGrant, SocketGrant, checked, parse_grant
+from sandbox.grants import (
+    Access,
+    DirectoryGrant,
+    FdType,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    SocketGrant,
+    checked,
+    parse_grant,
+)
 from sandbox.plan import OpCode, Plan, StatusFormat
 from sandbox.probe import launcher_path
 from sandbox.profile import (
@@ -448,6 +458,12 @@ def _refuse_unsendable(grant: Grant) -> None:
         raise GrantError(
             grant.name, "the rules for what lies in a folder stand from the start on", "grant it at the start"
         )  # fmt: skip
+    match grant:
+        case FileGrant(access=Access.APPEND, raw=False) | InheritGrant(relay=True):
+            raise GrantError(
+                grant.name, "the supervisor copies what is relayed, or appended, from the start on",
+                "grant it at the start, or give the file or descriptor as it is: raw",
+            )  # fmt: skip
     if isinstance(grant, SocketGrant):
         raise GrantError(
             grant.name, "the rules for the peers of a socket stand from the start on",

@@ -30,7 +30,8 @@ from sandbox.sizes import format_size
 def format_profile(profile: Profile) -> str:
     """Return a profile as TOML; merge([parse(text)]) gives it back."""
     process = profile.process
-    lines = [f"description = {_quote(profile.description)}", "", "[process]", f'umask = "{process.umask:03o}"']
+    lines = [f"description = {_quote(profile.description)}", f"commands = {_quote_list(profile.commands)}"]
+    lines += ["", "[process]", f'umask = "{process.umask:03o}"']
     if process.chdir is not None:
         lines.append(f"chdir = {_quote(process.chdir)}")
     lines += [f"die_with_parent = {str(process.die_with_parent).lower()}", f'exec = "{process.exec}"']

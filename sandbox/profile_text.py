@@ -40,6 +40,7 @@ from sandbox.limits import NAMES as LIMITS
 from sandbox.limits import Limits
 from sandbox.limits import parse as parse_limit
 from sandbox.profile import (
+    COMMAND_PATTERN,
     CPUS_PATTERN,
     END,
     HOSTNAME_PATTERN,
@@ -244,6 +245,7 @@ class InheritTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: Annotated[FdType, _meta("what it must be")] | UnsetType = UNSET
     access: Annotated[Access, _meta("how it must be open")] | UnsetType = UNSET
     raw: Annotated[bool, _meta("as it is: a file is not opened anew")] = False
+    relay: Annotated[bool, _meta("the supervisor copies, one way; access says which")] = False
     number: Number | UnsetType = UNSET
     propagate: Propagate = False
 
@@ -355,7 +357,7 @@ _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "descriptors": DescriptorsTable, "filesystem": FilesystemTable, "network": NetworkTable,
     "namespaces": NamespacesTable, "limits": LimitsTable, "landlock": LandlockTable,
 }  # fmt: skip
-_TOP_KEYS: Final = ("description", "extends", *_SECTIONS, "grants", "protocols")
+_TOP_KEYS: Final = ("description", "extends", "commands", *_SECTIONS, "grants", "protocols")
 _GRANT_TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "inherit": InheritTable, "file": FileTable, "directory": DirectoryTable, "secret": SecretTable,
     "listen": ListenTable, "connect": ConnectTable, "datagram": DatagramTable,
@@ -370,6 +372,7 @@ class Draft:
     path: str
     description: str | None
     extends: tuple[str, ...]
+    commands: tuple[str, ...]
     process: ProcessTable
     environment: EnvironmentTable
     filter: FilterTable
@@ -410,6 +413,7 @@ def parse(text: str, path: str) -> Draft:
         path=path,
         description=description,
         extends=_convert(data.get("extends", ()), tuple[str, ...], path, "extends"),
+        commands=_parse_commands(data.get("commands", ()), path),
         grants=tuple(_parse_grant_table(name, table, path) for name, table in tables.items()),
         protocols=tuple(_parse_protocol(name, table, path) for name, table in protocols.items()),
         **(sections | {"limits": _parse_limits(sections["limits"], path)}),
@@ -439,6 +443,14 @@ def _check_rules(key: str, texts: Iterable[str], parse_rule: Callable[[str], obj
             parse_rule(text)
         except UsageError as error:
             raise ProfileError(path, f"network.{key}[{index}]", f"{text!r}: {error.reason}", error.hint) from error
+
+
+def _parse_commands(data: object, path: str) -> tuple[str, ...]:
+    commands: tuple[str, ...] = _convert(data, tuple[str, ...], path, "commands")
+    for index, name in enumerate(commands):
+        if not re.match(COMMAND_PATTERN, name):
+            raise ProfileError(path, f"commands[{index}]", f"{name!r} is no command's name", "without its folder: git")
+    return union(commands, ())
 
 
 def _parse_limits(table: LimitsTable, path: str) -> Limits:
@@ -596,7 +608,7 @@ def _said(table: msgspec.Struct) -> dict[str, Any]:
 def merge(drafts: Iterable[Draft], name: str) -> Profile:
     """Merge drafts, later ones winning: scalars replace, lists add up without doubles, tables merge by key.
 
-    Returns: a profile named `name`, with the last draft's path and description.
+    Returns: a profile named `name`, with the last draft's path, description and commands.
     """
     profile = Profile(name)
     for draft in drafts:
@@ -607,6 +619,7 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
             profile,
             source_path=draft.path,
             description=draft.description or "",
+            commands=draft.commands,
             process=replace(profile.process, **process),
             environment=merge_environment(profile.environment, draft.environment.keep, draft.environment.set),
             filter=FilterSection(union(profile.filter.allow, draft.filter.allow)),
@@ -665,6 +678,11 @@ def schema() -> dict[str, Any]:
             "type": "array",
             "items": {"type": "string", "pattern": r"^[^\x00]+$"},
             "description": "names or paths; later ones win",
+        },
+        "commands": {
+            "type": "array",
+            "items": {"type": "string", "pattern": COMMAND_PATTERN},
+            "description": "the programs for which `sandbox run` takes it by itself",
         },
     }
     properties |= {name: {"$ref": f"#/$defs/{table.__name__}"} for name, table in _SECTIONS.items()}

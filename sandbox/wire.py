@@ -20,6 +20,7 @@ from sandbox.plan import (
     MAX_SLOTS,
     OBTAINING,
     OPEN_RAW,
+    OPEN_RELAY,
     RLIMIT_NAMES,
     RULES,
     Data,
@@ -322,7 +323,7 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.TEXT_FILE: (lambda op: not op.data.startswith(b"/"), "a text has no place"),
     OpCode.STDIO: (lambda op: op.flags not in tuple(Streams), "a mode of streams is unknown"),
     OpCode.INHERIT: (
-        lambda op: op.flags > OPEN_RAW | ACCESS_BITS or op.flags & ACCESS_BITS > 4 or op.b > 2**31 - 1,
+        lambda op: op.flags > OPEN_RELAY | ACCESS_BITS or op.flags & ACCESS_BITS > 4 or op.b > 2**31 - 1,
         "an inherited descriptor is out of range",
     ),
     OpCode.FILE: (

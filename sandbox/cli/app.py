@@ -7,7 +7,7 @@ import functools
 import importlib
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Final, TypeVar
@@ -32,6 +32,7 @@ from sandbox import (
     available,
     default_search_path,
     for_caller,
+    for_command,
     load,
     looked_up,
     parse_bind,
@@ -49,7 +50,20 @@ KINDS: Final = (
     "listen", "connect", "datagram",
     "data", "copy", "scratch",
 )  # fmt: skip
-COMMANDS: Final = ("run", "learn", "check", "diff", "explain", "survey", "probe", "profiles", "completion", "man")
+COMMANDS: Final = (
+    "run",
+    "learn",
+    "check",
+    "diff",
+    "explain",
+    "survey",
+    "probe",
+    "profiles",
+    "install",
+    "completion",
+    "man",
+)
+DEFAULT_PROFILE: Final = "untrusted"
 
 
 class CommandGroup(click.Group):
@@ -205,7 +219,7 @@ def parse_grants(ctx: click.Context, _param: click.Parameter, texts: tuple[str, 
 class Choice:
     """What the options of `run` and `explain` say of the sandbox: a profile, and what is added to it."""
 
-    profile: str
+    profile: str | None
     grants: tuple[Grant, ...]
     env: tuple[str, ...]
     chdir: str | None
@@ -230,9 +244,18 @@ class Choice:
     notify: bool
     user: str | None
 
+    def found_for(self, command: Sequence[str], environ: Mapping[str, str]) -> str | None:
+        """Return the name of the profile that is for the command, if the options name none and there is one.
+
+        Raises: UsageError if there are several.
+        """
+        if self.profile is not None or not command:
+            return None
+        return for_command(command[0], environ.get("PATH", os.defpath), search=default_search_path(environ))
+
     def resolve(self, caller: Caller) -> tuple[Profile, Caller]:
         """Load the profile and add what the options say; the caller with what its user is looked up to."""
-        loaded = load(self.profile, search=default_search_path(caller.environ))
+        loaded = load(self.profile or DEFAULT_PROFILE, search=default_search_path(caller.environ))
         user, _, group = (self.user or "").partition(":")
         timeout = {} if self.timeout is None else {"timeout": self.timeout}
         added = Additions(
@@ -352,8 +375,8 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
             " tcp:HOST:PORT, udp:HOST:PORT or unix:PATH. It gets number N, or the next from 3 up.",
         ),
         click.option(
-            "-p", "--profile", "profile", default="untrusted", show_default=True,
-            shell_complete=complete_profile, help="A profile's name or path.",
+            "-p", "--profile", "profile", shell_complete=complete_profile,
+            help=f"A profile's name or path; without, the one that is for COMMAND, else {DEFAULT_PROFILE}.",
         ),
     ):  # fmt: skip
         command = option(command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 
 import click
 
@@ -26,6 +27,7 @@ def command(choice: Choice, as_json: bool, command: tuple[str, ...]) -> None:
     sandbox explain --grant data=file:/etc/hosts -- wc -l '/dev/fd/{fd:data}'
     """
     caller = Caller.of_process(parent_pid=os.getppid(), environ=original_environment())
+    choice = replace(choice, profile=choice.found_for(command, caller.environ) or choice.profile)
     profile, caller = choice.resolve(caller)
     lines = explain(profile, command, caller)
     put([json.dumps(_sections(lines), indent=2)] if as_json else lines)

@@ -18,14 +18,17 @@ def _load(reference: str) -> Profile:
     return load(reference, search=default_search_path(os.environ))
 
 
-@click.group("profiles", cls=CommandGroup, no_args_is_help=False)
-def command() -> None:
-    r"""List, show and locate profiles.
+@click.group("profiles", cls=CommandGroup, invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
+    r"""List, show and locate profiles; without a command, list them.
 
     \b
-    sandbox profiles list
+    sandbox profiles
     sandbox profiles show untrusted > ~/.config/sandbox/profiles/mine.toml
     """
+    if context.invoked_subcommand is None:
+        context.invoke(list_)
 
 
 @command.command("list")
@@ -35,8 +38,12 @@ def list_(as_json: bool) -> None:
     found = available(default_search_path(os.environ))
     if as_json:
         rows = [
-            {"name": e.name, "path": str(e.path), "description": e.description, "shadowed": e.shadowed} for e in found
-        ]
+            {
+                "name": e.name, "path": str(e.path), "description": e.description, "commands": e.commands,
+                "shadowed": e.shadowed,
+            }
+            for e in found
+        ]  # fmt: skip
         put([json.dumps(rows, indent=2)])
         return
     plain = [f"{entry.name:16} {entry.description}{' (shadowed)' if entry.shadowed else ''}" for entry in found]

@@ -28,12 +28,13 @@ from sandbox.errors import UsageError
 @click.option("--status-fd", type=int, metavar="N", help="Write JSON lines on the run to this descriptor.")
 @click.option("--channel", type=int, metavar="N", help="Grant this descriptor, a Unix socket, as 'channel'.")
 @click.option("--trace-exec", is_flag=True, help="Tell at each later exec what passes and what is closed.")
+@click.option("--trace-net", is_flag=True, help="Tell of each connection that the network's rules allow or refuse.")
 @click.option("--explain", is_flag=True, help="Tell what is refused as it happens, and what would allow it; slow.")
 @click.option(
     "--explain-output", type=click.Path(dir_okay=False), help="Write the refusals there as JSON; includes --explain."
 )
-@click.option("--trace-net", is_flag=True, help="Tell of each connection that the network's rules allow or refuse.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not tell which profile was found for COMMAND.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is granted and what is closed, then run.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=complete_file)
 def command(
@@ -41,10 +42,11 @@ def command(
     status_fd: int | None,
     channel: int | None,
     trace_exec: bool,
+    trace_net: bool,
     explain: bool,
     explain_output: str | None,
-    trace_net: bool,
     dry_run: bool,
+    quiet: bool,
     verbose: bool,
     command: tuple[str, ...],
 ) -> int | None:
@@ -64,6 +66,11 @@ def command(
     """
     environment = original_environment()
     caller = Caller.of_process(parent_pid=os.getppid(), environ=environment)
+    found = choice.found_for(command, environment)
+    if found is not None:
+        choice = replace(choice, profile=found)
+        if not quiet:
+            say(f"profile: {command[0]}: taking {found!r}, which is for it; another: -p NAME, no such line: --quiet")
     if channel is not None:
         choice = replace(choice, grants=(*choice.grants, channel_grant(channel)))
     chosen, caller = choice.resolve(caller)

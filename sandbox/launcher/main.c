@@ -150,7 +150,7 @@ static bool is_detached(const struct op *op)
 	if (op->code == OP_STDIO)
 		return relay_opens_anew(op, 0) || relay_opens_anew(op, 1) || relay_opens_anew(op, 2);
 	if (op->code == OP_INHERIT)
-		return !(op->flags & OPEN_RAW) && must(op, fd_type(reporter.shared->slots[op->a])) == FD_FILE;
+		return !(op->flags & OPEN_RAW) && !relay_takes(op) && must(op, fd_type(reporter.shared->slots[op->a])) == FD_FILE;
 	return op->code == OP_DIRECTORY || (op->code == OP_FILE && !(op->flags & OPEN_RAW));
 }
 
@@ -248,8 +248,6 @@ static void obtain_all(const struct plan *plan, const struct start *start)
 		obtain_scratch(plan);
 	else if (scratch)
 		obtain_apart(plan, scratch, obtain_scratch, start);
-	if (stdio)
-		relay_begin(plan, stdio, reporter.shared->streams);
 }
 
 static int start_timer(const struct plan *plan)
@@ -361,9 +359,12 @@ static int obtain_only(const struct plan *plan, unsigned filled, int socket, cha
 	start.uid = (uint32_t)sys0(__NR_geteuid);
 	start.gid = (uint32_t)sys0(__NR_getegid);
 	obtain_all(plan, &start);
-	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++)
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
+		if (op_obtains(op) && relay_takes(op))
+			fail(op_index(op), REASON_NO_RELAY, 0);
 		if (op_obtains(op))
 			must(op, message_send(socket, MESSAGE_GRANT, (int)op->a, start.page->slots[op->a]));
+	}
 	return 0;
 }
 
@@ -399,6 +400,7 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	start.own_user = namespace_flags(plan) & CLONE_NEWUSER;
 	gate_prepare(&watched.gate, plan);
 	obtain_all(plan, &start);
+	relay_begin(plan, reporter.shared->streams);
 	attributes_oom_score(plan);
 	if (start.uid == 0 && !plan_find(plan, OP_IDENTITY)) /* which leaves them itself */
 		namespace_leave_groups();

@@ -246,7 +246,7 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 	case OP_STDIO:
 		return op->flags > 2 ? "a mode of streams is unknown" : NULL;
 	case OP_INHERIT:
-		return op->flags <= (OPEN_RAW | ACCESS_BITS) && (op->flags & ACCESS_BITS) < ACCESS_COUNT && op->b <= INT32_MAX
+		return op->flags <= (OPEN_RELAY | ACCESS_BITS) && (op->flags & ACCESS_BITS) < ACCESS_COUNT && op->b <= INT32_MAX
 			       ? NULL
 			       : "an inherited descriptor is out of range";
 	case OP_FILE:

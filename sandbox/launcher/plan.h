@@ -30,6 +30,7 @@ enum { ACCESS_ANY, ACCESS_READ, ACCESS_WRITE, ACCESS_APPEND, ACCESS_READ_WRITE, 
 
 #define ACCESS_BITS 7u
 #define OPEN_RAW 8u /* flags of INHERIT and FILE: the open file as it is, not one opened anew through a mount of its own */
+#define OPEN_RELAY 16u /* flags of INHERIT: the supervisor copies, one way */
 
 #define DATA_FILE 1u /* flags of DATA: the text is the path of a file to copy */
 

@@ -13,14 +13,29 @@ enum { LOOK_MS = 100 };
 
 struct reporter reporter = {.status_fd = -1, .timer_fd = -1};
 
-bool report_is_ended(void)
+uint64_t report_asking_signals(void)
 {
-	const uint64_t ends = 1u << (SIGNAL_HANG_UP - 1) | 1u << (SIGNAL_INTERRUPT - 1) | 1u << (SIGNAL_QUIT - 1) |
-			      1u << (SIGNAL_TERMINATE - 1);
+	static const int all[] = {SIGNAL_HANG_UP, SIGNAL_INTERRUPT, SIGNAL_QUIT, SIGNAL_TERMINATE};
+	uint64_t asking = 0;
+
+	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+		if (!sys_is_ignored(all[i]))
+			asking |= (uint64_t)1 << (all[i] - 1);
+	return asking;
+}
+
+int report_asked_by(void)
+{
 	uint64_t pending = 0;
 
 	sys2(__NR_rt_sigpending, addr(&pending), sizeof pending);
-	return pending & ends;
+	pending &= report_asking_signals();
+	return pending ? __builtin_ctzll(pending) + 1 : 0;
+}
+
+bool report_is_ended(void)
+{
+	return report_asked_by() != 0;
 }
 
 /* A reader that is slow holds us up, as it does any program that writes to it; but neither signals nor the time limit
@@ -77,6 +92,11 @@ const char *reason_text(int error)
 	case REASON_COPY_TOO_LARGE: return "the file is larger than a copy may be";
 	case REASON_IN_PROC: return "it is in /proc, and may be the launcher's own; a file's grant opens it all the same with raw";
 	case REASON_MOVED: return "its path leads to another file by now, or to none; raw takes it as it is";
+	case REASON_LOCKED: return "somebody holds the lock (flock) of its folder";
+	case REASON_ASKED_TO_END: return "ended while it waited, by signal ";
+	case REASON_NO_RELAY: return "what only appends, or is relayed, is copied by the supervisor from the start on; grant it at the start, or as it is: raw";
+	case REASON_BOTH_WAYS: return "it is open both ways, and a relay goes one way; say which: read or write";
+	case REASON_RECORDS: return "a relay keeps no records apart; it takes sockets of type SOCK_STREAM";
 	case REASON_NO_MOUNT: return "it takes a mount of its own, and so a user namespace, which is refused here; raw does without";
 	default: return NULL;
 	}
@@ -91,6 +111,8 @@ const char *step_text(int step)
 
 int exit_code_of(const struct failure *failure)
 {
+	if (failure->error == REASON_ASKED_TO_END) /* as a program that had not seen to signals */
+		return 128 + failure->detail;
 	/* Killed within its exec, the command may well be executable. */
 	if (failure->op < 0 || reporter.plan->ops[failure->op].code < OP_COMMAND || failure->error == REASON_CHILD_VANISHED)
 		return 125;
@@ -117,7 +139,8 @@ static void failure_reason(struct line *line, const struct failure *failure)
 		line_text(line, fd_type_word((enum fd_type)failure->detail));
 	else if (failure->error == REASON_WRONG_ACCESS)
 		line_text(line, fd_access_word(failure->detail));
-	else if (failure->error <= REASON_UNEXPECTED_FD && failure->error >= REASON_NOT_CLOSED)
+	else if ((failure->error <= REASON_UNEXPECTED_FD && failure->error >= REASON_NOT_CLOSED) ||
+		 failure->error == REASON_ASKED_TO_END)
 		line_number(line, failure->detail);
 }
 

@@ -31,11 +31,18 @@ enum reason {
 	REASON_NO_MOUNT = -21,
 	REASON_COPY_TOO_LARGE = -24,
 	REASON_IN_PROC = -25,
+	REASON_NO_RELAY = -30,
+	REASON_BOTH_WAYS = -31,
+	REASON_RECORDS = -32,
+	REASON_LOCKED = -33,
+	REASON_ASKED_TO_END = -34, /* detail: the signal */
 	REASON_END = -64, /* below all of them, which need not follow each other */
 };
 
 /* Whether a signal has come that asks us to end, while signals are blocked and we wait for something else. */
 bool report_is_ended(void);
+uint64_t report_asking_signals(void); /* those, less what the caller has us ignore; as sigset_t */
+int report_asked_by(void);	      /* which of them has come, or 0 */
 
 /* A step that failed. */
 struct failure {
@@ -103,8 +110,8 @@ _Noreturn void fail_with(const struct failure *failure);
 int exit_code_of(const struct failure *failure);
 void report_event(struct event *event);
 bool report_wants_execs(void);
-void report_pointer(int code); /* to standard error, where the plan says so */
 bool report_wants_network(void);
+void report_pointer(int code); /* to standard error, where the plan says so */
 const char *reason_text(int error);
 const char *step_text(int step);
 

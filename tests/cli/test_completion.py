@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import pytest
 
-COMMANDS = ("run", "learn", "check", "diff", "explain", "survey", "probe", "profiles", "completion", "man")
+from sandbox.profile_files import shipped_folder
+
+COMMANDS = ("run", "learn", "check", "diff", "explain", "survey", "probe", "profiles", "install", "completion", "man")
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
+SHIPPED: Final = sorted(path.stem for path in shipped_folder().glob("*.toml"))
 # What readline does with a line: look up the function, set COMP_*, call it, take COMPREPLY.
 COMPLETE = """
 eval "$(sandbox completion bash)"
@@ -35,10 +38,11 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
         ("sandbox ''", [*COMMANDS]),
         ("sandbox pro", ["probe", "profiles"]),
         ("sandbox profiles ''", ["list", "path", "schema", "show"]),
-        ("sandbox run -p ''", ["base", "nested", "sealed", "untrusted"]),
-        ("sandbox run -p un", ["untrusted"]),
-        ("sandbox explain --profile s", ["sealed"]),
-        ("sandbox check ''", ["base", "nested", "sealed", "untrusted"]),
+        ("sandbox run -p ''", SHIPPED),
+        ("sandbox run -p unt", ["untrusted"]),
+        ("sandbox explain --profile sea", ["sealed"]),
+        ("sandbox check ''", SHIPPED),
+        ("sandbox install pop", ["poppler"]),
         ("sandbox run --st", ["--streams", "--status-fd"]),
         ("sandbox run --net ''", ["none", "loopback", "host", "veth"]),
         ("sandbox explain --tty p", ["private"]),
@@ -71,7 +75,7 @@ def test_completion_offers_own_profiles(shell: Run, environment: dict[str, str])
     folder = Path(environment["HOME"]) / ".config/sandbox/profiles"
     folder.mkdir(parents=True)
     (folder / "mine.toml").write_text('extends = ["untrusted"]\n')
-    assert completions(shell, "sandbox run -p m") == ["mine"]
+    assert completions(shell, "sandbox run -p min") == ["mine"]
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])

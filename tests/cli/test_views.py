@@ -14,11 +14,24 @@ from typing import Final, TypeAlias
 import pexpect
 import pytest
 
+from sandbox.profile_files import shipped_folder
 from sandbox.protocols import PROTOCOLS
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 DATA: Final = Path(__file__).parent / "data"
-COMMANDS: Final = ("run", "learn", "check", "diff", "explain", "survey", "probe", "profiles", "completion", "man")
+COMMANDS: Final = (
+    "run",
+    "learn",
+    "check",
+    "diff",
+    "explain",
+    "survey",
+    "probe",
+    "profiles",
+    "install",
+    "completion",
+    "man",
+)
 
 
 def test_help_lists_every_command_with_a_line(sandbox: Run) -> None:
@@ -187,6 +200,38 @@ def test_explain_tells_namespaces_network_terminal_and_user(sandbox: Run) -> Non
     assert loopback[-1] == "network: a loopback of its own, and nothing else"
 
 
+def test_explain_tells_the_rules_of_the_network_and_what_they_do_not_cover(sandbox: Run) -> None:
+    rules = ("--net-allow", "tcp:192.0.2.7:80", "--net-allow", "udp:*:9-10", "--net-bind", "tcp:8080", "--dns")
+    names = "  names are those of the rules, looked up once at the start, in /etc/hosts"
+    reached = [
+        "  can reach tcp:192.0.2.7:80, in the caller's network",
+        "  can reach udp:*:9-10, in the caller's network",
+        "  can bind tcp:8080, in the caller's network",
+        "  can ask the caller's resolvers: what is asked for can tell others outside",
+        names,
+    ]
+
+    def told(*options: str) -> list[str]:
+        lines = sandbox("explain", *options).stdout.splitlines()
+        start = next(index for index, line in enumerate(lines) if line.startswith("  network: "))
+        return [line[2:] for line in lines[start : start + 8] if line.startswith("  ")]
+
+    assert told(*rules)[:6] == ["network: beside what the rules name, none, not even a loopback", *reached]
+    assert told("--net", "loopback", *rules)[1:6] == reached
+    assert told("--net", "loopback")[0] == "network: a loopback of its own, and nothing else"
+    host = told("--net", "host", "--net-allow", "tcp:*:443", "--net-bind", "tcp:1-9")
+    assert host[:4] == [
+        "network: the host's",
+        "  TCP ports that can be connected to, by Landlock: 443",
+        "  TCP ports that can be bound, by Landlock: 1-9",
+        "  not covered by that: other hosts' addresses, UDP and other protocols, Unix sockets",
+    ]
+    text = sandbox("explain", *rules).stdout
+    assert "asked of the supervisor: sockets of the internet, connect, bind, listen" in text
+    assert "asked of the supervisor: TCP sockets, connect" in sandbox("explain", *rules[:2]).stdout
+    assert "asked of the supervisor" not in sandbox("explain").stdout
+
+
 def test_explain_tells_landlock_and_what_it_does_not_hold(sandbox: Run) -> None:
     lines = section(sandbox("explain").stdout, "Landlock")
     if not lines[0].startswith("files: opened, executed, listed"):  # a kernel without it
@@ -219,8 +264,8 @@ def test_probe_tells_features_and_what_profiles_lose(sandbox: Run) -> None:
     done = sandbox("probe")
     assert done.returncode == 0
     assert re.search(r"^  seccomp_filter +yes +\(since 3\.17; required\)", done.stdout, re.MULTILINE)
-    for name in ("base", "untrusted", "sealed", "nested"):
-        assert f"profile {name}: nothing lost\n" in done.stdout
+    shipped = list(shipped_folder().glob("*.toml"))
+    assert done.stdout.endswith(f"\nprofiles, {len(shipped)}: nothing lost\n")
 
 
 def test_probe_json(sandbox: Run) -> None:
@@ -233,11 +278,15 @@ def test_profiles_list_show_path_and_schema(sandbox: Run, environment: dict[str,
     folder = Path(environment["HOME"]) / ".config/sandbox/profiles"
     folder.mkdir(parents=True)
     (folder / "sealed.toml").write_text('description = "mine"\nextends = ["base"]\n')
+    names = ["sealed", *sorted(path.stem for path in shipped_folder().glob("*.toml"))]
+    hidden = [index > 0 and name == "sealed" for index, name in enumerate(names)]
     listed = sandbox("profiles", "list").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["sealed", "base", "nested", "sealed", "untrusted"]
-    assert [line.endswith("(shadowed)") for line in listed] == [False, False, False, True, False]
+    assert sandbox("profiles").stdout.splitlines() == listed
+    assert [line.split()[0] for line in listed] == names
+    assert [line.endswith("(shadowed)") for line in listed] == hidden
     rows = json.loads(sandbox("profiles", "list", "--json").stdout)
-    assert [row["shadowed"] for row in rows] == [False, False, False, True, False]
+    assert [row["shadowed"] for row in rows] == hidden
+    assert {row["name"]: row["commands"] for row in rows}["jq"] == ["jq"]
     assert sandbox("profiles", "path", "sealed").stdout == f"{folder}/sealed.toml\n"
     assert sandbox("profiles", "show", "sealed", "--source").stdout == (folder / "sealed.toml").read_text()
     merged = tomllib.loads(sandbox("profiles", "show", "sealed").stdout)

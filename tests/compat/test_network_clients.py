@@ -143,7 +143,8 @@ def database(net: Internet, folder: Path, serve: Callable[..., None]) -> None:
 def sandboxed(servers: Servers, rules: Sequence[str], *command: str, options: Sequence[str] = ()) -> Ended:
     allowed = [word for rule in rules for word in ("--net-allow", rule)]
     return servers.net.run(
-        *SANDBOX, "run", "--chdir", servers.folder, "--write", servers.folder, "--timeout", "50", *options, *allowed,
+        *SANDBOX, "run", "-p", "untrusted",
+        "--chdir", servers.folder, "--write", servers.folder, "--timeout", "50", *options, *allowed,
         "--", *command,
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ def net() -> Iterator[Internet]:
 
 def sandboxed(net: Internet, *words: str) -> Ended:
     """Run `sandbox run WORD ...` on the host of the internet."""
-    return net.run(*SANDBOX, "run", "--chdir", "/", *words)
+    return net.run(*SANDBOX, "run", "-p", "untrusted", "--chdir", "/", *words)
 
 
 def allowing(*rules: str) -> list[str]:

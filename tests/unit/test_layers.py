@@ -54,6 +54,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "profile_files": "errors profile profile_text",
         "cgroups": "limits",
         "addresses": "errors allowlist caller grants profile sockets",
+        "wrappers": "errors profile_files",
         "channel": "errors events",
         "network": "allowlist caller errors probe profile veth",
         "netns": "caller errors network profile",
@@ -85,7 +86,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         # The edge.
         "sandbox": (
             "allowlist errors caller filesystem grants landlock limits profile profile_files profile_format "
-            "profile_text plan build events launch observe protocols resolve survey addresses"
+            "profile_text plan build events launch observe protocols resolve survey addresses wrappers"
         ),
         "cli": "sandbox errors kernel cli compare explain explaining learned learning lint probe refusals",
         "__main__": "cli",
