@@ -107,6 +107,8 @@ def _network(first: Profile, second: Profile) -> Iterator[str]:
         }[b.mode]
     if a.mode is b.mode and a.allow and not b.allow and b.mode in (NetworkMode.HOST, NetworkMode.VETH):
         yield "reach whoever there is: the rules are gone"
+    if a.mode is NetworkMode.HOST and not a.allow:
+        return
     yield from (f"reach {rule}" for rule in b.allow if rule not in a.allow)
     yield from (f"be reached at {rule}" for rule in b.bind if rule not in a.bind)
     if b.dns and not a.dns:
