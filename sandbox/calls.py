@@ -156,7 +156,7 @@ class Call:
     """One system call that a thread of the command has made, as the tracer saw it end.
 
     program: the file that it executes. error: the errno, or 0. paths: those that it named, by argument. address: of a
-    socket, as the kernel has it. descriptor: what the descriptor that it named refers to.
+    socket, as the kernel has it. descriptor: what the descriptor that it named refers to. socket_type: SOCK_*, or 0.
     """
 
     pid: int
@@ -167,6 +167,7 @@ class Call:
     paths: tuple[Named, ...] = ()
     address: bytes = b""
     descriptor: str = ""
+    socket_type: int = 0
 
     @property
     def error(self) -> int:
@@ -185,7 +186,7 @@ def call_of(pid: int, nr: int, arguments: tuple[int, ...], result: int, texts: l
     program, *rest = texts
     shape = _SHAPES.get(name)
     paths: list[Named] = []
-    address, descriptor = b"", ""
+    address, socket_type, descriptor = b"", b"", ""
     for index in sorted(shape.kinds) if shape else ():
         match shape.kinds[index] if shape else Kind.NUMBER:
             case Kind.PATH | Kind.PATH_AT if len(rest) > 1:
@@ -195,12 +196,21 @@ def call_of(pid: int, nr: int, arguments: tuple[int, ...], result: int, texts: l
                 # Without a text it means what the descriptor refers to, which was opened before by its path.
                 if text or (named.use & Use.CHANGE and base.startswith("/")):
                     paths.append(named)
-            case Kind.ADDRESS | Kind.MESSAGE if rest:
-                address = rest.pop(0)
+            case Kind.ADDRESS | Kind.MESSAGE if len(rest) > 1:
+                socket_type, address = rest[0], rest[1]
+                del rest[:2]
             case Kind.DESCRIPTOR if rest:
                 descriptor = rest.pop(0).decode("utf-8", "surrogateescape")
     return Call(
-        pid, program.decode("utf-8", "surrogateescape"), name, arguments, result, tuple(paths), address, descriptor
+        pid,
+        program.decode("utf-8", "surrogateescape"),
+        name,
+        arguments,
+        result,
+        tuple(paths),
+        address,
+        descriptor,
+        socket_type[0] if socket_type else 0,
     )
 
 
@@ -300,7 +310,7 @@ def _words(call: Call) -> Iterator[str]:
         case _ if call.paths:
             yield from (quoted(named.path or named.text) for named in call.paths)
         case _ if call.address:
-            yield str(address_of(call.address) or "an address")
+            yield str(address_of(call.address, call.socket_type) or "an address")
         case _ if call.name in _BY_DESCRIPTOR:
             yield str(call.number(0))
         case _ if call.descriptor:
@@ -325,18 +335,23 @@ def _open_words(flags: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A socket's address: `family` 1, 2 or 10; a path or a host and a port. abstract: a Unix name that is no path."""
+    """A socket's address: `family` 1, 2 or 10; a path or a host and a port. abstract: a Unix name that is no path.
+
+    protocol: `tcp` or `udp`, where that is known.
+    """
 
     family: int
     host: str
     port: int = 0
     abstract: bool = False
+    protocol: str = ""
 
     def __str__(self) -> str:
         """Return it as grants write it."""
         if self.family == 1:
             return f"unix:{'@' if self.abstract else ''}{self.host}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.protocol}{':' if self.protocol else ''}{host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
@@ -349,21 +364,23 @@ class Address:
         return self.family != 1 and ipaddress.ip_address(self.host).is_unspecified
 
 
-def address_of(data: bytes) -> Address | None:
+def address_of(data: bytes, socket_type: int = 0) -> Address | None:
     """Return what a struct sockaddr says, if it is of a family that is known here (unix(7), ip(7), ipv6(7))."""
     if len(data) < 2:
         return None
     family = int.from_bytes(data[:2], "little")
+    protocol = {1: "tcp", 2: "udp"}.get(socket_type, "")
     if family == 1:
         name = data[2:]
         if name[:1] == b"\0":
             return Address(1, name[1:].decode("utf-8", "replace"), abstract=True) if name.strip(b"\0") else None
         return Address(1, name.split(b"\0", 1)[0].decode("utf-8", "surrogateescape"))
     if family == 2 and len(data) >= 8:
-        return Address(2, str(ipaddress.IPv4Address(data[4:8])), int.from_bytes(data[2:4], "big"))
+        return Address(2, str(ipaddress.IPv4Address(data[4:8])), int.from_bytes(data[2:4], "big"), protocol=protocol)
     if family == 10 and len(data) >= 24:
         address = ipaddress.IPv6Address(data[8:24])
-        return Address(10, str(address.ipv4_mapped or address), int.from_bytes(data[2:4], "big"))
+        host = str(address.ipv4_mapped or address)
+        return Address(10, host, int.from_bytes(data[2:4], "big"), protocol=protocol)
     return None
 
 

@@ -96,19 +96,22 @@ def _at(found: tuple[Entry, ...], path: str) -> tuple[Kind | None, Rights]:
 
 
 def _network(first: Profile, second: Profile) -> Iterator[str]:
-    before, after = first.network, second.network
-    if _NETWORKS.index(after.mode) > _NETWORKS.index(before.mode):
+    a, b = first.network, second.network
+    if _NETWORKS.index(b.mode) > _NETWORKS.index(a.mode):
+        rules = ", as far as its rules say" if b.allow or b.bind else ", and all that it reaches"
         yield {
             NetworkMode.LOOPBACK: "a loopback of its own",
-            NetworkMode.VETH: "a network of its own behind the host's",
-            NetworkMode.HOST: "the host's network, and all that it reaches",
+            NetworkMode.VETH: f"a network of its own behind the host's{rules}",
+            NetworkMode.HOST: f"the host's network{rules}",
             NetworkMode.NONE: "",
-        }[after.mode]
-    if before.mode is NetworkMode.HOST and not before.allow:
+        }[b.mode]
+    if a.mode is b.mode and a.allow and not b.allow and b.mode in (NetworkMode.HOST, NetworkMode.VETH):
+        yield "reach whoever there is: the rules are gone"
+    if a.mode is NetworkMode.HOST and not a.allow:
         return
-    yield from (f"reach {rule}" for rule in after.allow if rule not in before.allow)
-    yield from (f"bind {rule}" for rule in after.bind if rule not in before.bind)
-    if after.dns and not before.dns:
+    yield from (f"reach {rule}" for rule in b.allow if rule not in a.allow)
+    yield from (f"be reached at {rule}" for rule in b.bind if rule not in a.bind)
+    if b.dns and not a.dns:
         yield "ask resolvers"
 
 

@@ -58,7 +58,10 @@ class Machine:
 
     def real(self, path: str) -> str:
         """Return the path with its links resolved."""
-        return os.path.realpath(path)
+        try:
+            return os.path.realpath(path)
+        except OSError:  # a link of /proc that has gone while it was looked at
+            return path
 
     def listens(self, port: int) -> bool:
         """Tell whether somebody listens on that TCP port (proc_pid_net(5): local address, state 0A)."""

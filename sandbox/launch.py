@@ -72,7 +72,7 @@ def seal(plan: Plan) -> int:
     Kernel: 3.17. Source: memfd_create(2).
     """
     data = wire.encode(plan)
-    named = set(_needed(plan))
+    named = set(needed(plan))
     fd = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(fd, "wb", closefd=False) as file:
@@ -108,10 +108,10 @@ def launcher_arguments(plan: Plan, fd: int) -> list[str]:
 
     Inside another sandbox, the exec gate there lets just that pass.
     """
-    return [f"/dev/fd/{number}" for number in (fd, *_needed(plan)) if number > _LAST_STREAM]
+    return [f"/dev/fd/{number}" for number in (fd, *needed(plan)) if number > _LAST_STREAM]
 
 
-def _needed(plan: Plan) -> Iterator[int]:
+def needed(plan: Plan) -> Iterator[int]:
     """Yield the descriptors of this process that a plan names."""
     yield from (op.a for op in plan.only(OpCode.STATUS))
     yield from (op.b for op in plan.only(OpCode.INHERIT))

@@ -12,7 +12,7 @@ from typing import Final
 
 from sandbox import places, syscalls
 from sandbox.caller import Caller
-from sandbox.calls import Use
+from sandbox.calls import Address, Use
 from sandbox.errors import UsageError
 from sandbox.profile import NetworkMode
 from sandbox.recording import Recording, up_from
@@ -33,6 +33,7 @@ _PROC_OF_PROCESSES: Final = re.compile(r"/proc/(self|thread-self|\d+)(/|$)|/proc
 _GIVEN_DEVICES: Final = re.compile(
     r"/dev/(null|zero|full|random|urandom|shm|pts|ptmx|tty|fd|stdin|stdout|stderr)(/|$)|/dev/?$"
 )
+_DOMAIN: Final = 53
 _MODES: Final = (NetworkMode.NONE, NetworkMode.LOOPBACK, NetworkMode.HOST)
 
 
@@ -52,6 +53,8 @@ class Learned:
     hide: frozenset[str] = frozenset()
     proc: str = "processes"
     network: NetworkMode = NetworkMode.NONE
+    peers: frozenset[str] = frozenset()
+    dns: bool = False
     allow: frozenset[str] = frozenset()
     delegate: frozenset[str] = frozenset()
     keep: frozenset[str] = frozenset()
@@ -67,8 +70,9 @@ class Learned:
             commands=tuple(dict.fromkeys((*self.commands, *other.commands))),
             **{
                 name: getattr(self, name) | getattr(other, name)
-                for name in ("execute", "read", "write", "tmpfs", "hide", "allow", "delegate", "keep")
+                for name in ("execute", "read", "write", "tmpfs", "hide", "allow", "delegate", "keep", "peers")
             },
+            dns=self.dns or other.dns,
             proc=max(self.proc, other.proc, key=("processes", "full").index),
             network=max(self.network, other.network, key=_MODES.index),
             exec=min(self.exec, other.exec),  # allow, once
@@ -89,7 +93,7 @@ def learn(
     lists.sort_out()
     allow, unheld = _allowed(recording)
     keep, secret_variables = _kept(caller, mentions)
-    network = _network(recording, host)
+    network, peers = _network(recording, host)
     inside = any(path.startswith("{cwd}") for each in (lists.execute, lists.read, lists.write) for path in each)
     return Learned(
         name=name,
@@ -100,6 +104,8 @@ def learn(
         tmpfs=frozenset(lists.tmpfs),
         proc="full" if lists.full_proc else "processes",
         network=network,
+        peers=frozenset(str(peer) for peer in peers if peer.port != _DOMAIN),
+        dns=any(peer.port == _DOMAIN for peer in peers),
         allow=allow,
         # With none named, close-on-exec could not even be cleared; what this one passes, a program names on purpose.
         delegate=frozenset(recording.protocols | ({"pass-fds"} if recording.execs > 1 else set())),
@@ -307,16 +313,20 @@ def _kept(caller: Caller, mentions: Callable[[str], bool]) -> tuple[frozenset[st
     return frozenset(used) - frozenset(withheld), lines
 
 
-def _network(recording: Recording, host: Host) -> NetworkMode:
-    """Return the smallest network: what was connected to was bound here before, or is the host's."""
-    if not recording.connected and not recording.bound:
-        return NetworkMode.NONE
+def _network(recording: Recording, host: Host) -> tuple[NetworkMode, list[Address]]:
+    """Return the smallest network, and who is reached beside it: what was bound here before is our own."""
     ports = {address.port for address in recording.bound}
-    for address in recording.connected:
+    peers: list[Address] = []
+    mode = NetworkMode.LOOPBACK if recording.bound else NetworkMode.NONE
+    for address in sorted(recording.connected, key=str):
         own = address.is_loopback or address.is_any
-        if not own or (address.port not in ports and 0 not in ports and host.listens(address.port)):
-            return NetworkMode.HOST
-    return NetworkMode.LOOPBACK
+        if own and (address.port in ports or 0 in ports or not host.listens(address.port)):
+            mode = max(mode, NetworkMode.LOOPBACK, key=_MODES.index)
+        elif address.protocol:
+            peers.append(address)
+        else:
+            mode = NetworkMode.HOST
+    return (mode, []) if mode is NetworkMode.HOST else (mode, peers)
 
 
 def _told(recording: Recording) -> Iterator[str]:
@@ -353,8 +363,13 @@ def _lines(learned: Learned) -> Iterator[str]:
         paths = getattr(learned, name)
         if paths:
             yield from _path_list(name, _uncovered(paths), learned.marks)
-    if learned.network is not NetworkMode.NONE:
+    if learned.network is not NetworkMode.NONE or learned.peers or learned.dns:
         yield from ("", "[network]", f'mode = "{learned.network}"')
+    if learned.peers:
+        yield "# The addresses that were met; a name in their place is looked up at each start."
+        yield f"allow = {_inline(learned.peers)}"
+    if learned.dns:
+        yield "dns = true"
     if learned.delegate:
         yield from ("", "[descriptors]", f"delegate = {_inline(learned.delegate)}")
     yield from ("", "# Namespaces and the view hold what an older kernel's Landlock does not.")
@@ -386,7 +401,7 @@ def _one_line(text: str) -> str:
 
 _TABLES: Final = {
     "description": (), "extends": (), "process": ("tty", "exec", "chdir"), "environment": ("keep",),
-    "filesystem": ("proc", "execute", "read", "write", "tmpfs", "hide"), "network": ("mode",),
+    "filesystem": ("proc", "execute", "read", "write", "tmpfs", "hide"), "network": ("mode", "allow", "dns"),
     "descriptors": ("delegate",), "landlock": ("optional",), "filter": ("allow",),
 }  # fmt: skip
 
@@ -411,6 +426,8 @@ def from_text(text: str, name: str) -> Learned:
         **{key: frozenset(files.get(key, ())) for key in ("execute", "read", "write", "tmpfs", "hide")},
         proc=files.get("proc", "full"),
         network=NetworkMode(data.get("network", {}).get("mode", "none")),
+        peers=frozenset(data.get("network", {}).get("allow", ())),
+        dns=data.get("network", {}).get("dns", False),
         allow=frozenset(data.get("filter", {}).get("allow", ())),
         delegate=frozenset(data.get("descriptors", {}).get("delegate", ())),
         keep=frozenset(data.get("environment", {}).get("keep", ())),
@@ -424,7 +441,7 @@ def from_text(text: str, name: str) -> Learned:
 def size_of(learned: Learned) -> int:
     """Return how many paths, variables, protocols and groups it names."""
     counted = {each.name for each in fields(learned)} & {
-        "execute", "read", "write", "tmpfs", "hide", "allow", "delegate", "keep",
+        "execute", "read", "write", "tmpfs", "hide", "allow", "delegate", "keep", "peers",
     }  # fmt: skip
     return sum(len(getattr(learned, name)) for name in counted)
 

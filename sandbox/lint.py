@@ -16,6 +16,7 @@ from sandbox.profile import ExecPolicy, NetworkMode, Profile, delegated
 from sandbox.protocols import Protocol
 from sandbox.refusals import Host
 from sandbox.resolve import for_caller
+from sandbox.sockets import EVERY_HOST
 
 _CWD: Final = "/{cwd}"  # no folder: what a profile says of the one that a command starts in holds for any
 # Read at a login, at a start of a program, or by somebody else's program: who writes there acts as the user later.
@@ -263,10 +264,14 @@ def _is_in_view(state: _Lint, program: str) -> bool:
 
 
 def _whole_network(state: _Lint) -> Iterator[Finding]:
-    if state.profile.network.mode is NetworkMode.HOST and not state.profile.network.allow:
+    policy = state.profile.network
+    for rule in policy.allow:
+        if rule.host == EVERY_HOST:
+            yield Finding("whole-network", f"network.allow: {rule}", "any host", "name those that are needed")
+    if policy.mode is NetworkMode.HOST and not policy.allow:
         yield Finding(
             "whole-network", 'network.mode: "host"', "all that the host reaches, its own services included",
-            "grant sockets, where the program takes descriptors",
+            "name peers: network.allow; or grant sockets",
         )  # fmt: skip
 
 

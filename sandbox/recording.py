@@ -59,7 +59,7 @@ class Recording:
                 self._take_path(call, named, index, refused=refused)
 
     def _take_address(self, call: Call, *, worked: bool) -> None:
-        address = address_of(call.address) if call.address else None
+        address = address_of(call.address, call.socket_type) if call.address else None
         if address is None:
             return
         if address.family == 1 and not address.abstract:

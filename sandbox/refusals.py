@@ -79,6 +79,12 @@ class _Reason:
     gives: str = ""
 
 
+_NO_LOOPBACK: Final = _Reason(
+    'network.mode = "none": no network, not even a loopback', 'network.mode = "loopback"', "--net loopback",
+    "programs of this sandbox reach each other, and nobody else",
+)  # fmt: skip
+_DOMAIN: Final = 53
+_FREE_PORTS: Final = 1024  # from here on a port takes no capability, ip(7)
 _REFUSALS: Final = frozenset(
     {errno.EPERM, errno.EACCES, errno.ENOENT, errno.EROFS, errno.ENOSYS, errno.EBADF, errno.ENXIO, errno.EMFILE,
      errno.ENOMEM, errno.EAGAIN, errno.EFBIG, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED,
@@ -152,7 +158,7 @@ class Explainer:
         if limit is not None:
             return limit
         if call.name in _ADDRESSED and call.address:
-            address = address_of(call.address)
+            address = address_of(call.address, call.socket_type)
             return self._addressed(call, address) if address else None
         for named in call.paths:
             reason = self._path(call, named)
@@ -309,31 +315,38 @@ class Explainer:
     def _addressed(self, call: Call, address: Address) -> _Reason | None:
         if address.family == 1:
             return self._unix_socket(call, address)
-        mode, port = self._profile.network.mode, address.port
-        if mode is NetworkMode.HOST or call.error not in _NETWORK_ERRORS:
+        policy, port = self._profile.network, address.port
+        if call.error not in _NETWORK_ERRORS or (policy.mode is NetworkMode.HOST and not (policy.allow or policy.bind)):
             return None
-        binding = call.name == "bind"
         own = address.is_loopback or address.is_any
-        if mode is NetworkMode.LOOPBACK and own:
-            if binding and call.error == errno.EACCES and port < 1024:
-                return _Reason(
-                    f"port {port} is a privileged one, and no capability is left",
-                    gives=f'no line allows it: a grant gives the listener: listen = "tcp:{address}"',
-                )
-            if binding or not self._host.listens(port):
-                return None
-        elif own and (binding or port in self._ports or not self._host.listens(port)):
-            if binding:
-                self._ports.add(port)
-            return _Reason(
-                'network.mode = "none": no network, not even a loopback', 'network.mode = "loopback"', "--net loopback",
-                "programs of this sandbox reach each other, and nobody else",
-            )  # fmt: skip
+        if call.name == "bind":
+            return self._bound(call, address, own=own)
+        if policy.mode is NetworkMode.LOOPBACK and own and not self._host.listens(port):
+            return None
+        if policy.mode is NetworkMode.NONE and own and (port in self._ports or not self._host.listens(port)):
+            return _NO_LOOPBACK
+        rule = f'network.mode = "{policy.mode}": no rule of the network names {address}'
+        if port == _DOMAIN and not own:
+            return _Reason(rule, "network.dns = true", "--dns", "names are asked for: who serves a name is told that")
+        if not address.protocol:
+            return _Reason(rule, 'network.mode = "host"', "--net host", "all that this host reaches")
+        peer = f"tcp:*:{port}" if policy.mode is NetworkMode.HOST else str(address)
+        gives = "what is there can be told everything, and tells what it serves"
+        return _Reason(rule, f"network.allow = [{_toml(peer)}]", f"--net-allow {shlex.quote(peer)}", gives)
+
+    def _bound(self, call: Call, address: Address, *, own: bool) -> _Reason | None:
+        mode, port = self._profile.network.mode, address.port
+        if own and mode is NetworkMode.NONE:
+            self._ports.add(port)
+            return _NO_LOOPBACK
+        if own and mode is NetworkMode.LOOPBACK and not (call.error == errno.EACCES and 0 < port < _FREE_PORTS):
+            return None
+        if not address.protocol or port == 0:
+            return None
+        rule = f"{address.protocol}:{port}" if address.is_any else str(address)
         return _Reason(
-            f'network.mode = "{mode}": {"the address" if binding else "the host"} {address.host} is out of reach',
-            'network.mode = "host"', "--net host",
-            "all that this host reaches, services on its loopback included; narrower, where the program takes a"
-            f" descriptor: a grant of connect = \"tcp:{address}\"",
+            f"the network has no place {address} to be bound", f"network.allow_bind = [{_toml(rule)}]",
+            f"--net-bind {shlex.quote(rule)}", "whoever reaches this host there reaches the program",
         )  # fmt: skip
 
     def _unix_socket(self, call: Call, address: Address) -> _Reason | None:

@@ -16,8 +16,8 @@ from sandbox import calls, wire
 from sandbox.calls import Call
 from sandbox.errors import LaunchError
 from sandbox.events import Event, event_of
-from sandbox.launch import launcher_arguments, seal, status_pipe
-from sandbox.plan import OpCode, Plan
+from sandbox.launch import launcher_arguments, needed, seal, status_pipe
+from sandbox.plan import Plan
 from sandbox.probe import launcher_path, tracer_path
 
 _HEAD: Final = struct.Struct("=IIiiq6Q")  # struct record, launcher/tracer/record.h
@@ -72,11 +72,10 @@ def traced(
         plan = make_plan(status)
         plan_fd = seal(plan)
         theirs.enter_context(_Closing(plan_fd))
-        named = [op.b for op in plan.only(OpCode.INHERIT)]
         arguments = [tracer_path(), str(rows_end), str(told), launcher_path(), *launcher_arguments(plan, plan_fd)]
         with _signals() as forward_to:
             process = subprocess.Popen(
-                [str(word) for word in arguments], pass_fds=[rows_end, told, plan_fd, status, *filter(_is_open, named)]
+                [str(word) for word in arguments], pass_fds=[rows_end, told, plan_fd, *filter(_is_open, needed(plan))]
             )
             try:
                 theirs.close()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
-from sandbox import Caller, check, default_search_path, load, open_descriptors, original_environment
+from sandbox import Caller, check, default_search_path, load, network_for, open_descriptors, original_environment
 from sandbox.cli.app import Choice, complete_file, profile_options
 from sandbox.cli.output import say
 from sandbox.errors import UsageError
@@ -46,7 +47,8 @@ def command(
     base = None
     if not permissive:
         base, caller = choice.resolve(caller)
-    lesson = learn_command(command, path.stem, caller, base, open_descriptors())
+    with nullcontext(caller) if base is None else network_for(base, caller) as caller:
+        lesson = learn_command(command, path.stem, caller, base, open_descriptors())
     learned = lesson.learned if old is None else old.merged(named(lesson.learned, old.name))
     if _write(path, before, as_text(learned), ask=not yes):
         _tell(path, learned, lesson, within=None if base is None else base.name)

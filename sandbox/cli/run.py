@@ -81,13 +81,12 @@ def command(
     environment = original_environment()
     start = Start.of(choice, command, environment, quiet=quiet, channel=channel)
     if (explain or explain_output is not None) and not dry_run:
-        if status_fd is not None or trace_exec:
-            raise UsageError(
-                "--explain", "the run's records are its own then", "leave --status-fd and --trace-exec out"
-            )
+        if status_fd is not None or trace_exec or trace_net:
+            raise UsageError("--explain", "the run's records are its own then", "leave --status-fd and --trace-* out")
         from sandbox.cli.refused import run_explained
 
-        return run_explained(start.profile, command, start.caller, explain_output)
+        with network_for(start.profile, start.caller) as caller:
+            return run_explained(start.profile, command, caller, explain_output)
     # What is made for a sandbox is made for one that starts.
     made = nullcontext(start.caller) if dry_run else network_for(start.profile, start.caller, status=status_fd)
     with made as caller:

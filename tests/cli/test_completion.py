@@ -47,7 +47,7 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
         ("sandbox check ''", SHIPPED),
         ("sandbox install pop", ["poppler"]),
         ("sandbox run --st", ["--streams", "--status-fd"]),
-        ("sandbox run --net ''", ["none", "loopback", "host"]),
+        ("sandbox run --net ''", ["none", "loopback", "host", "veth"]),
         ("sandbox explain --tty p", ["private"]),
         ("sandbox run --share u", ["user", "uts"]),
         ("sandbox completion ''", ["bash", "zsh", "fish"]),

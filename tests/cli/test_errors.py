@@ -60,7 +60,7 @@ COMMANDS: Final = (
           for name in ("read", "write", "execute", "tmpfs", "private", "hide")),
         (["run", "--tmpfs", "/usr/no/where", "true"], 125, "view: /usr/no/where: No such file or directory; *make it*"),
         (["run", "--tmpfs", "/etc/passwd", "true"], 125, "view: /etc/passwd: Invalid argument; it takes a folder*"),
-        (["run", "--net", "nat", "true"], 125, "usage: --net: 'nat' is not one of 'none', 'loopback', 'host'; *"),
+        (["run", "--net", "nat", "true"], 125, "usage: --net: 'nat' is not one of 'none', 'loopback', 'host', *; *"),
         (["run", "--net-allow", "db:80", "true"], 125, "usage: --net-allow db:80: 'db' is neither tcp nor udp; *"),
         (["run", "--net-allow", "tcp:a:0", "true"], 125, "usage: --net-allow tcp:a:0: '0': not 1 to 65535*; *"),
         (["run", "--net-allow", "tcp:*:1", "--net-allow", "tcp:::1:1", "true"], 125,

@@ -77,11 +77,21 @@ CASES: Final = (
         base="hostlike",
     ),
     Case("listen on the loopback", net('s.bind(("127.0.0.1", 0))'), 'network.mode = "loopback"'),
-    Case("connect to a service of this host", net('s.connect(("127.0.0.1", {port}))'), 'network.mode = "host"'),
+    Case(
+        "connect to a service of this host",
+        net('s.connect(("127.0.0.1", {port}))'),
+        'network.allow = ["tcp:127.0.0.1:{port}"]',
+    ),
+    Case(
+        "connect to one that no rule names",
+        net('s.connect(("127.0.0.1", {port}))'),
+        'network.allow = ["tcp:127.0.0.1:{port}"]',
+        head='network.allow = ["tcp:127.0.0.1:1"]',
+    ),
     Case(
         "connect to a service of this host from a loopback",
         net('s.connect(("127.0.0.1", {port}))'),
-        'network.mode = "host"',
+        'network.allow = ["tcp:127.0.0.1:{port}"]',
         head='network.mode = "loopback"',
     ),
     Case(

@@ -451,7 +451,12 @@ def test_connections_wait_as_their_sockets_do(peers: Peers, deaf: socket.socket)
 
 
 def descriptors_of(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """Return how many a launcher has that is not just at work: what answers a call closes its own after the answer."""
+    counts = []
+    for _ in range(10):
+        counts.append(len(os.listdir(f"/proc/{pid}/fd")))
+        time.sleep(0.01)
+    return min(counts)
 
 
 HUNDREDS: Final = r"""

@@ -69,7 +69,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
-        "lint": "build caller filesystem grants places profile protocols refusals resolve syscalls",
+        "lint": "build caller filesystem grants places profile protocols refusals resolve sockets syscalls",
         "compare": "build filesystem limits places profile profile_format syscalls",
         "explain": (
             "allowlist caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"

@@ -22,7 +22,7 @@ enum argument {
 	ARGUMENT_NUMBER = 0,
 	ARGUMENT_PATH = 1,	/* told with the working directory */
 	ARGUMENT_PATH_AT = 2,	/* told with what the descriptor in the argument before refers to */
-	ARGUMENT_ADDRESS = 3,	/* a socket address; its size is the argument after */
+	ARGUMENT_ADDRESS = 3,	/* a socket address; its size is the argument after; told with the socket's type, a byte */
 	ARGUMENT_MESSAGE = 4,	/* struct msghdr, which may hold an address */
 	ARGUMENT_DESCRIPTOR = 5, /* told with what it refers to */
 };

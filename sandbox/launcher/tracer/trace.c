@@ -171,6 +171,25 @@ static void add_memory_text(int pid, uint64_t from)
 	add_text(text, read_text(pid, from, text, sizeof text));
 }
 
+/* SOCK_STREAM and so on: of a copy, which is closed again. Before Linux 6.9 only a process's first thread can be asked. */
+static void add_socket_type(int pid, uint64_t number)
+{
+	int type = 0, size = sizeof type;
+	int pidfd = (int)sys2(__NR_pidfd_open, pid, O_EXCL), fd = -1;
+
+	if (pidfd == -EINVAL)
+		pidfd = (int)sys2(__NR_pidfd_open, pid, 0);
+	if (pidfd >= 0) {
+		fd = (int)sys3(__NR_pidfd_getfd, pidfd, (int)number, 0);
+		sys_close(pidfd);
+	}
+	if (fd >= 0) {
+		sys5(__NR_getsockopt, fd, SYS_SOL_SOCKET, 3 /* SO_TYPE */, addr(&type), addr(&size));
+		sys_close(fd);
+	}
+	add_text((const char *)&type, 1);
+}
+
 static void add_address(int pid, uint64_t from, uint64_t size)
 {
 	char bytes[128];
@@ -195,8 +214,14 @@ static void add_argument(const struct task *task, enum argument kind, int at)
 	switch (kind) {
 	case ARGUMENT_PATH: add_link(task->pid, "cwd"); break;
 	case ARGUMENT_PATH_AT: add_descriptor(task->pid, at ? arguments[at - 1] : 0); break;
-	case ARGUMENT_ADDRESS: add_address(task->pid, arguments[at], at < 5 ? (uint32_t)arguments[at + 1] : 0); return;
-	case ARGUMENT_MESSAGE: add_message(task->pid, arguments[at]); return;
+	case ARGUMENT_ADDRESS:
+	case ARGUMENT_MESSAGE:
+		add_socket_type(task->pid, arguments[0]);
+		if (kind == ARGUMENT_MESSAGE)
+			add_message(task->pid, arguments[at]);
+		else
+			add_address(task->pid, arguments[at], at < 5 ? (uint32_t)arguments[at + 1] : 0);
+		return;
 	case ARGUMENT_DESCRIPTOR: add_descriptor(task->pid, arguments[at]); return;
 	default: return;
 	}
