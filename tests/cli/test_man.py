@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.cli.app import COMMANDS
 from tests.cli.conftest import Run
-
-COMMANDS = ("run", "learn", "check", "diff", "explain", "survey", "probe", "profiles", "completion", "man")
 
 
 def plain(page: str) -> str:
