@@ -52,7 +52,7 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
         ("sandbox run --share u", ["user", "uts"]),
         ("sandbox completion ''", ["bash", "zsh", "fish"]),
         ("sandbox diff sea", ["sealed"]),
-        ("sandbox learn -p un", ["untrusted"]),
+        ("sandbox learn -p untr", ["untrusted"]),
         ("sandbox check --accept whole", ["whole-network"]),
         ("sandbox man pro", ["probe", "profiles"]),
         ("sandbox run --limit t", ["timeout="]),

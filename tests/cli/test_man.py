@@ -9,12 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.cli.app import COMMANDS
 from tests.cli.conftest import Run
-
-COMMANDS = (
-    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "survey", "probe", "profiles", "install",
-    "cache", "completion", "man",
-)  # fmt: skip
 
 
 def plain(page: str) -> str:
