@@ -214,7 +214,7 @@ def compiled(
     for rule in peers:
         for network, zone in _networks(rule, hosts):
             line = _line(network, rule.ports, rule.protocol, str(rule), zone=zone)
-            (narrow if not_meant(network) is not None and rule.name is None else wide).append(line)
+            (narrow if _is_narrow(rule, network, peers) else wide).append(line)
     every = Ports(0, MAX_PORT)
     denied = [
         _line(network, every, protocol, words, deny=True)
@@ -228,6 +228,13 @@ def compiled(
         reason = f"they are {len(lines)} rules, and a plan takes {MAX_RULES}"
         raise UsageError("network.allow", reason, "name networks instead of many addresses")
     return lines
+
+
+def _is_narrow(rule: PeerRule, network: Network, peers: Sequence[PeerRule]) -> bool:
+    """Tell whether a rule names a part of NOT_MEANT; a name does only where an address' rule does as well."""
+    if not_meant(network) is None:
+        return False
+    return rule.name is None or refused_address([str(network.network_address)], peers) is None
 
 
 def _line(

@@ -27,7 +27,6 @@ from sandbox.grants import (
     ScratchGrant,
     SecretGrant,
     SocketGrant,
-    accepted_types,
     checked,
     is_activated,
     number_of,
@@ -203,9 +202,8 @@ def _obtain_socket(slot: int, grant: SocketGrant, caller: Caller) -> Iterator[Op
 def _obtain(slot: int, grant: Grant) -> Iterator[Op]:
     label = grant_label(grant)
     match grant:
-        case InheritGrant(type=fd_type):
-            types = accepted_types(fd_type)
-            yield ops.inherit(slot, grant.fd, types, grant.access, label, raw=grant.raw)
+        case InheritGrant(types=types, raw=raw, relay=relay):
+            yield ops.inherit(slot, grant.fd, types, grant.access, label, raw=raw, relay=relay)
         case FileGrant(file=path, access=access, create=create, truncate=truncate):
             yield ops.file(slot, path, access, create=create, truncate=truncate, label=label, raw=grant.raw)
         case DirectoryGrant(directory=path, write=write, create=create):

@@ -26,7 +26,6 @@ from sandbox.grants import (
     ListenGrant,
     ScratchGrant,
     SecretGrant,
-    accepted_types,
     number_of,
     variable_for,
 )
@@ -153,6 +152,7 @@ def _process(profile: Profile, caller: Caller) -> Iterator[str]:
 
 
 _TERMINALS: Final = {
+    Terminal.AUTO: "a pseudo-terminal of its own where the caller's input and output are terminals, else none",
     Terminal.NONE: "none: a session of its own; /dev/tty cannot be opened; what 0, 1 and 2 are stays",
     Terminal.PRIVATE: "a pseudo-terminal of its own, which the supervisor relays to the caller's",
     Terminal.INHERIT: "the caller's terminal and session",
@@ -277,20 +277,8 @@ def residue(grant: Grant, sockets: Held, *, governed: bool) -> tuple[str, ...]:
     metadata = "still: its mode, times and extended attributes can be changed, if the user owns it"
     rest = (held if governed else reopen, metadata)
     match grant:
-        case FileGrant(access=Access.READ, raw=False):
-            return ("can: read, seek, map, lock", f"cannot: write, by {number} or {link}", UNCHANGED)
-        case FileGrant(access=Access.READ):
-            return ("can: read, seek, map, lock", f"cannot: write through {number} itself", *rest)
-        case FileGrant(access=Access.APPEND):
-            return (
-                "can: append, truncate",
-                f"still: O_APPEND can be taken off {number}; then any byte can be overwritten",
-                *rest,
-            )
-        case FileGrant(access=Access.WRITE):
-            return ("can: write, truncate, seek, lock", f"cannot: read through {number} itself", *rest)
         case FileGrant():
-            return ("can: read, write, truncate, seek, map, lock", *rest)
+            return _file_residue(grant, rest)
         case DirectoryGrant():
             return tuple(_folder_residue(grant))
         case SecretGrant():
@@ -305,11 +293,43 @@ def residue(grant: Grant, sockets: Held, *, governed: bool) -> tuple[str, ...]:
             return tuple(peers.residue(grant, sockets))
 
 
+APPENDS: Final = "can: append: the supervisor writes to the file what comes out of a pipe"
+NO_FILE: Final = "cannot: read, overwrite, cut short, lock or open the file, or change its mode, times or attributes"
+RELAYED: Final = "can: read or write, one way: the supervisor copies between a pipe and the caller's descriptor"
+NOT_CALLERS: Final = (
+    "cannot: reach the caller's descriptor: its other direction, flags, offset and file stay the caller's"
+)
 MODE_ONLY: Final = "still: its mode, times and flags can be changed; nobody else sees it"
 NO_FURTHER: Final = (
     "cannot: hold more than its limit: a write fails (ENOSPC), a mapping behind it ends the program (SIGBUS)"
 )
 UNCHANGED: Final = "cannot: change its mode, owner, times or attributes, link or execute it"
+
+
+def own_pipe(number: int) -> str:
+    """Say what is left of a relay: the pipe is the child's and nobody else's."""
+    return f"still: /proc/self/fd/{number} opens the pipe's other end, where only what the program itself writes passes"
+
+
+def _file_residue(grant: FileGrant, rest: tuple[str, str]) -> tuple[str, ...]:
+    number = number_of(grant)
+    match grant:
+        case FileGrant(access=Access.READ, raw=False):
+            return ("can: read, seek, map, lock", f"cannot: write, by {number} or /proc/self/fd/{number}", UNCHANGED)
+        case FileGrant(access=Access.READ):
+            return ("can: read, seek, map, lock", f"cannot: write through {number} itself", *rest)
+        case FileGrant(access=Access.APPEND, raw=False):
+            return (APPENDS, NO_FILE, own_pipe(number))
+        case FileGrant(access=Access.APPEND):
+            return (
+                "can: append, truncate",
+                f"still: O_APPEND can be taken off {number}; then any byte can be overwritten",
+                *rest,
+            )
+        case FileGrant(access=Access.WRITE):
+            return ("can: write, truncate, seek, lock", f"cannot: read through {number} itself", *rest)
+        case FileGrant():
+            return ("can: read, write, truncate, seek, map, lock", *rest)
 
 
 def _folder_residue(grant: DirectoryGrant) -> Iterator[str]:
@@ -323,12 +343,16 @@ def _folder_residue(grant: DirectoryGrant) -> Iterator[str]:
 
 
 def _inherited_residue(grant: InheritGrant, sockets: Held, reopening: str, metadata: str) -> Iterator[str]:
-    number, types = number_of(grant), accepted_types(grant.type)
+    number, types = number_of(grant), grant.given_types
+    if grant.relay:
+        yield from (RELAYED, NOT_CALLERS, own_pipe(number))
+        return
     shared = "what the caller's descriptor can; offset, flags and locks are shared with the caller"
     of_file = [] if grant.type not in (None, FdType.FILE) else [reopening, metadata]
     if of_file and not grant.raw:
         yield "can: a file: what the caller's descriptor can; it is opened anew: offset, flags and locks are its own"
         yield "cannot: a file that is open for reading only: be written or changed by any means"
+        yield from (line.replace(": ", ": a file that is open for appending: ", 1) for line in (APPENDS, NO_FILE))
         yield from (line.replace(": ", ": a file that is open for writing: ", 1) for line in of_file)
         if grant.type is None:
             yield f"can: anything else: {shared}"

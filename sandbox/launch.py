@@ -26,7 +26,17 @@ from sandbox.caller import Caller, Joined
 from sandbox.errors import GrantError, InternalError, LaunchError, UsageError
 from sandbox.events import Event, Exited, Failed, Received, Started, event_of
 from sandbox.filesystem import FilesystemPolicy
-from sandbox.grants import DirectoryGrant, FdType, Grant, InheritGrant, SocketGrant, checked, parse_grant
+from sandbox.grants import (
+    Access,
+    DirectoryGrant,
+    FdType,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    SocketGrant,
+    checked,
+    parse_grant,
+)
 from sandbox.plan import OpCode, Plan, StatusFormat
 from sandbox.probe import launcher_path
 from sandbox.profile import (
@@ -62,7 +72,7 @@ def seal(plan: Plan) -> int:
     Kernel: 3.17. Source: memfd_create(2).
     """
     data = wire.encode(plan)
-    named = set(_needed(plan))
+    named = set(needed(plan))
     fd = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(fd, "wb", closefd=False) as file:
@@ -98,10 +108,10 @@ def launcher_arguments(plan: Plan, fd: int) -> list[str]:
 
     Inside another sandbox, the exec gate there lets just that pass.
     """
-    return [f"/dev/fd/{number}" for number in (fd, *_needed(plan)) if number > _LAST_STREAM]
+    return [f"/dev/fd/{number}" for number in (fd, *needed(plan)) if number > _LAST_STREAM]
 
 
-def _needed(plan: Plan) -> Iterator[int]:
+def needed(plan: Plan) -> Iterator[int]:
     """Yield the descriptors of this process that a plan names."""
     yield from (op.a for op in plan.only(OpCode.STATUS))
     yield from (op.b for op in plan.only(OpCode.INHERIT))
@@ -448,6 +458,12 @@ def _refuse_unsendable(grant: Grant) -> None:
         raise GrantError(
             grant.name, "the rules for what lies in a folder stand from the start on", "grant it at the start"
         )  # fmt: skip
+    match grant:
+        case FileGrant(access=Access.APPEND, raw=False) | InheritGrant(relay=True):
+            raise GrantError(
+                grant.name, "the supervisor copies what is relayed, or appended, from the start on",
+                "grant it at the start, or give the file or descriptor as it is: raw",
+            )  # fmt: skip
     if isinstance(grant, SocketGrant):
         raise GrantError(
             grant.name, "the rules for the peers of a socket stand from the start on",

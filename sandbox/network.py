@@ -148,17 +148,16 @@ def _namespace() -> int:
                 [launcher_path(), "--network", f"/dev/fd/{theirs.fileno()}"], pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False,
             )  # fmt: skip
-        said, fds, _, _ = socket.recv_fds(ours, 8, 1)
+        said, fds, _, _ = socket.recv_fds(ours, 8, 1, socket.MSG_CMSG_CLOEXEC)
     if fds:
-        os.set_inheritable(fds[0], False)
         return fds[0]
     raise _failed("a namespace", struct.unpack("ii", said)[1] if len(said) == 8 else errno.EIO, "")
 
 
 def _outside(namespace: int, lines: Sequence[Line], versions: tuple[int, ...]) -> tuple[Pair, socket.socket]:
     """Take a pair that is free, with its table and interfaces."""
-    with IPRoute() as ip:
-        with _step("what earlier sandboxes left"):
+    with _step("netlink"), IPRoute() as ip:
+        with _step("what earlier sandboxes left", "the kernel needs CONFIG_NF_TABLES"):
             _remove_stale(ip)
         with _step("this host's routes"):
             taken = [*_routes(ip), *networks_of(lines)]
@@ -223,7 +222,9 @@ def _inside(namespace: int, pair: Pair, versions: tuple[int, ...], chains: Seque
 
 def _set_up(ip: IPRoute, name: str, addresses: Iterable[tuple[str, int, int]]) -> int:
     """Bring an interface up, with its addresses; return its index."""
-    index: int = ip.link_lookup(ifname=name)[0]
+    index: int = next(iter(ip.link_lookup(ifname=name)), 0)
+    if not index:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
     ip.link("set", index=index, state="up")
     for address, version, bits in addresses:
         flags = {"flags": _NO_DAD} if version == 6 else {}

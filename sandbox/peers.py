@@ -20,7 +20,6 @@ from sandbox.grants import (
     InheritGrant,
     ListenGrant,
     SocketGrant,
-    accepted_types,
 )
 from sandbox.landlock import NetRight, Scope
 from sandbox.profile import NetworkMode, NetworkPolicy, Profile
@@ -83,7 +82,7 @@ def _may_bring_datagrams(grant: Grant) -> bool:
         case ListenGrant() | ConnectGrant() | DatagramGrant():
             return grant.address.protocol is not Protocol.TCP
         case InheritGrant():
-            return bool(SOCKET_TYPES & accepted_types(grant.type))
+            return bool(SOCKET_TYPES & grant.given_types)
         case _:
             return False
 
@@ -93,7 +92,7 @@ def _receives_from_anyone(grant: Grant) -> bool:
         case ListenGrant():
             return grant.address.protocol is Protocol.UDP
         case InheritGrant():
-            return FdType.SOCKET in accepted_types(grant.type)
+            return FdType.SOCKET in grant.given_types
         case _:
             return False
 
@@ -105,6 +104,8 @@ def _can_be_turned(grant: Grant, *, tcp: bool, abstract: bool) -> bool:
             return grant.address.protocol is Protocol.TCP and not tcp
         case DatagramGrant():
             return grant.address.protocol is Protocol.UDP or not abstract
+        case InheritGrant(relay=True):
+            return False
         case InheritGrant(type=FdType.DATAGRAM):
             return True
         case InheritGrant(type=FdType.LISTENER | FdType.STREAM):
@@ -123,7 +124,7 @@ def _may_listen(grant: Grant) -> bool:
         case ListenGrant():
             return grant.address.protocol is not Protocol.UDP
         case InheritGrant():
-            return bool({FdType.LISTENER, FdType.SOCKET} & accepted_types(grant.type))
+            return bool({FdType.LISTENER, FdType.SOCKET} & grant.given_types)
         case _:
             return False
 

@@ -189,6 +189,7 @@ MANDATORY: Final = frozenset(code for code, rule in RULES.items() if rule.least)
 OBTAINING: Final = frozenset(code for code in OpCode if OpCode.STDIO < code < OpCode.NAMESPACE) - {OpCode.SOCKET_OWNER}
 ACCESS_BITS: Final = 7
 DATA_FILE: Final = 1  # of DATA: its text is the path of a file to copy
+OPEN_RELAY: Final = 16  # of INHERIT: the supervisor copies, one way
 OPEN_RAW: Final = 8  # the open file as it is, not one opened anew through a mount of its own
 
 
@@ -239,8 +240,12 @@ class SocketKind(enum.IntEnum):
 
 
 class Terminal(enum.IntEnum):
-    """What the child has for a terminal: none, a pseudo-terminal of its own, or the caller's."""
+    """What the child has for a terminal: none, a pseudo-terminal of its own, or the caller's.
 
+    AUTO: one of the first two, as the caller's streams are; in a template only.
+    """
+
+    AUTO = 0
     NONE = 1
     PRIVATE = 2
     INHERIT = 3
@@ -304,6 +309,16 @@ class Op:
         """The step that a failure of this op names."""
         return RULES[self.code].step
 
+    @property
+    def kind(self) -> Data:
+        """What the op's data is."""
+        return RULES[self.code].data
+
+    @property
+    def fields(self) -> tuple[int, int, int, int]:
+        """The numbers, in the order of a record's."""
+        return self.flags, self.a, self.b, self.c
+
     def describe(self) -> str:
         """Return one line that says what the launcher does."""
         return f"{self.code.name.lower():15} {_DESCRIBE[self.code](self)}"
@@ -313,12 +328,14 @@ class Op:
 class Plan:
     """The ops in their order. quiet: failures go to the status descriptor only, not to standard error.
 
-    obtain: nothing is started; the launcher sends what the ops obtain over a socket.
+    obtain: nothing is started; the launcher sends what the ops obtain over a socket. point: a command that ends with
+    another code than 0 gets a line on standard error that says where to read on.
     """
 
     ops: tuple[Op, ...]
     quiet: bool = False
     obtain: bool = False
+    point: bool = False
 
     def describe(self) -> tuple[str, ...]:
         """Return one line per op."""
@@ -340,7 +357,8 @@ def _types(mask: int) -> str:
 def _open_words(op: Op) -> str:
     access = next(access for access, flags in _OPEN_FLAGS.items() if flags == op.b & (os.O_ACCMODE | os.O_APPEND))
     flags = [word for word, bit in (("create", os.O_CREAT), ("truncate", os.O_TRUNC)) if op.b & bit]
-    return ", ".join([str(access), *flags]) + _raw_word(op)
+    relayed = ", relayed" if access is Access.APPEND and not op.flags & OPEN_RAW else ""
+    return ", ".join([str(access), *flags]) + _raw_word(op) + relayed
 
 
 def _raw_word(op: Op) -> str:
@@ -354,10 +372,11 @@ def _arguments(op: Op) -> str:
 def _access_word(op: Op) -> str:
     code = op.flags & ACCESS_BITS
     access = next((f", {access}" for access, known in _ACCESS_CODES.items() if access and known == code), "")
-    return access + _raw_word(op)
+    return access + _raw_word(op) + (", relayed" if op.flags & OPEN_RELAY else "")
 
 
 _TERMINAL_WORDS: Final = {
+    Terminal.AUTO: "a pseudo-terminal of its own where the caller's streams are one, else none",
     Terminal.NONE: "a session of its own, without a terminal",
     Terminal.PRIVATE: "a pseudo-terminal of its own, which the supervisor relays",
     Terminal.INHERIT: "the caller's terminal and session",
@@ -750,21 +769,24 @@ def mask_of(types: Collection[FdType]) -> int:
 
 
 def inherit(
-    slot: int, fd: int, types: frozenset[FdType], access: Access | None, label: str, *, raw: bool = False
+    slot: int, fd: int, types: frozenset[FdType], access: Access | None, label: str, *,
+    raw: bool = False, relay: bool = False,
 ) -> Op:  # fmt: skip
     """Take the caller's descriptor `fd` if it is of one of the types and has exactly the access.
 
-    A regular file is opened anew by its path, through a mount of its own; raw: it is taken as it is.
+    A regular file is opened anew by its path, through a mount of its own, and relayed if it is open for appending only;
+    raw: it is taken as it is. relay: the supervisor copies, one way, which the access says of what is open both ways.
     """
     hint = "open it in the caller, or declare its type and access as they are"
-    return Op(
-        OpCode.INHERIT, a=slot, b=fd, c=mask_of(types), flags=_ACCESS_CODES[access] | (OPEN_RAW if raw else 0),
-        label=label, hint=hint,
-    )  # fmt: skip
+    flags = _ACCESS_CODES[access] | (OPEN_RAW if raw else 0) | (OPEN_RELAY if relay else 0)
+    return Op(OpCode.INHERIT, a=slot, b=fd, c=mask_of(types), flags=flags, label=label, hint=hint)
 
 
 def file(slot: int, path: str, access: Access, *, create: bool, truncate: bool, label: str, raw: bool = False) -> Op:
-    """Open a regular file once; through a mount of its own unless it is raw. Kernel: 5.12, mount_setattr(2)."""
+    """Open a regular file once; through a mount of its own, and to append relayed, unless it is raw.
+
+    Kernel: 5.12, mount_setattr(2).
+    """
     flags = _OPEN_FLAGS[access] | (os.O_CREAT if create else 0) | (os.O_TRUNC if truncate else 0)
     hint = "check the path and who may open it" + ("" if create or access is Access.READ else ", or add create")
     return Op(

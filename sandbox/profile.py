@@ -26,7 +26,6 @@ from sandbox.grants import (
     Grant,
     InheritGrant,
     ListenGrant,
-    accepted_types,
     number_grants,
 )
 from sandbox.landlock import ABI_OF, LandlockPolicy
@@ -50,8 +49,8 @@ ONE_LINE_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*" + END
 PATH_PATTERN: Final = r"^(/|\{(" + "|".join(_PLACEHOLDERS) + r")\}(/|$))[^{}\x00]*" + END
 VIEW_PATTERN: Final = "^-?" + PATH_PATTERN[1:]
 HOSTNAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}" + END
-COMMAND_PATTERN: Final = r"^[^/\x00-\x20\x7f]+" + END
 NETNS_PATTERN: Final = r"^(?!\.\.?$)[^/\x00-\x1f\x7f]{1,255}" + END
+COMMAND_PATTERN: Final = r"^[^/\x00-\x20\x7f]+" + END
 CPUS_PATTERN: Final = r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*" + END
 _VARIABLE = re.compile(VARIABLE_PATTERN)
 _KEPT = re.compile(KEPT_PATTERN)
@@ -334,7 +333,7 @@ def check(profile: Profile) -> None:
 def _may_be_unix(grant: Grant) -> bool:
     match grant:
         case InheritGrant():
-            return bool(accepted_types(grant.type) & SOCKET_TYPES)
+            return bool(grant.given_types & SOCKET_TYPES)
         case ListenGrant() | ConnectGrant() | DatagramGrant():
             return grant.address.protocol is SocketProtocol.UNIX
         case _:

@@ -54,7 +54,7 @@ def format_profile(profile: Profile) -> str:
     lines += ["", "[filter]", f"allow = {_quote_list(profile.filter.allow)}"]
     lines += _format_walls(profile)
     for grant in profile.grants:
-        lines += ["", f"[grants.{_quote(grant.name)}]", *_format_grant(grant)]
+        lines += ["", f"[grants.{_quote(grant.name)}]", *grant_lines(grant)]
     for protocol in profile.protocols:
         lines += ["", f"[protocols.{_quote(protocol.name)}]", f"description = {_quote(protocol.purpose)}"]
         lines += ["rules = [", *(f"  {{ {_format_rule(rule)} }}," for rule in protocol.rules), "]"]
@@ -99,7 +99,8 @@ def _format_rule(rule: ProtocolRule) -> str:
     return ", ".join(words)
 
 
-def _format_grant(grant: Grant) -> Iterable[str]:
+def grant_lines(grant: Grant) -> Iterable[str]:
+    """Yield the keys of a grant's table, one a line."""
     match grant:
         case InheritGrant():
             yield f"inherit = {grant.inherit if isinstance(grant.inherit, int) else _quote(grant.inherit)}"

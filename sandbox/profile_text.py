@@ -245,6 +245,7 @@ class InheritTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: Annotated[FdType, _meta("what it must be")] | UnsetType = UNSET
     access: Annotated[Access, _meta("how it must be open")] | UnsetType = UNSET
     raw: Annotated[bool, _meta("as it is: a file is not opened anew")] = False
+    relay: Annotated[bool, _meta("the supervisor copies, one way; access says which")] = False
     number: Number | UnsetType = UNSET
     propagate: Propagate = False
 

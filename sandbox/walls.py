@@ -9,7 +9,7 @@ from sandbox import allowlist, landlock, limits
 from sandbox import plan as ops
 from sandbox.caller import Caller, Joined
 from sandbox.errors import GrantError, InternalError, LaunchError, UsageError
-from sandbox.filesystem import Proc, View, covers, normal
+from sandbox.filesystem import Kind, Proc, View, covered_by, covers, normal
 from sandbox.grants import DirectoryGrant, FileGrant, Grant, InheritGrant, ScratchGrant, number_of
 from sandbox.landlock import Ruleset, Scope
 from sandbox.mounts import view_ops
@@ -144,6 +144,8 @@ def _scheduling_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
 def terminal_of(profile: Profile, caller: Caller) -> Terminal:
     """Return what the command has for a terminal: `auto` is private where the caller's streams are one, else none."""
     tty = profile.process.tty
+    if tty is Tty.AUTO and caller.interactive is None:
+        return Terminal.AUTO
     if tty is Tty.AUTO:
         tty = Tty.PRIVATE if caller.interactive else Tty.NONE
     return {Tty.NONE: Terminal.NONE, Tty.PRIVATE: Terminal.PRIVATE, Tty.INHERIT: Terminal.INHERIT}[tty]
@@ -212,6 +214,17 @@ def _reopened(grants: Sequence[Grant]) -> Iterator[int]:
     yield from (number_of(grant) for grant in grants if isinstance(grant, FileGrant | InheritGrant | ScratchGrant))
 
 
+def _refuse_covered(profile: Profile, folder: str) -> None:
+    entry = covered_by(profile.filesystem, folder) if folder else None
+    if entry is not None:
+        what = "hides" if entry.kind is Kind.HIDE else "covers"
+        hint = f"show it: --read {folder}; or start elsewhere: --chdir /"
+        raise LaunchError("chdir", folder, 0, f"{_LISTS[entry.kind]} {entry.path} {what} it", hint)
+
+
+_LISTS: Final = {Kind.TMPFS: "tmpfs", Kind.HIDE: "hide"}
+
+
 def working_directory(profile: Profile, caller: Caller) -> str | None:
     """Return the folder to change into; None: that of the caller, which is there already.
 
@@ -219,6 +232,7 @@ def working_directory(profile: Profile, caller: Caller) -> str | None:
     """
     folder = profile.process.chdir
     if profile.filesystem.view is View.HOST:
+        _refuse_covered(profile, folder or caller.cwd)
         return folder
     if not folder and not caller.cwd:
         raise UsageError("chdir", "the working directory is gone", "name one: --chdir /")

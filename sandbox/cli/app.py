@@ -7,6 +7,7 @@ import functools
 import importlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -22,11 +23,13 @@ from sandbox import (
     Caller,
     FilesystemPolicy,
     Grant,
+    Limits,
     NetworkMode,
     PeerRule,
     Profile,
     SharedNamespace,
     StreamsPolicy,
+    Trail,
     Tty,
     available,
     default_search_path,
@@ -39,7 +42,7 @@ from sandbox import (
     parse_peer,
 )
 from sandbox.cli.output import failing_as_ours
-from sandbox.errors import EXIT_SIGNAL_BASE, UsageError
+from sandbox.errors import EXIT_SIGNAL_BASE, SandboxError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=StrEnum)
@@ -49,8 +52,12 @@ KINDS: Final = (
     "listen", "connect", "datagram",
     "data", "copy", "scratch",
 )  # fmt: skip
-COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "install", "completion")
+COMMANDS: Final = (
+    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "survey", "probe", "profiles", "install",
+    "cache", "completion", "man",
+)  # fmt: skip
 DEFAULT_PROFILE: Final = "untrusted"
+KEY_OPTION: Final = "--plan-key="  # first of the arguments, from the native part of this command (front.c)
 
 
 class CommandGroup(click.Group):
@@ -69,6 +76,12 @@ class CommandGroup(click.Group):
         return args[0], found, args[1:]
 
 
+def keeping_lines(command: click.Command) -> click.Command:
+    """Let the lines of examples stay lines: click knows them by a backspace, which a raw docstring spells out."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    return command
+
+
 class LazyGroup(CommandGroup):
     """A group whose commands are imported when they are used: a start costs only what it needs."""
 
@@ -81,7 +94,7 @@ class LazyGroup(CommandGroup):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"sandbox.cli.{cmd_name}").command
-        return command
+        return keeping_lines(command)
 
 
 def complete_profile(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -92,11 +105,60 @@ def complete_profile(_ctx: click.Context, _param: click.Parameter, incomplete: s
     return [CompletionItem(entry.name, help=entry.description) for entry in found if entry.name.startswith(incomplete)]
 
 
-def complete_grant(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the kinds behind the name."""
-    name, equals, _ = incomplete.partition("=")
-    kinds = [f"{name}={kind}:" for kind in KINDS] if equals else []
-    return [CompletionItem(kind) for kind in kinds if kind.startswith(incomplete)]
+_VALUES: Final = {
+    "listen": ("tcp:", "udp:", "unix:"),
+    "connect": ("tcp:", "unix:"),
+    "datagram": ("udp:", "unix:"),
+    "scratch": ("64M", "1G"),
+    "inherit": ("0", "systemd:"),
+    "secret": ("env:",),
+}
+_OF_PATHS: Final = frozenset({"file", "directory", "secret", "copy"})
+_ACCESS: Final = ("read", "write", "append", "read-write")
+
+
+def complete_grant(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of the profile's grants, behind the name the kinds, behind the kind what it takes."""
+    name, equals, rest = incomplete.partition("=")
+    kind, colon, value = rest.partition(":")
+    if not equals:
+        words = [f"{each}=" for each in _grants_of(ctx.params.get("profile") or "untrusted")]
+    elif not colon:
+        words = [f"{name}={each}:" for each in KINDS]
+    elif kind == "file" and os.path.isfile(value.rpartition(":")[0]):
+        path = value.rpartition(":")[0]
+        words = [f"{name}=file:{path}:{each}" for each in _ACCESS]
+    else:
+        found = _paths(value) if kind in _OF_PATHS else []
+        words = [f"{name}={kind}:{each}" for each in (*_VALUES.get(kind, ()), *found)]
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def _grants_of(reference: str) -> list[str]:
+    try:
+        return [grant.name for grant in load(reference, search=default_search_path(os.environ)).grants]
+    except SandboxError:
+        return []  # nothing is offered; the command itself will say what is wrong
+
+
+def _paths(begun: str) -> list[str]:
+    folder, _, _ = begun.rpartition("/")
+    where = folder + "/" if "/" in begun else ""
+    try:
+        with os.scandir(where or ".") as entries:
+            return sorted(where + entry.name + "/" * entry.is_dir() for entry in entries)
+    except OSError:
+        return []
+
+
+def complete_limit(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of limits."""
+    return [CompletionItem(f"{field.name}=") for field in fields(Limits) if field.name.startswith(incomplete)]
+
+
+def complete_variable(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the caller's variables."""
+    return [CompletionItem(name) for name in sorted(os.environ) if name.startswith(incomplete)]
 
 
 def complete_protocol(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -176,21 +238,34 @@ class Choice:
     notify: bool
     user: str | None
 
-    def found_for(self, command: Sequence[str], environ: Mapping[str, str]) -> str | None:
+    def found_for(
+        self, command: Sequence[str], environ: Mapping[str, str], trail: Trail | None = None
+    ) -> str | None:  # fmt: skip
         """Return the name of the profile that is for the command, if the options name none and there is one.
 
+        trail: is told what that depends on.
         Raises: UsageError if there are several.
         """
         if self.profile is not None or not command:
             return None
-        return for_command(command[0], environ.get("PATH", os.defpath), search=default_search_path(environ))
+        path = environ.get("PATH", os.defpath)
+        return for_command(command[0], path, search=default_search_path(environ), trail=trail)
 
-    def resolve(self, caller: Caller) -> tuple[Profile, Caller]:
-        """Load the profile and add what the options say; the caller with what its user is looked up to."""
-        loaded = load(self.profile or DEFAULT_PROFILE, search=default_search_path(caller.environ))
+    def resolve(self, caller: Caller, trail: Trail | None = None) -> tuple[Profile, Caller]:
+        """Load the profile and add what the options say; the caller with what its user is looked up to.
+
+        trail: is told what the profile depends on.
+        """
+        loaded = load(self.profile or DEFAULT_PROFILE, search=default_search_path(caller.environ), trail=trail)
+        profile = for_caller(loaded, caller, self.additions())
+        caller = caller.becoming(profile.process.user, profile.process.group)
+        return profile, looked_up(caller, profile.grants, profile.network)
+
+    def additions(self) -> Additions:
+        """Return what the options say beside the profile."""
         user, _, group = (self.user or "").partition(":")
         timeout = {} if self.timeout is None else {"timeout": self.timeout}
-        added = Additions(
+        return Additions(
             grants=self.grants,
             variables=dict(text.split("=", 1) for text in self.env if "=" in text),
             keep=tuple(text for text in self.env if "=" not in text),
@@ -214,9 +289,6 @@ class Choice:
             user=user or None,
             group=group or None,
         )  # fmt: skip
-        profile = for_caller(loaded, caller, added)
-        caller = caller.becoming(profile.process.user, profile.process.group)
-        return profile, looked_up(caller, profile.grants, profile.network)
 
 
 def _path_option(name: str, text: str) -> Callable[[F], F]:
@@ -240,6 +312,15 @@ def _members(kind: type[E]) -> Callable[[click.Context, click.Parameter, Any], A
 
 def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose a profile and what is added to it; the function gets them as one `choice`."""
+    return _with_options(function, named=True)
+
+
+def addition_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add those of profile_options() but the one that names the profile, which is an argument there."""
+    return _with_options(function, named=False)
+
+
+def _with_options(function: Callable[..., Any], *, named: bool) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def gathered(**values: Any) -> Any:  # noqa: ANN401 - click's
@@ -247,6 +328,10 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(choice=choice, **values)
 
     command: Callable[..., Any] = gathered
+    naming = click.option(
+        "-p", "--profile", "profile", shell_complete=complete_profile,
+        help=f"A profile's name or path; without, the one that is for COMMAND, else {DEFAULT_PROFILE}.",
+    )  # fmt: skip
     for option in (
         click.option("--notify", is_flag=True, help="Let it tell the service manager how it is (NOTIFY_SOCKET)."),
         click.option("--activation", is_flag=True, help="Tell it of its sockets as systemd does (LISTEN_FDS)."),
@@ -269,6 +354,7 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--timeout", metavar="TIME", help="End everything after 30s, 5m, ... with exit code 124."),
         click.option(
             "--limit", "limits", multiple=True, callback=parse_limits, metavar="NAME=VALUE",
+            shell_complete=complete_limit,
             help="memory, processes, cpu, cpu_time, open_files, file_size, core_size, output or timeout, "
             "as in memory=512M.",
         ),
@@ -294,7 +380,8 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
         _path_option("read", "Let it be read. '-' before a path: where it is there."),
         click.option("--chdir", metavar="DIR", help="The child's working directory."),
         click.option(
-            "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or keep the caller's."
+            "--env", "env", multiple=True, metavar="NAME[=VALUE]", shell_complete=complete_variable,
+            help="Set a variable, or keep the caller's.",
         ),
         click.option(
             "--grant", "grants", multiple=True, callback=parse_grants, shell_complete=complete_grant,
@@ -304,10 +391,7 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
             " listen:ADDRESS[:backlog=N|mode=OCTAL|...], connect:ADDRESS[:timeout=SECONDS], datagram:ADDRESS, ADDRESS"
             " tcp:HOST:PORT, udp:HOST:PORT or unix:PATH. It gets number N, or the next from 3 up.",
         ),
-        click.option(
-            "-p", "--profile", "profile", shell_complete=complete_profile,
-            help=f"A profile's name or path; without, the one that is for COMMAND, else {DEFAULT_PROFILE}.",
-        ),
+        *([naming] if named else []),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -326,16 +410,24 @@ def app() -> None:
     """
 
 
+keeping_lines(app)
+
+
 def run_app() -> int:
     """Run the command that the arguments name.
 
     Returns: an exit code; `run` does not return at all when it succeeds.
     Raises: SandboxError; click's own errors as UsageError.
     """
+    first, *rest = sys.argv[1:] or [""]
+    is_key = first.startswith(KEY_OPTION)
     try:
         # Only --help and --version write with click's own means, and so past output.put().
         with failing_as_ours():
-            code = app.main(prog_name="sandbox", standalone_mode=False)
+            code = app.main(
+                args=rest if is_key else sys.argv[1:], prog_name="sandbox", standalone_mode=False,
+                obj=first.removeprefix(KEY_OPTION) if is_key else None,
+            )  # fmt: skip
     except click.ClickException as error:
         raise usage_error(error) from error
     except click.Abort:

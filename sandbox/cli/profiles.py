@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from pathlib import Path
 
 import click
 
 from sandbox import Profile, available, default_search_path, format_profile, load, schema
 from sandbox.cli.app import CommandGroup, complete_profile
-from sandbox.cli.output import put
+from sandbox.cli.output import put, put_table
 
 
 def _load(reference: str) -> Profile:
@@ -45,24 +46,33 @@ def list_(as_json: bool) -> None:
         ]  # fmt: skip
         put([json.dumps(rows, indent=2)])
         return
-    put(f"{entry.name:16} {entry.description}{' (shadowed)' if entry.shadowed else ''}" for entry in found)
+    plain = [f"{entry.name:16} {entry.description}{' (shadowed)' if entry.shadowed else ''}" for entry in found]
+    cells = [(e.name, e.description, str(e.path.parent), "shadowed" if e.shadowed else "") for e in found]
+    put_table(("profile", "what it is for", "folder", ""), cells, plain)
 
 
 @command.command("show")
 @click.argument("profile", shell_complete=complete_profile)
 @click.option("--source", is_flag=True, help="Print the file itself instead of the merged profile.")
-def show(profile: str, source: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def show(profile: str, source: bool, as_json: bool) -> None:
     """Print PROFILE as it is after `extends`, as TOML."""
     loaded = _load(profile)
+    if as_json:
+        text = Path(loaded.source_path).read_text("utf-8") if source else format_profile(loaded)
+        put([json.dumps(tomllib.loads(text), indent=2)])
+        return
     text = Path(loaded.source_path).read_text("utf-8") if source else format_profile(loaded)
     put(text.splitlines())
 
 
 @command.command("path")
 @click.argument("profile", shell_complete=complete_profile)
-def path(profile: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON text.")
+def path(profile: str, as_json: bool) -> None:
     """Print the file that PROFILE is read from."""
-    put([_load(profile).source_path])
+    found = _load(profile).source_path
+    put([json.dumps(found) if as_json else found])
 
 
 @command.command("schema")

@@ -13,6 +13,7 @@
 #include "probe.h"
 #include "relay.h"
 #include "report.h"
+#include "seal.h"
 #include "socket.h"
 #include "supervise.h"
 #include "sys.h"
@@ -23,6 +24,16 @@
 #include <linux/mman.h>
 #include <linux/prctl.h>
 #include <linux/stat.h>
+
+void launcher_use(struct plan *plan, const void *bytes, size_t size)
+{
+	reporter.plan_error = plan_check(plan, bytes, size);
+	if (reporter.plan_error)
+		fail_step(STEP_PLAN, REASON_PLAN, 0);
+	reporter.plan = plan;
+	reporter.quiet = plan->header->flags & PLAN_QUIET;
+	reporter.trace = plan_find(plan, OP_TRACE) ? plan_find(plan, OP_TRACE)->a : 0;
+}
 
 /* Map a sealed memfd: a plan that somebody can still write to is not a plan. */
 static void map_plan(int fd, struct plan *plan)
@@ -41,12 +52,7 @@ static void map_plan(int fd, struct plan *plan)
 	mapped = sys6(__NR_mmap, 0, status.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
 	if (mapped < 0 && mapped >= -SYS_MAX_ERRNO)
 		fail_step(STEP_PLAN, (int)-mapped, 0);
-	reporter.plan_error = plan_check(plan, (const void *)mapped, (size_t)status.st_size);
-	if (reporter.plan_error)
-		fail_step(STEP_PLAN, REASON_PLAN, 0);
-	reporter.plan = plan;
-	reporter.quiet = plan->header->flags & PLAN_QUIET;
-	reporter.trace = plan_find(plan, OP_TRACE) ? plan_find(plan, OP_TRACE)->a : 0;
+	launcher_use(plan, (const void *)mapped, (size_t)status.st_size);
 	sys_close(fd);
 }
 
@@ -150,7 +156,7 @@ static bool is_detached(const struct op *op)
 	if (op->code == OP_STDIO)
 		return relay_opens_anew(op, 0) || relay_opens_anew(op, 1) || relay_opens_anew(op, 2);
 	if (op->code == OP_INHERIT)
-		return !(op->flags & OPEN_RAW) && must(op, fd_type(reporter.shared->slots[op->a])) == FD_FILE;
+		return !(op->flags & OPEN_RAW) && !relay_takes(op) && must(op, fd_type(reporter.shared->slots[op->a])) == FD_FILE;
 	return op->code == OP_DIRECTORY || (op->code == OP_FILE && !(op->flags & OPEN_RAW));
 }
 
@@ -248,8 +254,6 @@ static void obtain_all(const struct plan *plan, const struct start *start)
 		obtain_scratch(plan);
 	else if (scratch)
 		obtain_apart(plan, scratch, obtain_scratch, start);
-	if (stdio)
-		relay_begin(plan, stdio, reporter.shared->streams);
 }
 
 static int start_timer(const struct plan *plan)
@@ -361,13 +365,16 @@ static int obtain_only(const struct plan *plan, unsigned filled, int socket, cha
 	start.uid = (uint32_t)sys0(__NR_geteuid);
 	start.gid = (uint32_t)sys0(__NR_getegid);
 	obtain_all(plan, &start);
-	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++)
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
+		if (op_obtains(op) && relay_takes(op))
+			fail(op_index(op), REASON_NO_RELAY, 0);
 		if (op_obtains(op))
 			must(op, message_send(socket, MESSAGE_GRANT, (int)op->a, start.page->slots[op->a]));
+	}
 	return 0;
 }
 
-static _Noreturn void launch(struct plan *plan, unsigned filled, char **environment)
+_Noreturn void launcher_start(const struct plan *plan, unsigned filled, char **environment)
 {
 	static struct watched watched;
 	struct rlimit64 nofile;
@@ -399,6 +406,7 @@ static _Noreturn void launch(struct plan *plan, unsigned filled, char **environm
 	start.own_user = namespace_flags(plan) & CLONE_NEWUSER;
 	gate_prepare(&watched.gate, plan);
 	obtain_all(plan, &start);
+	relay_begin(plan, reporter.shared->streams);
 	attributes_oom_score(plan);
 	if (start.uid == 0 && !plan_find(plan, OP_IDENTITY)) /* which leaves them itself */
 		namespace_leave_groups();
@@ -453,6 +461,8 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 
 	if (privileged)
 		fail_step(STEP_START, REASON_PRIVILEGED, 0);
+	if (seal_is_there())
+		seal_run(argc, argv, environment);
 	filled = fd_fill_stdio();
 	if (argc == 2 && text_equal(argv[1], "--dump-abi"))
 		return probe_dump_abi();
@@ -477,5 +487,5 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 	}
 	if (obtains)
 		return obtain_only(&plan, filled, (int)socket, environment);
-	launch(&plan, filled, environment);
+	launcher_start(&plan, filled, environment);
 }

@@ -7,9 +7,11 @@
 #include <stdint.h>
 
 #define PLAN_MAGIC "SBXPLAN\n"
+#define TEMPLATE_MAGIC "SBXTMPL\n"
 #define PLAN_VERSION 1
 #define PLAN_MAX_SIZE (16u << 20)
 #define PLAN_QUIET 1u  /* flags: failures go to the status descriptor only, not to standard error */
+#define PLAN_POINT 256u /* flags: a command that ends with another code than 0 gets a line on where to read on */
 #define PLAN_OBTAIN 2u /* flags: nothing is started; what the ops obtain is sent over a socket (--obtain) */
 
 enum { MAX_SLOTS = 512, MAX_ENV_OPS = 4096, MAX_FILTERS = 4, MAX_COMMANDS = 64, MAX_ARGS = 1 << 18, MAX_PROTOCOLS = 256 };
@@ -24,11 +26,19 @@ enum op_code {
 #undef OP
 };
 
+/* What a template holds besides ops; template.h. */
+enum item_code {
+#define ITEM(name, code, data) ITEM_##name = (code),
+#include "template.def"
+#undef ITEM
+};
+
 /* The access an INHERIT op demands, in its flags; 0 demands nothing. */
 enum { ACCESS_ANY, ACCESS_READ, ACCESS_WRITE, ACCESS_APPEND, ACCESS_READ_WRITE, ACCESS_COUNT };
 
 #define ACCESS_BITS 7u
 #define OPEN_RAW 8u /* flags of INHERIT and FILE: the open file as it is, not one opened anew through a mount of its own */
+#define OPEN_RELAY 16u /* flags of INHERIT: the supervisor copies, one way */
 
 #define DATA_FILE 1u /* flags of DATA: the text is the path of a file to copy */
 
@@ -121,6 +131,13 @@ struct plan {
 /* Check `size` bytes and point `plan` into them. Post: every offset, count, order and text that any op uses is
  * valid, so that nothing is checked again. Returns NULL, or what is wrong. Pure: no system call, no output. */
 const char *plan_check(struct plan *plan, const void *bytes, size_t size);
+
+/* Check a template's bytes in the same way, as far as they are read to make a plan of them (template.h), whose bytes
+ * plan_check() gets. */
+const char *plan_check_template(struct plan *template, const void *bytes, size_t size);
+
+/* Of bytes with the word at offset `skipped`, the checksum's own, taken as zero; both are multiples of 8. */
+uint64_t plan_checksum(const void *bytes, size_t size, size_t skipped);
 
 const char *plan_step(uint16_t code); /* the step's name for messages, or "?" */
 const struct op *plan_find(const struct plan *plan, uint16_t code);

@@ -13,14 +13,29 @@ enum { LOOK_MS = 100 };
 
 struct reporter reporter = {.status_fd = -1, .timer_fd = -1};
 
-bool report_is_ended(void)
+uint64_t report_asking_signals(void)
 {
-	const uint64_t ends = 1u << (SIGNAL_HANG_UP - 1) | 1u << (SIGNAL_INTERRUPT - 1) | 1u << (SIGNAL_QUIT - 1) |
-			      1u << (SIGNAL_TERMINATE - 1);
+	static const int all[] = {SIGNAL_HANG_UP, SIGNAL_INTERRUPT, SIGNAL_QUIT, SIGNAL_TERMINATE};
+	uint64_t asking = 0;
+
+	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+		if (!sys_is_ignored(all[i]))
+			asking |= (uint64_t)1 << (all[i] - 1);
+	return asking;
+}
+
+int report_asked_by(void)
+{
 	uint64_t pending = 0;
 
 	sys2(__NR_rt_sigpending, addr(&pending), sizeof pending);
-	return pending & ends;
+	pending &= report_asking_signals();
+	return pending ? __builtin_ctzll(pending) + 1 : 0;
+}
+
+bool report_is_ended(void)
+{
+	return report_asked_by() != 0;
 }
 
 /* A reader that is slow holds us up, as it does any program that writes to it; but neither signals nor the time limit
@@ -77,20 +92,38 @@ const char *reason_text(int error)
 	case REASON_COPY_TOO_LARGE: return "the file is larger than a copy may be";
 	case REASON_IN_PROC: return "it is in /proc, and may be the launcher's own; a file's grant opens it all the same with raw";
 	case REASON_MOVED: return "its path leads to another file by now, or to none; raw takes it as it is";
+	case REASON_LOCKED: return "somebody holds the lock (flock) of its folder";
+	case REASON_ASKED_TO_END: return "ended while it waited, by signal ";
+	case REASON_NO_RELAY: return "what only appends, or is relayed, is copied by the supervisor from the start on; grant it at the start, or as it is: raw";
+	case REASON_BOTH_WAYS: return "it is open both ways, and a relay goes one way; say which: read or write";
+	case REASON_RECORDS: return "a relay keeps no records apart; it takes sockets of type SOCK_STREAM";
 	case REASON_NO_MOUNT: return "it takes a mount of its own, and so a user namespace, which is refused here; raw does without";
+	case REASON_DAMAGED: return "this file was changed, cut short or added to since it was sealed";
+	case REASON_NO_VALUE: return "no absolute path stands for it here";
+	case REASON_NO_CWD: return "the working directory is gone";
+	case REASON_SHOWS_HOME: return "the working directory would show all of your home folder";
+	case REASON_NOT_IN_VIEW: return "it is not in the view";
+	case REASON_NOT_PASSED: return "no service manager has passed one descriptor of that name to this process";
+	case REASON_NOT_ROOT: return "only root can become another";
+	case REASON_FOR_ROOT: return "it does not hold root";
+	case REASON_OLDER_KERNEL: return "an older kernel than the one that it was sealed for; its Landlock ABI is ";
+	case REASON_NO_COMMAND: return "there is none";
+	case REASON_COVERED: return "the working directory lies in what it hides or replaces";
 	default: return NULL;
 	}
 }
 
 const char *step_text(int step)
 {
-	static const char *const names[STEP_COUNT] = {"usage", "plan", "start", "fork", "supervise"};
+	static const char *const names[STEP_COUNT] = {"usage", "plan", "start", "fork", "supervise", "seal"};
 
 	return step >= 0 && step < STEP_COUNT ? names[step] : "?";
 }
 
 int exit_code_of(const struct failure *failure)
 {
+	if (failure->error == REASON_ASKED_TO_END) /* as a program that had not seen to signals */
+		return 128 + failure->detail;
 	/* Killed within its exec, the command may well be executable. */
 	if (failure->op < 0 || reporter.plan->ops[failure->op].code < OP_COMMAND || failure->error == REASON_CHILD_VANISHED)
 		return 125;
@@ -117,7 +150,8 @@ static void failure_reason(struct line *line, const struct failure *failure)
 		line_text(line, fd_type_word((enum fd_type)failure->detail));
 	else if (failure->error == REASON_WRONG_ACCESS)
 		line_text(line, fd_access_word(failure->detail));
-	else if (failure->error <= REASON_UNEXPECTED_FD && failure->error >= REASON_NOT_CLOSED)
+	else if ((failure->error <= REASON_UNEXPECTED_FD && failure->error >= REASON_NOT_CLOSED) ||
+		 failure->error == REASON_ASKED_TO_END || failure->error == REASON_OLDER_KERNEL)
 		line_number(line, failure->detail);
 }
 
@@ -309,6 +343,18 @@ void report_event(struct event *event)
 		write_json(event);
 	else
 		write_status(event, sizeof *event);
+}
+
+void report_pointer(int code)
+{
+	static struct line line;
+
+	if (!(reporter.plan->header->flags & PLAN_POINT))
+		return;
+	line_text(&line, "sandbox: command: it ended with ");
+	line_number(&line, code);
+	line_text(&line, "; whether the sandbox has refused it anything tells: sandbox run --explain\n");
+	sys_write_all(2, line.text, line.length);
 }
 
 _Noreturn void fail_with(const struct failure *failure)

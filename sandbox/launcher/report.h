@@ -31,11 +31,29 @@ enum reason {
 	REASON_NO_MOUNT = -21,
 	REASON_COPY_TOO_LARGE = -24,
 	REASON_IN_PROC = -25,
+	REASON_NO_RELAY = -30,
+	REASON_BOTH_WAYS = -31,
+	REASON_RECORDS = -32,
+	REASON_LOCKED = -33,
+	REASON_ASKED_TO_END = -34, /* detail: the signal */
+	REASON_DAMAGED = -40,
+	REASON_NO_COMMAND = -41,
+	REASON_NO_VALUE = -42,
+	REASON_NO_CWD = -43,
+	REASON_SHOWS_HOME = -44,
+	REASON_NOT_IN_VIEW = -45,
+	REASON_NOT_PASSED = -46,
+	REASON_NOT_ROOT = -47,
+	REASON_FOR_ROOT = -48,
+	REASON_OLDER_KERNEL = -49, /* detail: its Landlock's ABI */
+	REASON_COVERED = -50,
 	REASON_END = -64, /* below all of them, which need not follow each other */
 };
 
 /* Whether a signal has come that asks us to end, while signals are blocked and we wait for something else. */
 bool report_is_ended(void);
+uint64_t report_asking_signals(void); /* those, less what the caller has us ignore; as sigset_t */
+int report_asked_by(void);	      /* which of them has come, or 0 */
 
 /* A step that failed. */
 struct failure {
@@ -46,7 +64,7 @@ struct failure {
 };
 
 /* Steps that belong to the launcher itself and not to an op. */
-enum launcher_step { STEP_USAGE, STEP_PLAN, STEP_START, STEP_FORK, STEP_SUPERVISE, STEP_COUNT };
+enum launcher_step { STEP_USAGE, STEP_PLAN, STEP_START, STEP_FORK, STEP_SUPERVISE, STEP_SEAL, STEP_COUNT };
 
 enum event_type { EVENT_STARTED = 1, EVENT_FAILED = 2, EVENT_EXITED = 3, EVENT_EXEC = 4, EVENT_DESCRIPTOR = 5, EVENT_NETWORK = 6 };
 enum verdict { VERDICT_PASSED = 1, VERDICT_CLOSED = 2 };
@@ -104,6 +122,7 @@ int exit_code_of(const struct failure *failure);
 void report_event(struct event *event);
 bool report_wants_execs(void);
 bool report_wants_network(void);
+void report_pointer(int code); /* to standard error, where the plan says so */
 const char *reason_text(int error);
 const char *step_text(int step);
 

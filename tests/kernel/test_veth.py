@@ -100,6 +100,13 @@ def test_without_rules_all_is_reached_but_what_nobody_means(net: Internet) -> No
     assert found == dict.fromkeys(reached, "reached") | dict.fromkeys(refused, "refused")
 
 
+def test_long_list_holds_to_its_end(net: Internet) -> None:
+    """It takes several messages to the kernel."""
+    many = " ".join(f"tcp:10.{number // 256}.{number % 256}.1:80" for number in range(900))
+    found = probed(net, f"{many} tcp:192.0.2.10:80", "tcp:192.0.2.10:80", "tcp:192.0.2.11:80", "tcp:10.1.2.3:80")
+    assert list(found.values()) == ["reached", "refused", "refused"]
+
+
 CURL: Final = "curl --silent --show-error --max-time 10"
 
 
@@ -432,6 +439,16 @@ def test_addresses_are_chosen_beside_the_hosts_routes(net: Internet) -> None:
     assert address().startswith("198.1")
 
 
+def test_plan_to_be_read_makes_nothing(net: Internet) -> None:
+    """Nor does it need root, nor a host that forwards."""
+    line = "netns           join a network of its own behind the caller's"
+    for ended in (sandboxed(net, "--dry-run", "--", "true"), run([*SANDBOX, *VETH, "--dry-run", "--", "true"])):
+        assert (ended.code, ended.err, line in ended.out.splitlines()) == (0, "", True)
+    named = run([*SANDBOX, *VETH, "--netns", "blue", "--dry-run", "--", "true"])
+    assert "netns           join network namespace blue" in named.out.splitlines()
+    assert left(net) == set()
+
+
 # ---- a network that is there ----
 
 
@@ -519,7 +536,28 @@ def test_root_without_the_capability_is_told_so(net: Internet) -> None:
     bound = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
     ended = net.run(*bound, *SANDBOX, *VETH, "--", "true")
     assert (ended.code, ended.out) == (125, "")
-    assert re.match(r"sandbox: network: table sandbox-[0-9a-f]{4}: Operation not permitted; it takes root, ", ended.err)
+    assert ended.err.startswith(
+        "sandbox: network: what earlier sandboxes left: Operation not permitted; it takes root, "
+    )
+    assert left(net) == set()
+
+
+def test_kernel_that_has_no_more_of_it_is_named(net: Internet, probes: Probes) -> None:
+    """Settings of a user namespace of the test's own, and a filter that stands for a kernel without netlink."""
+    own = 'echo 1 >/proc/sys/net/ipv4/ip_forward; echo $0 >/proc/sys/user/max_net_namespaces; exec "$@"'
+
+    def with_at_most(number: int, *before: str) -> Ended:
+        inside = ["unshare", "--user", "--map-root-user", "--net", "sh", "-ec", own, str(number), *before]
+        return run([*inside, *SANDBOX, *VETH, "--", "true"])
+
+    ended = with_at_most(0)
+    assert (ended.code, ended.out) == (125, "")
+    assert ended.err.startswith(
+        "sandbox: network: a namespace: No space left on device; sysctl user.max_net_namespaces must leave one more"
+    )
+    assert with_at_most(20) == Ended(0, "", "")
+    ended = with_at_most(20, probes["outer"], str(NUMBERS["socket"]), str(errno.EAFNOSUPPORT), "16")
+    assert ended == Ended(125, "", "sandbox: network: netlink: Address family not supported by protocol\n")
     assert left(net) == set()
 
 

@@ -157,7 +157,7 @@ static void put_frame_right(unsigned char *bytes, size_t size)
 	ops_end = sizeof header + (uint64_t)header.op_count * sizeof(struct op);
 	memcpy(header.magic, PLAN_MAGIC, sizeof header.magic);
 	header.version = PLAN_VERSION;
-	header.flags &= PLAN_QUIET | PLAN_OBTAIN;
+	header.flags &= PLAN_QUIET | PLAN_OBTAIN | PLAN_POINT;
 	header.size = (uint32_t)size;
 	header.op_size = sizeof(struct op);
 	header.op_offset = sizeof header;

@@ -68,6 +68,17 @@ def run(
     return Ended(done.returncode, done.stdout or "", done.stderr or "")
 
 
+@contextlib.contextmanager
+def held_open(path: Path, flags: int, *, inherits: bool = False) -> Iterator[int]:
+    """Yield a descriptor of a file. inherits: whatever run() starts has it, too."""
+    fd = os.open(path, flags, 0o600)
+    os.set_inheritable(fd, inherits)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def folders_in(words: Iterable[str | Path]) -> list[str]:
     """Return the tests' own folders that words name: probes and temporary files, which no view shows by itself."""
     return sorted(set(_OWN_FOLDER.findall(" ".join(map(str, words)))))

@@ -97,6 +97,7 @@ def full_plan() -> Plan:
         grants=[
             ops.inherit(0, 5, SAFE_TYPES, None, "grant a"),
             ops.inherit(1, 7, frozenset({FdType.TTY}), Access.READ_WRITE, "grant b"),
+            ops.inherit(13, 8, frozenset({FdType.STREAM}), Access.WRITE, "grant n", relay=True),
             ops.file(2, "/some/file", Access.APPEND, create=True, truncate=False, label="grant c"),
             ops.secret_file(3, "/some/secret", "grant d"),
             ops.secret_env(4, "TOKEN", "grant e"),
@@ -125,6 +126,7 @@ def full_plan() -> Plan:
                     (10, 72),
                     (11, 73),
                     (12, 74),
+                    (13, 75),
                 ]
             ),
         ],
@@ -226,6 +228,7 @@ _NAME = st.text("ABCDEFXYZ_", min_size=1, max_size=8)
 _TOLD = st.sampled_from([ops.NOTHING_TOLD, ops.Trace.EXECS, ops.Trace.NETWORK, ops.Trace.EXECS | ops.Trace.NETWORK])
 _FORMATS = st.sampled_from(list(StatusFormat))
 _LENGTHS = st.integers(1, 5)
+_HOW = st.sampled_from([{}, {"raw": True}, {"relay": True}])
 _TYPES = st.frozensets(st.sampled_from(list(FdType)))
 
 
@@ -252,7 +255,7 @@ def _obtaining(draw: st.DrawFn, slots: Sequence[int], status: int | None) -> lis
     sources = sorted(draw(st.sets(numbers | st.integers(3, 9).filter(lambda n: n != status), max_size=count)))
     access = st.sampled_from(list(Access))
     found = [
-        ops.inherit(slot, fd, draw(_TYPES), draw(st.none() | access), draw(_TEXT), raw=draw(st.booleans()))
+        ops.inherit(slot, fd, draw(_TYPES), draw(st.none() | access), draw(_TEXT), **draw(_HOW))
         for slot, fd in zip(slots, sources, strict=False)
     ]
     for slot in slots[len(found) :]:
@@ -357,7 +360,8 @@ def plans(draw: st.DrawFn) -> Plan:
         umask=draw(st.integers(0, 0o777)),
         quiet=draw(st.booleans()),
     )
-    return replace(drawn, ops=tuple(replace(op, label=_printable(op.label)) for op in drawn.ops))
+    point = draw(st.booleans())
+    return replace(drawn, point=point, ops=tuple(replace(op, label=_printable(op.label)) for op in drawn.ops))
 
 
 def _printable(label: str) -> str:

@@ -204,6 +204,16 @@ def test_build_inherit_without_a_type_takes_the_safe_ones_only() -> None:
     assert typed.c == FdType.DIRECTORY.bit
 
 
+def test_build_relay_takes_streams_of_bytes_only_and_says_which_way() -> None:
+    untyped, typed = plan_of(
+        InheritGrant(name="a", inherit=5, relay=True),
+        InheritGrant(name="b", inherit=6, type=FdType.SOCKET, access=Access.WRITE, relay=True),
+    ).only(OpCode.INHERIT)
+    assert untyped.c == FdType.FILE.bit | FdType.PIPE.bit | FdType.STREAM.bit
+    assert typed.c == FdType.STREAM.bit
+    assert (untyped.flags, typed.flags) == (16, 18)
+
+
 def test_build_file_is_opened_as_its_grant_says() -> None:
     grants = [
         FileGrant(name="r", file="/a"),

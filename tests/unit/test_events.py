@@ -137,12 +137,16 @@ def test_failure_of_exec_is_told_apart(op: OpCode, error: int, kind: type[errors
     assert found.exit_code == code
 
 
-@pytest.mark.parametrize("number", [number for number in REASONS if number not in {-1, -2, -3, -4, -5, -13}])
+@pytest.mark.parametrize("number", [number for number in REASONS if number not in {-1, -2, -3, -4, -5, -13, -34, -49}])
 def test_failure_for_a_reason_of_the_launcher_s_own_says_it(number: int) -> None:
     error = failure(OpCode.SECRET_ENV, number)
     assert error.reason == REASONS[number]
     assert isinstance(error, errors.LaunchError)
     assert error.errno == 0
+
+
+def test_failure_by_a_signal_names_it() -> None:
+    assert failure(OpCode.CONNECT, -34, 15).reason == "ended while it waited, by signal 15"
 
 
 @pytest.mark.parametrize("fd_type", list(FdType))

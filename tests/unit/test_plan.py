@@ -143,7 +143,12 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
     (
         ops.file(1, "/a", Access.APPEND, create=False, truncate=False, label="g"),
         (OpCode.FILE, 1, os.O_WRONLY | os.O_APPEND, 0, 0, b"/a"), "open",
-        "file            slot 1: open '/a' for append",
+        "file            slot 1: open '/a' for append, relayed",
+    ),
+    (
+        ops.file(1, "/a", Access.APPEND, create=False, truncate=False, label="g", raw=True),
+        (OpCode.FILE, 1, os.O_WRONLY | os.O_APPEND, 0, 8, b"/a"), "open",
+        "file            slot 1: open '/a' for append, raw",
     ),
     (
         ops.file(1, "/a", Access.READ, create=False, truncate=False, label="g", raw=True),
@@ -152,6 +157,10 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
     (
         ops.inherit(2, 5, frozenset({FdType.FILE}), Access.APPEND, "g", raw=True), (OpCode.INHERIT, 2, 5, 1, 11, b""),
         "inherit", "inherit         slot 2: the caller's 5, if it is one of: file, append, raw",
+    ),
+    (
+        ops.inherit(2, 5, frozenset({FdType.PIPE}), Access.READ, "g", relay=True), (OpCode.INHERIT, 2, 5, 2, 17, b""),
+        "inherit", "inherit         slot 2: the caller's 5, if it is one of: pipe, read, relayed",
     ),
     (
         ops.directory(1, "/d", write=False, execute=False, label="g"), (OpCode.DIRECTORY, 1, 0, 0, 0, b"/d"), "open",
@@ -425,7 +434,7 @@ def test_plan_describe_gives_one_line_per_op() -> None:
 
 def test_plan_only_gives_the_ops_of_that_code_in_order() -> None:
     plan = full_plan()
-    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 10, 11, 12, 13, 70, 71, 72, 73, 74]
+    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 10, 11, 12, 13, 70, 71, 72, 73, 74, 75]
     assert plan_for(["x"]).only(OpCode.PLACE) == ()
 
 

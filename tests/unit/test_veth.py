@@ -15,6 +15,9 @@ from sandbox.errors import ProfileError, UsageError
 from sandbox.network import listed_tables
 from sandbox.plan import Namespace, OpCode
 from sandbox.profile import FilterSection, NetworkMode, NetworkPolicy, Profile, SharedNamespace, check
+from sandbox.profile_format import format_profile
+from sandbox.profile_text import merge, parse
+from sandbox.resolve import Additions, for_caller
 from sandbox.veth import PAIRS, POOL4, POOL6, Pair, free_pairs, is_ours, lines_of
 
 CALLER: Final = Caller({}, "/", "/home/u", "/run/u", "/tmp", 7)
@@ -186,3 +189,19 @@ def test_tables_are_read_whole_or_not_at_all() -> None:
     assert listed_tables(iter([one, answer(3, bytes(4), 0x12)]).__next__) is None
     with pytest.raises(PermissionError):
         listed_tables(iter([one, answer(2, struct.pack("<i", -1) + bytes(16))]).__next__)
+
+
+# ---- text ----
+
+
+@pytest.mark.parametrize("network", [own("tcp:*:443"), own(netns="some network"), own(dns=True)])
+def test_network_survives_being_written_and_read(network: NetworkPolicy) -> None:
+    text = format_profile(profile(network))
+    assert merge([parse(text, "p.toml")], "p").network == network
+
+
+def test_added_netns_replaces_the_profiles() -> None:
+    added = Additions(network=NetworkMode.VETH, netns="green")
+    for first in (profile(own(netns="blue")), profile(NetworkPolicy())):
+        assert for_caller(first, CALLER, added).network == own(netns="green")
+    assert for_caller(profile(own(netns="blue")), CALLER).network == own(netns="blue")

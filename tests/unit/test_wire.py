@@ -9,6 +9,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -210,9 +211,10 @@ def test_header_lies_where_the_document_says() -> None:
 
 
 OBTAIN: Final = Plan((ops.status(9, StatusFormat.RECORDS), ops.data_text(0, "text", "grant d")), obtain=True)
+POINT: Final = replace(plan_for(["x"]), point=True)
 
 
-@pytest.mark.parametrize("plan", [full_plan(), plan_for(["x"]), plan_for(["x"], quiet=True), OBTAIN])
+@pytest.mark.parametrize("plan", [full_plan(), plan_for(["x"]), plan_for(["x"], quiet=True), OBTAIN, POINT])
 def test_wire_decode_of_encode_is_the_plan(plan: Plan) -> None:
     data = wire.encode(plan)
     assert wire.decode(data) == plan
@@ -529,7 +531,9 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.B, 2**31)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 5)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 13)),
-    ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 16)),
+    ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 24)),
+    ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 21)),
+    ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 32)),
     ("open flags are unknown", changed(OpCode.FILE, plans.FLAGS, 1)),
     ("open flags are unknown", changed(OpCode.FILE, plans.FLAGS, 16)),
     ("a folder's flags are unknown", changed(OpCode.DIRECTORY, plans.FLAGS, 4)),
