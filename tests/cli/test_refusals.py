@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -314,3 +315,39 @@ def test_what_no_line_allows_says_why(sandbox: Run, work: Path) -> None:
     done = sandbox("run", "--explain", "cat", "/etc/shadow", cwd=work)
     assert "/etc/shadow is hidden" in done.stderr
     assert "take it out of hide" in done.stderr
+
+
+def test_what_asks_for_an_end_reaches_the_command_and_a_dead_tracer_ends_it(
+    sandbox_command: Sequence[str], environment: Mapping[str, str], work: Path
+) -> None:
+    script = "trap 'echo ended; exit 9' TERM; echo $$; while :; do sleep 0.05; done"
+    words = [*sandbox_command, "run", "--explain", "--share", "pid", "-p", "./shared.toml", "sh", "-c", script]
+    # With the host's process IDs the command can be looked for.
+    (work / "shared.toml").write_text(
+        'extends = ["base"]\nfilesystem = { view = "host", execute = ["/usr", "/bin", "/lib", "-/lib64"] }\n'
+        'filter.allow = ["@file-io", "@process"]\nnamespaces.share = ["pid"]\nlandlock.optional = ["landlock"]\n'
+    )
+
+    def started() -> tuple[subprocess.Popen[str], int]:
+        process = subprocess.Popen(
+            words, cwd=work, env=dict(environment), text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        return process, int(process.stdout.readline())
+
+    process, _ = started()
+    process.terminate()
+    said, messages = process.communicate(timeout=60)
+    assert (process.returncode, said) == (9, "ended\n"), messages
+    process, pid = started()
+    tracer = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+    assert Path(f"/proc/{tracer}/comm").read_text() == "sandbox-trace\n"
+    with open(f"/proc/{pid}/stat") as command:
+        assert command.read().startswith(f"{pid} (sh)")
+        os.kill(tracer, signal.SIGKILL)
+        process.communicate(timeout=60)
+        command.seek(0)
+        with pytest.raises(ProcessLookupError):
+            command.read()
+    assert process.returncode != 0
