@@ -282,7 +282,7 @@ def in_words(call: Call) -> str:
 def quoted(text: str) -> str:
     """Return a text in quotes, as one line of printable characters."""
     shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return '"' + "".join(c if c.isprintable() and c not in '"\\' else ascii(c)[1:-1] for c in shown) + '"'
+    return '"' + "".join(f"\\{c}" if c in '"\\' else c if c.isprintable() else ascii(c)[1:-1] for c in shown) + '"'
 
 
 def _words(call: Call) -> Iterator[str]:

@@ -7,13 +7,15 @@ import os
 import pty
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import pytest
 
@@ -314,3 +316,51 @@ def test_what_no_line_allows_says_why(sandbox: Run, work: Path) -> None:
     done = sandbox("run", "--explain", "cat", "/etc/shadow", cwd=work)
     assert "/etc/shadow is hidden" in done.stderr
     assert "take it out of hide" in done.stderr
+
+
+def is_over(stat: IO[str]) -> bool:
+    """Wait until the process of an open /proc/PID/stat has ended; nobody may have taken note of its end yet (Z)."""
+    for _ in range(300):
+        stat.seek(0)
+        try:
+            state = stat.read().rpartition(")")[2].split()[0]
+        except ProcessLookupError:
+            return True
+        if state in "ZX":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_what_asks_for_an_end_reaches_the_command_and_a_dead_tracer_ends_it(
+    sandbox_command: Sequence[str], environment: Mapping[str, str], work: Path
+) -> None:
+    script = "trap 'echo ended; exit 9' TERM; echo $$; while :; do sleep 0.05; done"
+    words = [*sandbox_command, "run", "--explain", "--share", "pid", "-p", "./shared.toml", "sh", "-c", script]
+    # With the host's process IDs the command can be looked for.
+    (work / "shared.toml").write_text(
+        'extends = ["base"]\nfilesystem = { view = "host", execute = ["/usr", "/bin", "/lib", "-/lib64"] }\n'
+        'filter.allow = ["@file-io", "@process"]\nnamespaces.share = ["pid"]\nlandlock.optional = ["landlock"]\n'
+    )
+
+    def started() -> tuple[subprocess.Popen[str], int]:
+        process = subprocess.Popen(
+            words, cwd=work, env=dict(environment), text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        return process, int(process.stdout.readline())
+
+    process, _ = started()
+    process.terminate()
+    said, messages = process.communicate(timeout=60)
+    assert (process.returncode, said) == (9, "ended\n"), messages
+    process, pid = started()
+    tracer = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+    assert Path(f"/proc/{tracer}/comm").read_text() == "sandbox-trace\n"
+    with open(f"/proc/{pid}/stat") as command:
+        assert command.read().startswith(f"{pid} (sh)")
+        os.kill(tracer, signal.SIGKILL)
+        process.communicate(timeout=60)
+        assert is_over(command)
+    assert process.returncode != 0
