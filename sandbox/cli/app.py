@@ -46,7 +46,7 @@ KINDS: Final = (
     "data", "copy", "scratch",
 )  # fmt: skip
 COMMANDS: Final = (
-    "run", "check", "explain", "seal", "unseal", "unit", "survey", "probe", "profiles", "cache", "completion",
+    "run", "check", "explain", "seal", "unseal", "unit", "export", "survey", "probe", "profiles", "cache", "completion",
 )  # fmt: skip
 KEY_OPTION: Final = "--plan-key="  # first of the arguments, from the native part of this command (front.c)
 

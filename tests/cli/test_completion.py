@@ -33,7 +33,20 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
     [
         (
             "sandbox ''",
-            ["run", "check", "explain", "seal", "unseal", "unit", "survey", "probe", "profiles", "cache", "completion"],
+            [
+                "run",
+                "check",
+                "explain",
+                "seal",
+                "unseal",
+                "unit",
+                "export",
+                "survey",
+                "probe",
+                "profiles",
+                "cache",
+                "completion",
+            ],
         ),
         ("sandbox pro", ["probe", "profiles"]),
         ("sandbox profiles ''", ["list", "path", "schema", "show"]),

@@ -16,7 +16,7 @@ import pytest
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 # sandbox: <step>: <object>: <reason>; <hint>
-COMMANDS: Final = "run, check, explain, seal, unseal, unit, survey, probe, profiles, cache, completion"
+COMMANDS: Final = "run, check, explain, seal, unseal, unit, export, survey, probe, profiles, cache, completion"
 FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 
 

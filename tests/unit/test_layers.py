@@ -68,13 +68,14 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
             "build caller carried errors explain filesystem grants landlock limits mounts plan profile profile_format "
             "resolve template walls wire"
         ),
+        "exports": "errors filesystem landlock limits plan profile seccomp syscall_table syscalls units walls",
         # The edge.
         "sandbox": (
             "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan "
             "build events launch observe protocols resolve survey "
             "addresses"
         ),
-        "cli": "sandbox errors kernel cli cache explain probe seal sizes units",
+        "cli": "sandbox build errors exports kernel cli cache explain probe profile seal sizes units walls",
         "__main__": "cli",
     }.items()
 }
