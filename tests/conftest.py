@@ -57,7 +57,8 @@ def skip_is_justified(reason: str) -> bool:
             return bool(detail)
         case "optional tool absent":
             return (
-                detail in {"clang", "afl-fuzz", "nginx", "postgres", "systemd-socket-activate", "systemctl"}
+                detail
+                in {"clang", "afl-fuzz", "nginx", "postgres", "systemd-socket-activate", "systemctl", "crun", "bwrap"}
                 and shutil.which(detail) is None
             )
         case "needs root":

@@ -53,8 +53,8 @@ KINDS: Final = (
     "data", "copy", "scratch",
 )  # fmt: skip
 COMMANDS: Final = (
-    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "survey", "probe", "profiles", "install",
-    "cache", "completion", "man",
+    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "export", "survey", "probe", "profiles",
+    "install", "cache", "completion", "man",
 )  # fmt: skip
 DEFAULT_PROFILE: Final = "untrusted"
 KEY_OPTION: Final = "--plan-key="  # first of the arguments, from the native part of this command (front.c)

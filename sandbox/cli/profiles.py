@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from sandbox import Profile, available, default_search_path, format_profile, load, schema
-from sandbox.cli.app import CommandGroup, complete_profile
-from sandbox.cli.output import put, put_table
+from sandbox.cli.app import CommandGroup, complete_file, complete_profile
+from sandbox.cli.output import put, put_table, say
+from sandbox.errors import UsageError
 
 
 def _load(reference: str) -> Profile:
@@ -73,6 +74,22 @@ def path(profile: str, as_json: bool) -> None:
     """Print the file that PROFILE is read from."""
     found = _load(profile).source_path
     put([json.dumps(found) if as_json else found])
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(), shell_complete=complete_file)
+def import_seccomp(file: str) -> None:
+    """Print the [filter] section of what an OCI or Docker seccomp profile, a JSON FILE, allows."""
+    from sandbox.exports import imported_filter  # the others need none of it
+
+    try:
+        value = json.loads(Path(file).read_text("utf-8"))
+    except ValueError as error:
+        raise UsageError(file, f"it is no JSON: {error}", "give a seccomp profile, or a config.json") from error
+    made = imported_filter(value)
+    put(["[filter]", "allow = [", *(f"  {json.dumps(name)}," for name in made.value), "]"])
+    for line in made.lost:
+        say(f"import: {line}")
 
 
 @command.command("schema")

@@ -12,8 +12,8 @@ import pytest
 from sandbox.profile_files import shipped_folder
 
 COMMANDS = (
-    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "survey", "probe", "profiles", "install",
-    "cache", "completion", "man",
+    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "export", "survey", "probe", "profiles",
+    "install", "cache", "completion", "man",
 )  # fmt: skip
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -20,8 +20,8 @@ from sandbox.protocols import PROTOCOLS
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 DATA: Final = Path(__file__).parent / "data"
 COMMANDS: Final = (
-    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "survey", "probe", "profiles", "install",
-    "cache", "completion", "man",
+    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "export", "survey", "probe", "profiles",
+    "install", "cache", "completion", "man",
 )  # fmt: skip
 
 

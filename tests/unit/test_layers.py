@@ -90,14 +90,15 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "recording": "calls",
         "learned": "caller calls errors places profile recording refusals syscall_table syscalls",
         "learning": ("build caller calls events explaining learned observe plan profile recording refusals trace"),
+        "exports": "errors filesystem landlock limits plan profile seccomp syscall_table syscalls units walls",
         # The edge.
         "sandbox": (
             "allowlist errors caller filesystem grants landlock limits profile profile_files profile_format "
             "profile_text plan build events launch observe protocols resolve survey addresses wrappers"
         ),
         "cli": (
-            "sandbox errors kernel cli cache compare explain explaining learned learning lint probe refusals seal "
-            "sizes units"
+            "sandbox build errors exports kernel cli cache compare explain explaining learned learning lint probe "
+            "profile refusals seal sizes units walls"
         ),
         "__main__": "cli",
     }.items()
