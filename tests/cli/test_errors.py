@@ -14,13 +14,14 @@ from typing import Final, TypeAlias
 
 import pytest
 
+from sandbox.cli.app import COMMANDS as ALL_COMMANDS
+
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 # sandbox: <step>: <object>: <reason>; <hint>
 FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 
 
-COMMANDS: Final = "run, learn, check, diff, explain, seal, unseal, unit, export, survey, probe, profiles, install, cache,"
-    " completion, man"
+COMMANDS: Final = ", ".join(ALL_COMMANDS)
 
 
 @pytest.mark.parametrize(
