@@ -52,7 +52,7 @@ from sandbox.limits import Limits
 from sandbox.observe import open_descriptors, survey_command
 from sandbox.plan import Plan, StatusFormat, Trace
 from sandbox.profile import NetworkMode, NetworkPolicy, Profile, SharedNamespace, StreamsPolicy, Tty, check
-from sandbox.profile_files import available, default_search_path, for_command, load
+from sandbox.profile_files import Trail, available, default_search_path, for_command, load
 from sandbox.profile_format import format_profile
 from sandbox.profile_text import schema
 from sandbox.protocols import PROTOCOLS
@@ -110,6 +110,7 @@ __all__ = [
     "StreamsPolicy",
     "Survey",
     "Trace",
+    "Trail",
     "Tty",
     "UnsupportedError",
     "UsageError",

@@ -34,11 +34,11 @@ class Caller:
 
     cwd is "" when the working directory has been removed. landlock_abi: the kernel's, 0 where it has no Landlock.
     uid, gid: the effective ones. identity: whom the profile names, user and group (see becoming). interactive: standard
-    input and output are terminals. delegated: a cgroup in which the launcher can make one for the sandbox. nice,
-    scheduling: this process's, of sched(7); a real-time policy counts as the ordinary one. pid: this process. hosts:
-    the addresses of the names in socket grants, owners: the users and groups of their files; peers:
-    the addresses of the names that the network's rules have, resolvers: whom this host asks (addresses.looked_up).
-    joined: the network that the sandbox is to join; None: it is not made yet, or there is none to join.
+    input and output are terminals, None where that is not known yet. delegated: a cgroup in which the launcher can make
+    one for the sandbox. nice, scheduling: this process's, of sched(7); a real-time policy counts as the ordinary one.
+    pid: this process. hosts: the addresses of the names in socket grants, owners: the users and groups of their files;
+    peers: the addresses of the names that the network's rules have, resolvers: whom this host asks
+    (addresses.looked_up). joined: the network that the sandbox is to join; None: not made yet, or none.
     """
 
     environ: Mapping[str, str]
@@ -51,7 +51,7 @@ class Caller:
     uid: int = 1000
     gid: int = 1000
     identity: tuple[int, int] | None = None
-    interactive: bool = False
+    interactive: bool | None = False
     delegated: Delegated | None = None
     nice: int = 0
     scheduling: int = os.SCHED_OTHER

@@ -55,6 +55,8 @@ _REWRITTEN: Final[dict[str, Callable[[str, Numbers], str | None]]] = {
     "UNICORN_FD": _numbers, "APT_HOOK_INFO_FD": _numbers, "SANDBOX_PASS_FDS": _numbers,
 }  # fmt: skip
 NAMES: Final = tuple(_REWRITTEN)
+# Those that carry numbers only where they name a jobserver.
+OF_JOBSERVERS: Final = tuple(name for name, rewrite in _REWRITTEN.items() if rewrite is _flags)
 
 
 def rewritten(environ: Mapping[str, str], numbers: Numbers) -> dict[str, str | None]:

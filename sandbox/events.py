@@ -44,9 +44,20 @@ REASONS: Final = {
     -32: "a relay keeps no records apart; it takes sockets of type SOCK_STREAM",
     -33: "somebody holds the lock (flock) of its folder",
     -34: "ended while it waited, by signal ",
+    -40: "this file was changed, cut short or added to since it was sealed",
+    -41: "there is none",
+    -42: "no absolute path stands for it here",
+    -43: "the working directory is gone",
+    -44: "the working directory would show all of your home folder",
+    -45: "it is not in the view",
+    -46: "no service manager has passed one descriptor of that name to this process",
+    -47: "only root can become another",
+    -48: "it does not hold root",
+    -49: "an older kernel than the one that it was sealed for; its Landlock ABI is ",
+    -50: "the working directory lies in what it hides or replaces",
 }
-STEPS: Final = ("usage", "plan", "start", "fork", "supervise")
-_WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED, _ASKED_TO_END = -1, -2, -16, -34
+STEPS: Final = ("usage", "plan", "start", "fork", "supervise", "seal")
+_WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED, _ASKED_TO_END, _OLDER_KERNEL = -1, -2, -16, -34, -49
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +203,7 @@ def _failure(record: Record, plan: Plan) -> SandboxError:
         reason += ("read", "append" if record.detail & 0o2000 else "write", "read-write", "read-write")[
             record.detail & 3
         ]
-    elif -5 <= record.error <= -3 or record.error == _ASKED_TO_END:
+    elif -5 <= record.error <= -3 or record.error in (_ASKED_TO_END, _OLDER_KERNEL):
         reason += str(record.detail)
     if record.op < 0:
         return launch_error(STEPS[record.step], "", max(record.error, 0), reason)

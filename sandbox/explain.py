@@ -152,6 +152,7 @@ def _process(profile: Profile, caller: Caller) -> Iterator[str]:
 
 
 _TERMINALS: Final = {
+    Terminal.AUTO: "a pseudo-terminal of its own where the caller's input and output are terminals, else none",
     Terminal.NONE: "none: a session of its own; /dev/tty cannot be opened; what 0, 1 and 2 are stays",
     Terminal.PRIVATE: "a pseudo-terminal of its own, which the supervisor relays to the caller's",
     Terminal.INHERIT: "the caller's terminal and session",

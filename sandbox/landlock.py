@@ -174,7 +174,7 @@ def _path_rules(policy: FilesystemPolicy) -> Iterator[PathRule]:
     yield from _given(policy)
     for entry in entries(policy):
         if entry.kind is not Kind.HIDE:
-            yield PathRule(entry.path, _rights_of(entry), entry.optional)
+            yield PathRule(entry.path, rights_of(entry), entry.optional)
 
 
 def _given(policy: FilesystemPolicy) -> Iterator[PathRule]:
@@ -194,7 +194,8 @@ def _given(policy: FilesystemPolicy) -> Iterator[PathRule]:
         yield PathRule("/dev/shm", _READ | _WRITE, optional=True)  # noqa: S108 - the view's own
 
 
-def _rights_of(entry: Entry) -> FileRight:
+def rights_of(entry: Entry) -> FileRight:
+    """Return the rights at and below an entry of a view."""
     rights = _READ
     if Rights.WRITE in entry.rights:
         rights |= _WRITE

@@ -240,8 +240,12 @@ class SocketKind(enum.IntEnum):
 
 
 class Terminal(enum.IntEnum):
-    """What the child has for a terminal: none, a pseudo-terminal of its own, or the caller's."""
+    """What the child has for a terminal: none, a pseudo-terminal of its own, or the caller's.
 
+    AUTO: one of the first two, as the caller's streams are; in a template only.
+    """
+
+    AUTO = 0
     NONE = 1
     PRIVATE = 2
     INHERIT = 3
@@ -305,6 +309,16 @@ class Op:
         """The step that a failure of this op names."""
         return RULES[self.code].step
 
+    @property
+    def kind(self) -> Data:
+        """What the op's data is."""
+        return RULES[self.code].data
+
+    @property
+    def fields(self) -> tuple[int, int, int, int]:
+        """The numbers, in the order of a record's."""
+        return self.flags, self.a, self.b, self.c
+
     def describe(self) -> str:
         """Return one line that says what the launcher does."""
         return f"{self.code.name.lower():15} {_DESCRIBE[self.code](self)}"
@@ -362,6 +376,7 @@ def _access_word(op: Op) -> str:
 
 
 _TERMINAL_WORDS: Final = {
+    Terminal.AUTO: "a pseudo-terminal of its own where the caller's streams are one, else none",
     Terminal.NONE: "a session of its own, without a terminal",
     Terminal.PRIVATE: "a pseudo-terminal of its own, which the supervisor relays",
     Terminal.INHERIT: "the caller's terminal and session",

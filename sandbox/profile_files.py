@@ -7,8 +7,9 @@ import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ MAX_DEPTH: Final = 16
 SUFFIX: Final = ".toml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 _VERSION = re.compile(r"-?\d+(\.\d+)*\Z")
+_CLOCK_STEPS: Final = 20_000_000  # nanoseconds; two jiffies of the slowest kernel
 _MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
 # O_PATH: looking at an entry neither blocks (a fifo) nor acts (a device).
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -55,6 +57,38 @@ class Source:
     identity: tuple[int, int]
 
 
+@dataclass(slots=True)
+class Trail:
+    """What a look-up has read, where it found nothing, and, as root, what it has passed: all that it depends on.
+
+    Paths are absolute; in the order in which they were met. seen: folders that were listed, and files that were read
+    and had nothing to say. is_complete: all of that can be compared later.
+    """
+
+    contents: dict[str, bytes] = field(default_factory=dict)
+    absent: dict[str, None] = field(default_factory=dict)
+    passed: dict[str, os.stat_result] = field(default_factory=dict)
+    seen: dict[str, os.stat_result] = field(default_factory=dict)
+    is_complete: bool = True
+
+    def look(self, path: Path) -> None:
+        """Note that a folder or file is about to be read, of which it will do to know that it is the same."""
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self.absent[_absolute(path)] = None
+        except OSError:
+            self.is_complete = False
+        else:
+            self.seen[_absolute(path)] = status
+            # The kernel's clock has coarse steps: within one of them a second change would not show.
+            self.is_complete &= status.st_ctime_ns < time.time_ns() - _CLOCK_STEPS
+
+
+def _absolute(path: Path | str) -> str:
+    return str(path) if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+
+
 def shipped_folder() -> Path:
     """Return the folder of the shipped profiles: in the installed package, or beside it in a checkout."""
     installed = Path(__file__).parent / "profiles"
@@ -84,23 +118,27 @@ def _is_open_to_us(folder: Path) -> bool:
     return True
 
 
-def load(reference: str, *, search: SearchPath) -> Profile:
+def load(reference: str, *, search: SearchPath, trail: Trail | None = None) -> Profile:
     """Find, read and merge a profile with all that it extends.
 
-    reference: a path if it holds "/" or ends in ".toml", else a name that is looked up in `search`.
+    reference: a path if it holds "/" or ends in ".toml", else a name that is looked up in `search`. trail: is told what
+    the result depends on.
     Raises: ProfileError if it is not found, not to be trusted, not valid, or extends itself.
     """
-    source = _find(reference, search, Path())
-    return merge(_with_parents(source, search, (), set()), source.path.name.removesuffix(SUFFIX))
+    trail = Trail() if trail is None else trail
+    source = _find(reference, search, Path(), trail)
+    return merge(_with_parents(source, search, (), set(), trail), source.path.name.removesuffix(SUFFIX))
 
 
-def for_command(command: str, path_variable: str, *, search: SearchPath) -> str | None:
+def for_command(
+    command: str, path_variable: str, *, search: SearchPath, trail: Trail | None = None
+) -> str | None:  # fmt: skip
     """Return the name of the profile that says it is for a command; None if none does.
 
     command: a name, which is looked for as it is, then without the version at its end (python3.11); or the path of a
     command in one of the folders of `path_variable`: what lies elsewhere may be called git and be anything.
     The first folder with such a profile decides, as it does for names; a profile that an earlier folder hides says
-    nothing.
+    nothing. trail: is told what the result depends on.
     Raises: UsageError if two of that folder say so; ProfileError for one that may say so and cannot be used.
     """
     folder, name = os.path.split(command)
@@ -108,7 +146,7 @@ def for_command(command: str, path_variable: str, *, search: SearchPath) -> str 
         return None
     plain = without_version(name)
     places: dict[Path, list[tuple[str, tuple[str, ...]]]] = {}
-    for place, path, commands in _claims(search, (name, plain)):
+    for place, path, commands in _claims(search, (name, plain), Trail() if trail is None else trail):
         places.setdefault(place, []).append((path.name.removesuffix(SUFFIX), commands))
     for claims in places.values():
         for wanted in (name, plain):
@@ -127,7 +165,9 @@ def without_version(name: str) -> str:
     return _VERSION.sub("", name)
 
 
-def _claims(search: SearchPath, names: Iterable[str]) -> Iterator[tuple[Path, Path, tuple[str, ...]]]:
+def _claims(
+    search: SearchPath, names: Iterable[str], trail: Trail
+) -> Iterator[tuple[Path, Path, tuple[str, ...]]]:  # fmt: skip
     """Yield folder, path and commands of the profiles that can be found and whose text holds one of the names.
 
     Only these are parsed, since a start must not wait for all of them; in TOML a name can be spelt otherwise only by a
@@ -135,11 +175,13 @@ def _claims(search: SearchPath, names: Iterable[str]) -> Iterator[tuple[Path, Pa
     """
     seen: set[str] = set()
     quoted = [f"{mark}{name}{mark}" for name in names for mark in "'\""]
-    for folder, path in _files(search):
+    passed = Trail(passed=trail.passed)
+    for folder, path in _files(search, trail):
         if path.name in seen:
             continue
         seen.add(path.name)
-        text = read(path, trusted=folder == search.shipped).text
+        trail.look(path)
+        text = read(path, trusted=folder == search.shipped, trail=passed).text
         if "\\" in text or any(word in text for word in quoted):
             yield folder, path, parse(text, str(path)).commands
 
@@ -156,9 +198,11 @@ def available(search: SearchPath) -> list[Entry]:
     return entries
 
 
-def _files(search: SearchPath) -> Iterator[tuple[Path, Path]]:
+def _files(search: SearchPath, trail: Trail | None = None) -> Iterator[tuple[Path, Path]]:
     """Yield folder and path of each profile, in the order of the look-up."""
     for folder in search.folders:
+        if trail is not None:
+            trail.look(folder)
         try:
             names = sorted(os.listdir(folder), key=lambda name: name.removesuffix(SUFFIX))
         except OSError:
@@ -183,20 +227,21 @@ def _is_path(reference: str) -> bool:
     return "/" in reference or reference.endswith(SUFFIX)
 
 
-def _find(reference: str, search: SearchPath, folder: Path) -> Source:
+def _find(reference: str, search: SearchPath, folder: Path, trail: Trail) -> Source:
     """Read the profile that a reference leads to; a relative path starts at `folder`."""
     if not reference or "\0" in reference:
         raise ProfileError(repr(reference), "", "not a profile's name or path", "give a name, or the path of a file")
     if _is_path(reference):
-        return read(folder / reference)
+        return read(folder / reference, trail=trail)
     for place in search.folders if _NAME.match(reference) else ():
         path = place / f"{reference}{SUFFIX}"
         try:
-            return _read(path, trusted=place == search.shipped)
+            return _read(path, trail, trusted=place == search.shipped)
         except (FileNotFoundError, NotADirectoryError) as error:
             # A link that leads nowhere was meant to be something: the next folder's profile is not it.
             if path.is_symlink():
                 raise _unreadable(path, error) from error
+            trail.absent[_absolute(path)] = None
         except OSError as error:
             raise _unreadable(path, error) from error
     names = sorted({path.name.removesuffix(SUFFIX) for _, path in _files(search)})
@@ -206,7 +251,7 @@ def _find(reference: str, search: SearchPath, folder: Path) -> Source:
 
 
 def _with_parents(
-    source: Source, search: SearchPath, chain: tuple[Source, ...], done: set[tuple[int, int]]
+    source: Source, search: SearchPath, chain: tuple[Source, ...], done: set[tuple[int, int]], trail: Trail
 ) -> Iterator[Draft]:
     """Yield what a profile extends, in order, then itself; each file once, where it is first needed.
 
@@ -224,16 +269,16 @@ def _with_parents(
     draft = parse(source.text, str(source.path))
     for index, reference in enumerate(draft.extends):
         try:
-            parent = _find(reference, places, source.path.parent)
+            parent = _find(reference, places, source.path.parent, trail)
         except ProfileError as error:
             key = f"extends[{index}]"
             raise ProfileError(str(source.path), key, f"{reference!r}: {error.reason}", error.hint) from error
-        yield from _with_parents(parent, search, (*chain, source), done)
+        yield from _with_parents(parent, search, (*chain, source), done, trail)
     done.add(source.identity)
     yield draft
 
 
-def read(path: Path, *, trusted: bool = False) -> Source:
+def read(path: Path, *, trusted: bool = False, trail: Trail | None = None) -> Source:
     """Read a profile's text: opened once; what is checked is what is read.
 
     trusted: skip the question of who may write, for the shipped profiles: who can write there can replace this code.
@@ -241,7 +286,7 @@ def read(path: Path, *, trusted: bool = False) -> Source:
     could have written it, or could have put a file, folder or link on its way.
     """
     try:
-        return _read(path, trusted=trusted)
+        return _read(path, Trail() if trail is None else trail, trusted=trusted)
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -250,13 +295,14 @@ def _unreadable(path: Path, error: OSError) -> ProfileError:
     return ProfileError(str(path), "", error.strerror or str(error), "give a profile's name or path")
 
 
-def _read(path: Path, *, trusted: bool) -> Source:
-    fd = _open(path, only_root=not trusted and _is_root())
+def _read(path: Path, trail: Trail, *, trusted: bool) -> Source:
+    fd = _open(path, trail, only_root=not trusted and _is_root())
     with open(fd, "rb") as file:
         status = os.fstat(fd)
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ProfileError(str(path), "", f"larger than {MAX_BYTES} bytes", "is this a profile?")
+    trail.contents[_absolute(path)] = data
     try:
         return Source(path, data.decode("utf-8"), (status.st_dev, status.st_ino))
     except UnicodeDecodeError as error:
@@ -277,7 +323,7 @@ def _is_root() -> bool:
     return everybody or os.stat("/").st_uid != int(Path("/proc/sys/kernel/overflowuid").read_text())
 
 
-def _open(path: Path, *, only_root: bool) -> int:
+def _open(path: Path, trail: Trail, *, only_root: bool) -> int:
     """Walk to a regular file by descriptors, one component after the other, following links itself, and open it.
 
     only_root: each folder and link that the walk passes, and the file, must be root's and writable by nobody else. A
@@ -298,6 +344,7 @@ def _open(path: Path, *, only_root: bool) -> int:
             status = os.fstat(entry)
             if only_root:
                 _refuse_foreign(status, path, at)
+                trail.passed[at] = status
             if stat.S_ISLNK(status.st_mode):
                 links += 1
                 if links > _MAX_LINKS:

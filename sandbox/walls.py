@@ -144,6 +144,8 @@ def _scheduling_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
 def terminal_of(profile: Profile, caller: Caller) -> Terminal:
     """Return what the command has for a terminal: `auto` is private where the caller's streams are one, else none."""
     tty = profile.process.tty
+    if tty is Tty.AUTO and caller.interactive is None:
+        return Terminal.AUTO
     if tty is Tty.AUTO:
         tty = Tty.PRIVATE if caller.interactive else Tty.NONE
     return {Tty.NONE: Terminal.NONE, Tty.PRIVATE: Terminal.PRIVATE, Tty.INHERIT: Terminal.INHERIT}[tty]

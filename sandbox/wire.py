@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from sandbox.errors import PlanError
 from sandbox.grants import FIRST_NUMBER, LAST_NUMBER
@@ -77,11 +77,11 @@ class Record:
     source: str = ""
 
 
-def checksum(data: bytes) -> int:
-    """Return the plan's checksum: over 64-bit words, the checksum's own word taken as zero."""
+def checksum(data: bytes | bytearray, skipped: int = _CHECKSUM_WORD) -> int:
+    """Return the checksum of bytes: over 64-bit words, the one at index `skipped`, its own, taken as zero."""
     value = 0x9E3779B97F4A7C15
     for index, (word,) in enumerate(struct.iter_unpack("<Q", data)):
-        value = ((value ^ (0 if index == _CHECKSUM_WORD else word)) * 0xFF51AFD7ED558CCD) & _MASK
+        value = ((value ^ (0 if index == skipped else word)) * 0xFF51AFD7ED558CCD) & _MASK
         value = ((value << 29) | (value >> 35)) & _MASK
     return value
 
@@ -110,30 +110,62 @@ def _message(text: str) -> bytes:
     return clean[:300].encode()
 
 
+class Packable(Protocol):
+    """What one record of 32 bytes is made of: an op's fields, or those of a template's item."""
+
+    @property
+    def code(self) -> int:
+        """Its code."""
+
+    @property
+    def fields(self) -> tuple[int, int, int, int]:
+        """The flags, a, b and c."""
+
+    @property
+    def data(self) -> bytes:
+        """Its data; a text's NUL is not there."""
+
+    @property
+    def label(self) -> str:
+        """The object of a message."""
+
+    @property
+    def hint(self) -> str:
+        """The advice of a message."""
+
+    @property
+    def kind(self) -> Data:
+        """What the data is."""
+
+
+def pack(records: Sequence[Packable], magic: bytes, flags: int) -> bytes:
+    """Lay records out as a plan's bytes, with a header that begins with `magic`; nothing is checked."""
+    area = _DataArea()
+    packed = bytearray()
+    for one in records:
+        data = area.add_text(one.data) if one.kind is Data.TEXT else area.add(one.data) if one.data else 0
+        label, hint = area.add_text(_message(one.label)), area.add_text(_message(one.hint))
+        packed += _OP.pack(one.code, *one.fields, data, len(one.data), label, hint)
+    area.bytes += b"\0" * (8 - len(area.bytes) % 8)
+    size = HEADER_SIZE + len(packed) + len(area.bytes)
+
+    def header(total: int) -> bytes:
+        return _HEADER.pack(
+            magic, VERSION, flags, total, size, OP_SIZE, len(records), HEADER_SIZE,
+            HEADER_SIZE + len(packed), len(area.bytes), b"",
+        )  # fmt: skip
+
+    body = bytes(packed) + bytes(area.bytes)
+    return header(checksum(header(0) + body)) + body
+
+
 def encode(plan: Plan) -> bytes:
     """Encode a plan.
 
     Returns: its bytes, a multiple of 8.
     Raises: PlanError if the launcher would refuse it.
     """
-    area = _DataArea()
-    ops = bytearray()
-    for op in plan.ops:
-        kind = RULES[op.code].data
-        data = area.add_text(op.data) if kind is Data.TEXT else area.add(op.data) if op.data else 0
-        label, hint = area.add_text(_message(op.label)), area.add_text(_message(op.hint))
-        ops += _OP.pack(op.code, op.flags, op.a, op.b, op.c, data, len(op.data), label, hint)
-    area.bytes += b"\0" * (8 - len(area.bytes) % 8)
-    size = HEADER_SIZE + len(ops) + len(area.bytes)
-
-    def header(total: int) -> bytes:
-        return _HEADER.pack(
-            MAGIC, VERSION, QUIET * plan.quiet | OBTAIN * plan.obtain | POINT * plan.point, total, size, OP_SIZE,
-            len(plan.ops), HEADER_SIZE, HEADER_SIZE + len(ops), len(area.bytes), b"",
-        )  # fmt: skip
-
-    body = bytes(ops) + bytes(area.bytes)
-    encoded = header(checksum(header(0) + body)) + body
+    encoded = pack(plan.ops, MAGIC, QUIET * plan.quiet | OBTAIN * plan.obtain | POINT * plan.point)
     decode(encoded)
     return encoded
 
@@ -143,7 +175,7 @@ def decode(data: bytes) -> Plan:
 
     Raises: PlanError if it is malformed, out of order, or lacks a mandatory op.
     """
-    flags, op_count, area = _check_header(data)
+    flags, op_count, area = check_header(data, MAGIC)
     ops = tuple(_decode_op(data, index, area) for index in range(op_count))
     for earlier, later in itertools.pairwise(ops):
         if later.code < earlier.code:
@@ -163,15 +195,19 @@ def _refuse(reason: str) -> PlanError:
     return PlanError("", reason)
 
 
-def _check_header(data: bytes) -> tuple[int, int, bytes]:
+def check_header(data: bytes, magic: bytes) -> tuple[int, int, bytes]:
+    """Return flags, number of records and data area of bytes that pack() has laid out.
+
+    Raises: PlanError if they are damaged, or something else.
+    """
     if not HEADER_SIZE <= len(data) <= MAX_SIZE:
         raise _refuse("its size is impossible")
-    magic, version, flags, total, size, op_size, count, op_offset, data_offset, data_size, reserved = (
+    found, version, flags, total, size, op_size, count, op_offset, data_offset, data_size, reserved = (
         _HEADER.unpack_from(data)
     )
     ops_end = HEADER_SIZE + count * OP_SIZE
     checks = (
-        (magic == MAGIC, "this is not a plan"),
+        (found == magic, "this is not a plan"),
         (version == VERSION, "it has another format version"),
         (size == len(data) and size % 8 == 0, "it is truncated"),
         (op_size == OP_SIZE and op_offset == HEADER_SIZE, "its ops have another layout"),
@@ -187,18 +223,24 @@ def _check_header(data: bytes) -> tuple[int, int, bytes]:
     return flags, count, data[ops_end:]
 
 
-def _c_string(area: bytes, offset: int) -> bytes:
+def c_string(area: bytes, offset: int) -> bytes:
+    """Return the text at an offset, without its NUL."""
     return area[offset : area.index(b"\0", offset)]
 
 
+def record_of(data: bytes, index: int) -> tuple[int, ...]:
+    """Return the fields of a record: code, flags, a, b, c, data's offset and size, label's and hint's offset."""
+    return _OP.unpack_from(data, HEADER_SIZE + index * OP_SIZE)
+
+
 def _decode_op(data: bytes, index: int, area: bytes) -> Op:
-    code, flags, a, b, c, offset, length, label, hint = _OP.unpack_from(data, HEADER_SIZE + index * OP_SIZE)
+    code, flags, a, b, c, offset, length, label, hint = record_of(data, index)
     if code not in RULES:
         raise _refuse("an op is unknown")
     if label >= len(area) or hint >= len(area):
         raise _refuse("a message lies outside the data area")
     payload = _decode_data(area, OpCode(code), a, offset, length)
-    texts = (os.fsdecode(_c_string(area, at)) for at in (label, hint))
+    texts = (os.fsdecode(c_string(area, at)) for at in (label, hint))
     op = Op(OpCode(code), a, b, c, flags, payload, *texts)
     _check_fields(op)
     return op
@@ -224,7 +266,7 @@ def _decode_data(area: bytes, code: OpCode, count: int, offset: int, length: int
 
 
 def _text_reason(area: bytes, payload: bytes, offset: int, _: int) -> str:
-    return "" if _c_string(area, offset) == payload else "a text is not ended where it should be"
+    return "" if c_string(area, offset) == payload else "a text is not ended where it should be"
 
 
 def _filter_reason(_: bytes, payload: bytes, __: int, ___: int) -> str:
@@ -301,7 +343,7 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
         lambda op: op.flags > 1 or op.a not in tuple(Place) or op.b not in tuple(Shape), "a protocol rule is unknown"
     ),
     OpCode.TIMEOUT: (lambda op: not op.a, "a time limit is out of range"),
-    OpCode.TERMINAL: (lambda op: op.a not in tuple(Terminal), "a terminal's mode is unknown"),
+    OpCode.TERMINAL: (lambda op: op.a not in tuple(Terminal) or not op.a, "a terminal's mode is unknown"),
     OpCode.NAMESPACE: (lambda op: op.a not in tuple(Namespace), "a namespace is unknown"),
     OpCode.MOUNT: (
         lambda op: (

@@ -57,7 +57,7 @@ def skip_is_justified(reason: str) -> bool:
             return bool(detail)
         case "optional tool absent":
             return (
-                detail in {"clang", "afl-fuzz", "nginx", "postgres", "systemd-socket-activate"}
+                detail in {"clang", "afl-fuzz", "nginx", "postgres", "systemd-socket-activate", "systemctl"}
                 and shutil.which(detail) is None
             )
         case "needs root":

@@ -7,6 +7,7 @@ import functools
 import importlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -28,6 +29,7 @@ from sandbox import (
     Profile,
     SharedNamespace,
     StreamsPolicy,
+    Trail,
     Tty,
     available,
     default_search_path,
@@ -51,19 +53,11 @@ KINDS: Final = (
     "data", "copy", "scratch",
 )  # fmt: skip
 COMMANDS: Final = (
-    "run",
-    "learn",
-    "check",
-    "diff",
-    "explain",
-    "survey",
-    "probe",
-    "profiles",
-    "install",
-    "completion",
-    "man",
-)
+    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "survey", "probe", "profiles", "install",
+    "cache", "completion", "man",
+)  # fmt: skip
 DEFAULT_PROFILE: Final = "untrusted"
+KEY_OPTION: Final = "--plan-key="  # first of the arguments, from the native part of this command (front.c)
 
 
 class CommandGroup(click.Group):
@@ -244,21 +238,34 @@ class Choice:
     notify: bool
     user: str | None
 
-    def found_for(self, command: Sequence[str], environ: Mapping[str, str]) -> str | None:
+    def found_for(
+        self, command: Sequence[str], environ: Mapping[str, str], trail: Trail | None = None
+    ) -> str | None:  # fmt: skip
         """Return the name of the profile that is for the command, if the options name none and there is one.
 
+        trail: is told what that depends on.
         Raises: UsageError if there are several.
         """
         if self.profile is not None or not command:
             return None
-        return for_command(command[0], environ.get("PATH", os.defpath), search=default_search_path(environ))
+        path = environ.get("PATH", os.defpath)
+        return for_command(command[0], path, search=default_search_path(environ), trail=trail)
 
-    def resolve(self, caller: Caller) -> tuple[Profile, Caller]:
-        """Load the profile and add what the options say; the caller with what its user is looked up to."""
-        loaded = load(self.profile or DEFAULT_PROFILE, search=default_search_path(caller.environ))
+    def resolve(self, caller: Caller, trail: Trail | None = None) -> tuple[Profile, Caller]:
+        """Load the profile and add what the options say; the caller with what its user is looked up to.
+
+        trail: is told what the profile depends on.
+        """
+        loaded = load(self.profile or DEFAULT_PROFILE, search=default_search_path(caller.environ), trail=trail)
+        profile = for_caller(loaded, caller, self.additions())
+        caller = caller.becoming(profile.process.user, profile.process.group)
+        return profile, looked_up(caller, profile.grants, profile.network)
+
+    def additions(self) -> Additions:
+        """Return what the options say beside the profile."""
         user, _, group = (self.user or "").partition(":")
         timeout = {} if self.timeout is None else {"timeout": self.timeout}
-        added = Additions(
+        return Additions(
             grants=self.grants,
             variables=dict(text.split("=", 1) for text in self.env if "=" in text),
             keep=tuple(text for text in self.env if "=" not in text),
@@ -282,9 +289,6 @@ class Choice:
             user=user or None,
             group=group or None,
         )  # fmt: skip
-        profile = for_caller(loaded, caller, added)
-        caller = caller.becoming(profile.process.user, profile.process.group)
-        return profile, looked_up(caller, profile.grants, profile.network)
 
 
 def _path_option(name: str, text: str) -> Callable[[F], F]:
@@ -308,6 +312,15 @@ def _members(kind: type[E]) -> Callable[[click.Context, click.Parameter, Any], A
 
 def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose a profile and what is added to it; the function gets them as one `choice`."""
+    return _with_options(function, named=True)
+
+
+def addition_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add those of profile_options() but the one that names the profile, which is an argument there."""
+    return _with_options(function, named=False)
+
+
+def _with_options(function: Callable[..., Any], *, named: bool) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def gathered(**values: Any) -> Any:  # noqa: ANN401 - click's
@@ -315,6 +328,10 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(choice=choice, **values)
 
     command: Callable[..., Any] = gathered
+    naming = click.option(
+        "-p", "--profile", "profile", shell_complete=complete_profile,
+        help=f"A profile's name or path; without, the one that is for COMMAND, else {DEFAULT_PROFILE}.",
+    )  # fmt: skip
     for option in (
         click.option("--notify", is_flag=True, help="Let it tell the service manager how it is (NOTIFY_SOCKET)."),
         click.option("--activation", is_flag=True, help="Tell it of its sockets as systemd does (LISTEN_FDS)."),
@@ -374,10 +391,7 @@ def profile_options(function: Callable[..., Any]) -> Callable[..., Any]:
             " listen:ADDRESS[:backlog=N|mode=OCTAL|...], connect:ADDRESS[:timeout=SECONDS], datagram:ADDRESS, ADDRESS"
             " tcp:HOST:PORT, udp:HOST:PORT or unix:PATH. It gets number N, or the next from 3 up.",
         ),
-        click.option(
-            "-p", "--profile", "profile", shell_complete=complete_profile,
-            help=f"A profile's name or path; without, the one that is for COMMAND, else {DEFAULT_PROFILE}.",
-        ),
+        *([naming] if named else []),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -405,10 +419,15 @@ def run_app() -> int:
     Returns: an exit code; `run` does not return at all when it succeeds.
     Raises: SandboxError; click's own errors as UsageError.
     """
+    first, *rest = sys.argv[1:] or [""]
+    is_key = first.startswith(KEY_OPTION)
     try:
         # Only --help and --version write with click's own means, and so past output.put().
         with failing_as_ours():
-            code = app.main(prog_name="sandbox", standalone_mode=False)
+            code = app.main(
+                args=rest if is_key else sys.argv[1:], prog_name="sandbox", standalone_mode=False,
+                obj=first.removeprefix(KEY_OPTION) if is_key else None,
+            )  # fmt: skip
     except click.ClickException as error:
         raise usage_error(error) from error
     except click.Abort:

@@ -108,12 +108,16 @@ def say_beside(message: str) -> None:
     _write_message(message, "\r\n" if _is_raw() else "\n")
 
 
+def line_of(message: str, end: str = "\n") -> bytes:
+    """Return the line that say() writes."""
+    return f"sandbox: {printable(message)}{end}".encode(errors="backslashreplace")
+
+
 def _write_message(message: str, end: str) -> None:
-    line = "sandbox: " + printable(message) + end
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             # Past Python's buffer, which would be tried again at the end.
-            os.write(sys.stderr.fileno(), line.encode(errors="backslashreplace"))
+            os.write(sys.stderr.fileno(), line_of(message, end))
 
 
 def _is_raw() -> bool:

@@ -88,7 +88,10 @@ static long enter(const struct plan *plan, struct target *target, int ruleset)
 	folder = (int)sys4(__NR_openat, target->directory, addr("cwd"), O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 	if (folder < 0)
 		return folder;
-	failed = join(plan, target, CLONE_NEWNS | CLONE_NEWNET);
+	/* Before that: in a user namespace that maps one group nobody may leave any. */
+	failed = plan_find(plan, OP_IDENTITY) ? sys2(__NR_setgroups, 0, 0) : 0;
+	if (failed == 0)
+		failed = join(plan, target, CLONE_NEWNS | CLONE_NEWNET);
 	if (failed == 0)
 		failed = sys1(__NR_fchdir, folder);
 	sys1(__NR_umask, mask < 0 ? 0777 : (long)mask);

@@ -13,6 +13,7 @@
 #include "probe.h"
 #include "relay.h"
 #include "report.h"
+#include "seal.h"
 #include "socket.h"
 #include "supervise.h"
 #include "sys.h"
@@ -23,6 +24,16 @@
 #include <linux/mman.h>
 #include <linux/prctl.h>
 #include <linux/stat.h>
+
+void launcher_use(struct plan *plan, const void *bytes, size_t size)
+{
+	reporter.plan_error = plan_check(plan, bytes, size);
+	if (reporter.plan_error)
+		fail_step(STEP_PLAN, REASON_PLAN, 0);
+	reporter.plan = plan;
+	reporter.quiet = plan->header->flags & PLAN_QUIET;
+	reporter.trace = plan_find(plan, OP_TRACE) ? plan_find(plan, OP_TRACE)->a : 0;
+}
 
 /* Map a sealed memfd: a plan that somebody can still write to is not a plan. */
 static void map_plan(int fd, struct plan *plan)
@@ -41,12 +52,7 @@ static void map_plan(int fd, struct plan *plan)
 	mapped = sys6(__NR_mmap, 0, status.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
 	if (mapped < 0 && mapped >= -SYS_MAX_ERRNO)
 		fail_step(STEP_PLAN, (int)-mapped, 0);
-	reporter.plan_error = plan_check(plan, (const void *)mapped, (size_t)status.st_size);
-	if (reporter.plan_error)
-		fail_step(STEP_PLAN, REASON_PLAN, 0);
-	reporter.plan = plan;
-	reporter.quiet = plan->header->flags & PLAN_QUIET;
-	reporter.trace = plan_find(plan, OP_TRACE) ? plan_find(plan, OP_TRACE)->a : 0;
+	launcher_use(plan, (const void *)mapped, (size_t)status.st_size);
 	sys_close(fd);
 }
 
@@ -368,7 +374,7 @@ static int obtain_only(const struct plan *plan, unsigned filled, int socket, cha
 	return 0;
 }
 
-static _Noreturn void launch(struct plan *plan, unsigned filled, char **environment)
+_Noreturn void launcher_start(const struct plan *plan, unsigned filled, char **environment)
 {
 	static struct watched watched;
 	struct rlimit64 nofile;
@@ -455,6 +461,8 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 
 	if (privileged)
 		fail_step(STEP_START, REASON_PRIVILEGED, 0);
+	if (seal_is_there())
+		seal_run(argc, argv, environment);
 	filled = fd_fill_stdio();
 	if (argc == 2 && text_equal(argv[1], "--dump-abi"))
 		return probe_dump_abi();
@@ -479,5 +487,5 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 	}
 	if (obtains)
 		return obtain_only(&plan, filled, (int)socket, environment);
-	launch(&plan, filled, environment);
+	launcher_start(&plan, filled, environment);
 }

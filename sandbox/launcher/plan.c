@@ -1,6 +1,7 @@
 /* plan.c: checks a plan's bytes before anything is done with them. Pure; fuzzed (tests/native/fuzz_plan.c). */
 #include "plan.h"
 
+#include "entries.h"
 #include "text.h"
 
 #include <linux/fcntl.h>
@@ -26,6 +27,13 @@ static const struct op_rule {
 
 enum { RULE_COUNT = sizeof rules / sizeof rules[0] };
 
+/* What only a template holds. */
+static const struct op_rule items[] = {
+#define ITEM(name, code, data) {(code), DATA_##data, 0, MAX_MOUNTS, "resolve"},
+#include "template.def"
+#undef ITEM
+};
+
 static const struct op_rule *rule_for(uint16_t code)
 {
 	for (const struct op_rule *rule = rules; rule < rules + RULE_COUNT; rule++)
@@ -34,9 +42,17 @@ static const struct op_rule *rule_for(uint16_t code)
 	return NULL;
 }
 
+static const struct op_rule *item_for(uint16_t code)
+{
+	for (const struct op_rule *item = items; item < items + sizeof items / sizeof items[0]; item++)
+		if (item->code == code)
+			return item;
+	return rule_for(code);
+}
+
 const char *plan_step(uint16_t code)
 {
-	const struct op_rule *rule = rule_for(code);
+	const struct op_rule *rule = item_for(code);
 
 	return rule ? rule->step : "?";
 }
@@ -49,15 +65,16 @@ const struct op *plan_find(const struct plan *plan, uint16_t code)
 
 /* A multiply-and-rotate hash over 64-bit words: each step is a bijection of the state, so a change in one word
  * always shows. It finds damage, it is no protection from a forger; the caller's seals are. */
-static uint64_t checksum(const unsigned char *bytes, size_t size)
+uint64_t plan_checksum(const void *bytes, size_t size, size_t skipped)
 {
+	const char *next = bytes;
 	uint64_t hash = 0x9e3779b97f4a7c15u;
 
 	for (size_t at = 0; at < size; at += 8) {
 		uint64_t word;
 
-		__builtin_memcpy(&word, bytes + at, 8);
-		if (at == offsetof(struct plan_header, checksum))
+		__builtin_memcpy(&word, next + at, 8);
+		if (at == skipped)
 			word = 0;
 		hash = (hash ^ word) * 0xff51afd7ed558ccdu;
 		hash = (hash << 29) | (hash >> 35);
@@ -65,11 +82,11 @@ static uint64_t checksum(const unsigned char *bytes, size_t size)
 	return hash;
 }
 
-static const char *check_header(const struct plan_header *header, size_t size)
+static const char *check_header(const struct plan_header *header, size_t size, const char *magic)
 {
 	uint64_t ops_end = sizeof *header + (uint64_t)header->op_count * sizeof(struct op);
 
-	if (!text_same(header->magic, PLAN_MAGIC, sizeof header->magic))
+	if (!text_same(header->magic, magic, sizeof header->magic))
 		return "this is not a plan";
 	if (header->version != PLAN_VERSION)
 		return "it has another format version";
@@ -83,7 +100,7 @@ static const char *check_header(const struct plan_header *header, size_t size)
 		return "a reserved field is used";
 	if (header->data_size == 0)
 		return "its data area is empty";
-	if (checksum((const unsigned char *)header, size) != header->checksum)
+	if (plan_checksum(header, size, offsetof(struct plan_header, checksum)) != header->checksum)
 		return "its checksum does not match";
 	return NULL;
 }
@@ -103,6 +120,8 @@ static const char *check_argv(const struct plan *plan, const struct op *op)
 {
 	uint32_t room = plan->header->data_size, count = 0;
 
+	if (op->a == 0 && op->data_size == 0 && text_same(plan->header->magic, TEMPLATE_MAGIC, sizeof plan->header->magic))
+		return NULL; /* the start's own follow */
 	if (op->data >= room || op->data_size > room - op->data || op->data_size == 0)
 		return "the arguments lie outside the data area";
 	if (plan->data[op->data + op->data_size - 1] != '\0')
@@ -423,7 +442,9 @@ static const char *check_counts(const struct plan *plan)
 	return NULL;
 }
 
-const char *plan_check(struct plan *plan, const void *bytes, size_t size)
+/* What holds of plans and templates: areas, order, and that what a record refers to lies in the data. */
+static const char *check_records(struct plan *plan, const void *bytes, size_t size, const char *magic,
+				 const struct op_rule *(*find)(uint16_t code))
 {
 	const char *wrong;
 	uint16_t last = 0;
@@ -431,7 +452,7 @@ const char *plan_check(struct plan *plan, const void *bytes, size_t size)
 	if (size < sizeof(struct plan_header) || size > PLAN_MAX_SIZE)
 		return "its size is impossible";
 	plan->header = bytes;
-	wrong = check_header(plan->header, size);
+	wrong = check_header(plan->header, size, magic);
 	if (wrong)
 		return wrong;
 	plan->ops = (const struct op *)((const char *)bytes + sizeof(struct plan_header));
@@ -440,7 +461,7 @@ const char *plan_check(struct plan *plan, const void *bytes, size_t size)
 	if (plan->data[plan->header->data_size - 1] != '\0')
 		return "its data area is not ended";
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
-		const struct op_rule *rule = rule_for(op->code);
+		const struct op_rule *rule = find(op->code);
 
 		if (!rule)
 			return "an op is unknown";
@@ -450,13 +471,32 @@ const char *plan_check(struct plan *plan, const void *bytes, size_t size)
 		if (op->label >= plan->header->data_size || op->hint >= plan->header->data_size)
 			return "a message lies outside the data area";
 		wrong = check_data(plan, op, rule->data);
-		wrong = wrong ? wrong : check_fields(op, plan);
+		if (!wrong && find == rule_for)
+			wrong = check_fields(op, plan);
 		if (wrong)
 			return wrong;
 	}
-	wrong = check_counts(plan);
+	return NULL;
+}
+
+const char *plan_check(struct plan *plan, const void *bytes, size_t size)
+{
+	const char *wrong = check_records(plan, bytes, size, PLAN_MAGIC, rule_for);
+
+	wrong = wrong ? wrong : check_counts(plan);
 	wrong = wrong ? wrong : check_list(plan);
 	wrong = wrong ? wrong : check_joined(plan);
 	wrong = wrong ? wrong : check_slots(plan);
 	return wrong ? wrong : check_owners(plan);
+}
+
+const char *plan_check_template(struct plan *template, const void *bytes, size_t size)
+{
+	const char *wrong = check_records(template, bytes, size, TEMPLATE_MAGIC, item_for);
+
+	for (const struct op *op = template->ops; !wrong && op < template->ops + template->op_count; op++)
+		if (op->code == ITEM_ENTRY && (op->a >= ENTRY_KINDS || op_text(template, op)[0] != '/' ||
+					       !plan_find(template, ITEM_VIEW)))
+			wrong = "an entry of the view is unknown";
+	return wrong;
 }

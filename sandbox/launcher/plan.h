@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #define PLAN_MAGIC "SBXPLAN\n"
+#define TEMPLATE_MAGIC "SBXTMPL\n"
 #define PLAN_VERSION 1
 #define PLAN_MAX_SIZE (16u << 20)
 #define PLAN_QUIET 1u  /* flags: failures go to the status descriptor only, not to standard error */
@@ -23,6 +24,13 @@ enum op_code {
 #define OP(name, code, step, least, most, data) OP_##name = (code),
 #include "ops.def"
 #undef OP
+};
+
+/* What a template holds besides ops; template.h. */
+enum item_code {
+#define ITEM(name, code, data) ITEM_##name = (code),
+#include "template.def"
+#undef ITEM
 };
 
 /* The access an INHERIT op demands, in its flags; 0 demands nothing. */
@@ -123,6 +131,13 @@ struct plan {
 /* Check `size` bytes and point `plan` into them. Post: every offset, count, order and text that any op uses is
  * valid, so that nothing is checked again. Returns NULL, or what is wrong. Pure: no system call, no output. */
 const char *plan_check(struct plan *plan, const void *bytes, size_t size);
+
+/* Check a template's bytes in the same way, as far as they are read to make a plan of them (template.h), whose bytes
+ * plan_check() gets. */
+const char *plan_check_template(struct plan *template, const void *bytes, size_t size);
+
+/* Of bytes with the word at offset `skipped`, the checksum's own, taken as zero; both are multiples of 8. */
+uint64_t plan_checksum(const void *bytes, size_t size, size_t skipped);
 
 const char *plan_step(uint16_t code); /* the step's name for messages, or "?" */
 const struct op *plan_find(const struct plan *plan, uint16_t code);

@@ -98,13 +98,24 @@ const char *reason_text(int error)
 	case REASON_BOTH_WAYS: return "it is open both ways, and a relay goes one way; say which: read or write";
 	case REASON_RECORDS: return "a relay keeps no records apart; it takes sockets of type SOCK_STREAM";
 	case REASON_NO_MOUNT: return "it takes a mount of its own, and so a user namespace, which is refused here; raw does without";
+	case REASON_DAMAGED: return "this file was changed, cut short or added to since it was sealed";
+	case REASON_NO_VALUE: return "no absolute path stands for it here";
+	case REASON_NO_CWD: return "the working directory is gone";
+	case REASON_SHOWS_HOME: return "the working directory would show all of your home folder";
+	case REASON_NOT_IN_VIEW: return "it is not in the view";
+	case REASON_NOT_PASSED: return "no service manager has passed one descriptor of that name to this process";
+	case REASON_NOT_ROOT: return "only root can become another";
+	case REASON_FOR_ROOT: return "it does not hold root";
+	case REASON_OLDER_KERNEL: return "an older kernel than the one that it was sealed for; its Landlock ABI is ";
+	case REASON_NO_COMMAND: return "there is none";
+	case REASON_COVERED: return "the working directory lies in what it hides or replaces";
 	default: return NULL;
 	}
 }
 
 const char *step_text(int step)
 {
-	static const char *const names[STEP_COUNT] = {"usage", "plan", "start", "fork", "supervise"};
+	static const char *const names[STEP_COUNT] = {"usage", "plan", "start", "fork", "supervise", "seal"};
 
 	return step >= 0 && step < STEP_COUNT ? names[step] : "?";
 }
@@ -140,7 +151,7 @@ static void failure_reason(struct line *line, const struct failure *failure)
 	else if (failure->error == REASON_WRONG_ACCESS)
 		line_text(line, fd_access_word(failure->detail));
 	else if ((failure->error <= REASON_UNEXPECTED_FD && failure->error >= REASON_NOT_CLOSED) ||
-		 failure->error == REASON_ASKED_TO_END)
+		 failure->error == REASON_ASKED_TO_END || failure->error == REASON_OLDER_KERNEL)
 		line_number(line, failure->detail);
 }
 

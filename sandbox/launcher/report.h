@@ -36,6 +36,17 @@ enum reason {
 	REASON_RECORDS = -32,
 	REASON_LOCKED = -33,
 	REASON_ASKED_TO_END = -34, /* detail: the signal */
+	REASON_DAMAGED = -40,
+	REASON_NO_COMMAND = -41,
+	REASON_NO_VALUE = -42,
+	REASON_NO_CWD = -43,
+	REASON_SHOWS_HOME = -44,
+	REASON_NOT_IN_VIEW = -45,
+	REASON_NOT_PASSED = -46,
+	REASON_NOT_ROOT = -47,
+	REASON_FOR_ROOT = -48,
+	REASON_OLDER_KERNEL = -49, /* detail: its Landlock's ABI */
+	REASON_COVERED = -50,
 	REASON_END = -64, /* below all of them, which need not follow each other */
 };
 
@@ -53,7 +64,7 @@ struct failure {
 };
 
 /* Steps that belong to the launcher itself and not to an op. */
-enum launcher_step { STEP_USAGE, STEP_PLAN, STEP_START, STEP_FORK, STEP_SUPERVISE, STEP_COUNT };
+enum launcher_step { STEP_USAGE, STEP_PLAN, STEP_START, STEP_FORK, STEP_SUPERVISE, STEP_SEAL, STEP_COUNT };
 
 enum event_type { EVENT_STARTED = 1, EVENT_FAILED = 2, EVENT_EXITED = 3, EVENT_EXEC = 4, EVENT_DESCRIPTOR = 5, EVENT_NETWORK = 6 };
 enum verdict { VERDICT_PASSED = 1, VERDICT_CLOSED = 2 };

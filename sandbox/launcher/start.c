@@ -1,8 +1,15 @@
 /* start.c: the entry point without libc, and the memory functions that the compiler may call on its own. */
+#include "front.h"
 #include "main.h"
 #include "sys.h"
 
 #include <linux/auxvec.h>
+
+#ifdef FRONT
+#define ENTRY front_main
+#else
+#define ENTRY launcher_main
+#endif
 
 void *memcpy(void *to, const void *from, size_t size);
 void *memset(void *to, int value, size_t size);
@@ -45,5 +52,5 @@ _Noreturn void start_c(long *stack)
 	for (const long *aux = (const long *)(end + 1); aux[0] != AT_NULL; aux += 2)
 		if (aux[0] == AT_SECURE)
 			privileged = aux[1] != 0;
-	sys_exit(launcher_main(argc, argv, environment, privileged));
+	sys_exit(ENTRY(argc, argv, environment, privileged));
 }

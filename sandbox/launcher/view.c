@@ -25,6 +25,10 @@ struct entry {
 	uint64_t device; /* of a new file system, in which mount points may be made; 0 otherwise */
 };
 
+/* Apart from what has a value at the start, so that the file holds none of them. */
+static struct entry all_entries[MAX_MOUNTS + MAX_TEXT_FILES];
+static char all_texts[TEXT_ROOM];
+
 static struct view {
 	int root;	  /* the view's root; -1 until it is made */
 	bool own;	  /* the root is ours, and not the host's */
@@ -34,10 +38,11 @@ static struct view {
 	int hidden_folder, hidden_file;
 	bool filled;
 	uint32_t count;
-	struct entry entries[MAX_MOUNTS + MAX_TEXT_FILES];
-	char texts[TEXT_ROOM]; /* the real paths that are not in the plan */
+	struct entry *const entries;
+	char *const texts; /* the real paths that are not in the plan */
 	size_t used;
-} view = {.root = -1, .devices = -1, .hidden = -1, .hidden_folder = -1, .hidden_file = -1};
+} view = {.root = -1, .devices = -1, .hidden = -1, .hidden_folder = -1, .hidden_file = -1,
+	  .entries = all_entries, .texts = all_texts};
 
 static int open_at(int folder, const char *path, uint64_t flags, uint64_t resolve)
 {

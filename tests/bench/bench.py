@@ -17,6 +17,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -108,6 +109,14 @@ def ungated(plan: Plan) -> bytes:
     return parts.joined()
 
 
+def sealed_noop(folder: Path, noop: str) -> Path:
+    """Return a sealed file that starts the no-op."""
+    file = folder / "sealed"
+    command = [str(Path(sysconfig.get_path("scripts"), "sandbox")), "seal", "untrusted", "-o", str(file), "--", noop]
+    subprocess.run(command, check=True)
+    return file
+
+
 @contextmanager
 def commands(folder: Path) -> Iterator[tuple[dict[str, list[str]], list[int]]]:
     """Yield the commands whose start is compared, and the descriptors that they need to inherit."""
@@ -121,6 +130,8 @@ def commands(folder: Path) -> Iterator[tuple[dict[str, list[str]], list[int]]]:
         LIBC: [str(folder / "empty")],
         BARE: [str(folder / "bare"), str(folder / "steps")],
         OURS: [str(launcher_path()), str(fds[0])],
+        "sandbox, sealed": [str(sealed_noop(folder, noop))],
+        "sandbox run, kept plan": [str(Path(sysconfig.get_path("scripts"), "sandbox")), "run", noop],
         "bubblewrap, equal view": steps.bubblewrap(plan, [noop], fds[1:]),
         "bubblewrap --dev-bind / /": ["/usr/bin/bwrap", "--dev-bind", "/", "/", noop],
         "firejail": steps.firejail(plan, [noop]),

@@ -14,8 +14,47 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
+from tests.support.native import build_launcher
+
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 ORDINARY_USER: Final = 65534  # nobody, as in tests/kernel/run-as-ordinary-user
+
+
+@pytest.fixture(scope="session")
+def native_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the native command beside a Python part that works in this environment.
+
+    As an ordinary user the scripts are not there (tests/kernel/run-as-ordinary-user), and it is built from its sources.
+    """
+    folder = tmp_path_factory.mktemp("native")
+    folder.chmod(0o755)
+    installed = Path(sysconfig.get_path("scripts"), "sandbox")
+    front = installed if installed.exists() else build_launcher(defines=("FRONT",))
+    shutil.copy(front, folder / "sandbox")
+    _script(folder / "sandbox-python", f'exec {sys.executable} -P -m sandbox "$@"')
+    return folder / "sandbox"
+
+
+@pytest.fixture(scope="session")
+def warmed_command(native_command: Path) -> Path:
+    """Return a command that first has the plan of what it is to run kept, and then is the native one."""
+    command = native_command.with_name("warmed")
+    keep = f'case "$*" in *--help*) ;; run*) (shift; {native_command} cache add "$@") 2>/dev/null ;; esac'
+    _script(command, f'{keep}\nexec {native_command} "$@"')
+    return command
+
+
+@pytest.fixture(scope="session", params=["python", "cached"])
+def sandbox_command(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Return what starts the command line: Python each time, or a plan that was kept, where one can be."""
+    if request.param == "python":
+        return (sys.executable, "-P", "-m", "sandbox")
+    return (str(request.getfixturevalue("warmed_command")),)
+
+
+def _script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
 
 
 @pytest.fixture

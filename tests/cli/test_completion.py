@@ -11,7 +11,10 @@ import pytest
 
 from sandbox.profile_files import shipped_folder
 
-COMMANDS = ("run", "learn", "check", "diff", "explain", "survey", "probe", "profiles", "install", "completion", "man")
+COMMANDS = (
+    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "survey", "probe", "profiles", "install",
+    "cache", "completion", "man",
+)  # fmt: skip
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
 SHIPPED: Final = sorted(path.stem for path in shipped_folder().glob("*.toml"))

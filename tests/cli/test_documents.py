@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -62,7 +63,7 @@ def test_document_examples_say_what_is_written(
     (programs / "sandbox").chmod(0o755)
     found = list(examples(path.read_text()))
     # The interpreter itself and no script that starts it: to that, a grant goes along only if it propagates.
-    path_variable = f"{programs}:{Path(sandbox_command[0]).parent}:{environment['PATH']}"
+    path_variable = f"{programs}:{Path(sys.executable).parent}:{environment['PATH']}"
     said = outputs([command for command, _ in found], folder, {**environment, "PATH": path_variable})
     assert len(said) == len(found)
     for (command, expected), output in zip(found, said, strict=True):

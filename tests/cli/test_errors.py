@@ -19,7 +19,9 @@ Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
 
 
-COMMANDS: Final = "run, learn, check, diff, explain, survey, probe, profiles, install, completion, man"
+COMMANDS: Final = (
+    "run, learn, check, diff, explain, seal, unseal, unit, survey, probe, profiles, install, cache, completion, man"
+)
 
 
 @pytest.mark.parametrize(

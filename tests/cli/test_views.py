@@ -20,18 +20,9 @@ from sandbox.protocols import PROTOCOLS
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 DATA: Final = Path(__file__).parent / "data"
 COMMANDS: Final = (
-    "run",
-    "learn",
-    "check",
-    "diff",
-    "explain",
-    "survey",
-    "probe",
-    "profiles",
-    "install",
-    "completion",
-    "man",
-)
+    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "survey", "probe", "profiles", "install",
+    "cache", "completion", "man",
+)  # fmt: skip
 
 
 def test_help_lists_every_command_with_a_line(sandbox: Run) -> None:

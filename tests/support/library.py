@@ -245,7 +245,7 @@ class Place:
 
     def await_port(self) -> None:
         """Return once a server of the host listens."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return

@@ -45,6 +45,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "veth": "allowlist caller profile sockets",
         "walls": "allowlist caller errors filesystem grants landlock limits mounts plan profile sockets",
         "wire": "errors grants plan protocols sockets",
+        "template": "errors plan wire",
+        "units": "errors grants limits profile sockets",
         "peers": "grants landlock profile sockets walls",
         "build": (
             "errors carried caller grants peers resolve profile plan protocols seccomp sizes sockets syscalls walls"
@@ -55,6 +57,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "cgroups": "limits",
         "addresses": "errors allowlist caller grants profile sockets",
         "wrappers": "errors profile_files",
+        "cache": "caller grants limits plan profile profile_files template wire",
         "channel": "errors events",
         "network": "allowlist caller errors probe profile veth",
         "netns": "caller errors network profile",
@@ -70,6 +73,10 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "compare": "build filesystem limits places profile profile_format syscalls",
         "explain": (
             "allowlist caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"
+        ),
+        "seal": (
+            "build caller carried errors explain filesystem grants landlock limits mounts plan profile profile_format "
+            "resolve template walls wire"
         ),
         # Refusals: what is told of calls is a value too; only the tracer, which tells it, has effects.
         "calls": "syscall_table",
@@ -88,7 +95,10 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
             "allowlist errors caller filesystem grants landlock limits profile profile_files profile_format "
             "profile_text plan build events launch observe protocols resolve survey addresses wrappers"
         ),
-        "cli": "sandbox errors kernel cli compare explain explaining learned learning lint probe refusals",
+        "cli": (
+            "sandbox errors kernel cli cache compare explain explaining learned learning lint probe refusals seal "
+            "sizes units"
+        ),
         "__main__": "cli",
     }.items()
 }

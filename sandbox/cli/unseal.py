@@ -1,0 +1,25 @@
+"""`sandbox unseal`: what a sealed file was made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sandbox.cli.app import complete_file
+from sandbox.cli.output import put
+from sandbox.seal import take_apart
+
+
+@click.command("unseal")
+@click.argument("file", shell_complete=complete_file)
+@click.option("--plan", is_flag=True, help="Print what the launcher carries out instead.")
+def command(file: str, plan: bool) -> None:
+    r"""Print the profile that a sealed FILE was made of, with what was added to it, as TOML. Starts nothing.
+
+    \b
+    sandbox unseal ./ls-here
+    sandbox unseal --plan ./ls-here
+    """
+    sealed = take_apart(Path(file).read_bytes(), file)
+    put(sealed.template.describe() if plan else sealed.profile.splitlines())

@@ -1,0 +1,21 @@
+/* template.h: a plan but for what only the start can tell, and the plan that comes out of it at a start. */
+#ifndef TEMPLATE_H
+#define TEMPLATE_H
+
+#include "facts.h"
+#include "plan.h"
+
+#define TEMPLATE_EXPANDS 0x8000u /* flags of a record: its texts hold {home}, {cwd} ..., each behind a slash of its own */
+
+/* Field c of VIEW. */
+enum view_bits { VIEW_PRIVATE = 1, VIEW_FILES = 2, VIEW_STARTS_ELSEWHERE = 4, VIEW_MOUNTS = 8 };
+/* Field c of ENTRY; a and b are enum entry_kind and enum entry_rights (entries.h). */
+enum entry_bits { ENTRY_OPTIONAL = 1, ENTRY_ADDED = 2, ENTRY_IS_HOME = 4, ENTRY_IS_CWD = 8 };
+#define SCHEDULING_CALLERS_POLICY 1u /* flags of SCHEDULING, in a template */
+#define SCHEDULING_CALLERS_NICE 2u
+
+/* Make the plan of this start, in memory of its own. Pre: plan_check_template(), and the template is reporter.plan, so that what
+ * cannot be resolved fails with its words. The plan is unchecked: its bytes go to plan_check(). */
+const void *template_expand(const struct plan *template, const struct facts *facts, size_t *size);
+
+#endif

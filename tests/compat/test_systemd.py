@@ -1,0 +1,244 @@
+"""Sealed launchers as services of a real systemd, which is process 1 of namespaces of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from sandbox.errors import UsageError
+from sandbox.profile import Profile
+from sandbox.profile_files import default_search_path, load
+from sandbox.units import units
+from tests.support.sealing import sealed_file
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+SEARCH: Final = default_search_path({})
+NEEDS_SYSTEMD: Final = pytest.mark.skipif(shutil.which("systemctl") is None, reason="optional tool absent: systemctl")
+NEEDS_ROOT: Final = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it starts a systemd of its own")
+
+# Answers each connection with its process ID and how often it was reloaded; "hang" has it say nothing more to systemd.
+SERVICE: Final = """
+import os, signal, socket, time
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.connect(os.environ["NOTIFY_SOCKET"])
+reloads = 0
+def reload(*_):
+    global reloads
+    notify.send(b"RELOADING=1")
+    reloads += 1
+    notify.send(b"READY=1\\nSTATUS=reloaded")
+signal.signal(signal.SIGHUP, reload)
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+assert os.environ["LISTEN_PID"] == str(os.getpid()), "LISTEN_PID"
+assert os.environ["WATCHDOG_PID"] == str(os.getpid()), "WATCHDOG_PID"
+listener = socket.socket(fileno=3)
+listener.settimeout(0.2)
+notify.send(b"READY=1\\nSTATUS=serving")
+hangs = False
+while True:
+    if not hangs:
+        notify.send(b"WATCHDOG=1")
+    try:
+        connection = listener.accept()[0]
+    except TimeoutError:
+        continue
+    with connection:
+        word = connection.recv(100)
+        hangs = hangs or word == b"hang"
+        connection.send(f"{os.getpid()} {reloads} {os.environ['LISTEN_FDNAMES']}".encode())
+"""
+ASK: Final = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as s:
+    s.settimeout(30)
+    s.connect("/run/web.sock")
+    s.send(sys.argv[1].encode())
+    print(sys.argv[1], s.recv(100).decode())
+"""
+SCRIPT: Final = """
+ask() { python3 /run/test/ask.py "$1"; }
+show() { systemctl show --value -p "$1" web.service; }
+until_is() { i=0; until [ "$(show "$1")" = "$2" ] || [ $i = 300 ]; do sleep 0.1; i=$((i + 1)); done; }
+systemctl start web-http.socket
+echo "before: $(show ActiveState)"
+ask first
+echo "state: $(show ActiveState) $(show StatusText)"
+echo "main: $(cat /proc/$(show MainPID)/comm)"
+main=$(show MainPID)
+systemctl reload web.service
+ask second
+echo "reloaded: $(show StatusText)"
+[ "$main" = "$(show MainPID)" ] && echo "same main process"
+systemctl restart web.service &
+ask during
+wait $!
+[ "$main" != "$(show MainPID)" ] && echo "another main process"
+echo "listener: $(systemctl is-active web-http.socket)"
+ask hang
+until_is NRestarts 1
+until_is ActiveState active
+echo "after the watchdog: $(show NRestarts) $(show ActiveState)"
+ask third
+systemctl stop web-http.socket web.service
+echo "stopped: $(show ActiveState) $(show Result)"
+pgrep -c -f serve.py
+of() { systemctl show --value -p "$1" "$unit.service"; }
+for unit in code good missing; do
+    systemctl start $unit.service; i=0
+    while [ "$(of ActiveState)" = active ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
+    echo "$unit: $(of Result) $(of ExecMainStatus)"
+done
+"""
+
+
+def web_profile(tmp_path: Path) -> Profile:
+    (tmp_path / "web.toml").write_text(
+        """
+        description = "serves 100% of what it is asked"
+        extends = ["untrusted"]
+        [process]
+        notify = true
+        chdir = "/"
+        [filesystem]
+        read = ["/run/test"]
+        [descriptors]
+        activation = true
+        [limits]
+        memory = "1G"
+        processes = 50
+        [grants.http]
+        inherit = "systemd:http"
+        type = "listener"
+        """
+    )
+    return load(str(tmp_path / "web.toml"), search=SEARCH)
+
+
+def write_units(folder: Path, made: Sequence[object]) -> None:
+    for unit in made:
+        (folder / unit.name).write_text(unit.text)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "units").mkdir()
+    return tmp_path
+
+
+@NEEDS_SYSTEMD
+@NEEDS_ROOT
+def test_service_is_activated_reloaded_watched_restarted_and_stopped_by_systemd(folder: Path) -> None:
+    here = folder / "units"
+    profile = web_profile(folder)  # whose limit of processes does not hold root
+    profile = replace(profile, limits=replace(profile.limits, processes=None))
+    sealed_file(here / "web", profile, ["/usr/bin/python3", "/run/test/serve.py"])
+    (here / "serve.py").write_text(SERVICE)
+    (here / "ask.py").write_text(ASK)
+    made = units(profile, "web", "/run/test/web", {"http": "/run/web.sock"}, kind=None, reload=True)
+    write_units(here, made)
+    service = here / "web.service"
+    service.write_text(
+        service.read_text().replace("[Service]\n", "[Service]\nWatchdogSec=3\nRestart=on-failure\nRestartSec=0\n")
+    )
+    plain = load("untrusted", search=SEARCH)
+    for name, command, more in (
+        ("code", ["sh", "-c", "exit 42"], ""),
+        ("good", ["sh", "-c", "exit 42"], "SuccessExitStatus=42\n"),
+        ("missing", ["no-such-program"], ""),
+    ):
+        sealed_file(here / name, plain, command)
+        (unit,) = units(plain, name, f"/run/test/{name}", {}, kind="exec", reload=False)
+        (here / unit.name).write_text(unit.text.replace("[Service]\n", f"[Service]\n{more}"))
+    (here / "script").write_text(SCRIPT)
+    (here / "test.target").write_text("[Unit]\nWants=test.service\n")
+    (here / "test.service").write_text(
+        "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nStandardOutput=file:/run/test/out\nStandardError=inherit\n"
+        "ExecStart=/bin/sh /run/test/script\nExecStopPost=/bin/systemctl exit 9\n"
+    )
+    done = subprocess.run(
+        [ROOT / "tests/support/boot-systemd", folder], capture_output=True, text=True, timeout=240, check=False
+    )  # fmt: skip
+    assert done.returncode == 9, done.stderr
+    assert (here / "out").read_text().splitlines() == [
+        "before: inactive",
+        "first 2 0 http",
+        "state: active serving",
+        "main: web",
+        "second 2 1 http",
+        "reloaded: reloaded",
+        "same main process",
+        "during 2 0 http",
+        "another main process",
+        "listener: active",
+        "hang 2 0 http",
+        "after the watchdog: 1 active",
+        "third 2 0 http",
+        "stopped: inactive success",
+        "0",
+        "code: exit-code 42",
+        "good: success 0",  # one that has ended well is forgotten, its status too
+        "missing: exit-code 127",
+    ], done.stderr
+
+
+@NEEDS_SYSTEMD
+@pytest.mark.parametrize(("notify", "kind"), [(True, None), (True, "notify"), (True, "exec"), (False, None)])
+def test_units_are_what_systemd_verifies(folder: Path, notify: bool, kind: str | None) -> None:
+    here = folder / "units"
+    profile = web_profile(folder)
+    profile = replace(profile, process=replace(profile.process, notify=notify))
+    file = sealed_file(here / "a web %", profile, ["true"])
+    made = units(profile, "web", str(file), {"http": "127.0.0.1:8080"}, kind=kind, reload=True)
+    write_units(here, made)
+    names = [str(here / unit.name) for unit in made]
+    # Where it is told of no folder it looks at the host's, whose units are not ours to judge.
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *names],
+        env={"PATH": os.environ["PATH"], "SYSTEMD_UNIT_PATH": f"{here}:"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    ours = [line for line in done.stderr.splitlines() if str(here) in line or "web" in line]
+    assert ours == []
+    (here / "web.service").write_text((here / "web.service").read_text().replace("KillMode=mixed", "KillMode=wrong"))
+    broken = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *names], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "Failed to parse kill mode" in broken.stderr
+
+
+def test_units_say_what_the_profile_says(folder: Path) -> None:
+    profile = web_profile(folder)
+    socket, service = units(profile, "web", "/usr/local/bin/web", {"http": "80"}, kind=None, reload=False)
+    assert socket.name == "web-http.socket"
+    assert "ListenStream=80\nFileDescriptorName=http\nService=web.service\n" in socket.text
+    for line in (
+        "Description=serves 100%% of what it is asked", "Requires=web-http.socket", "Type=notify", "NotifyAccess=all",
+        "ExecStart=/usr/local/bin/web", "KillMode=mixed", "UMask=0022", "MemoryMax=1073741824", "TasksMax=52",
+        "ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "PrivateNetwork=yes",
+        "RestrictAddressFamilies=AF_UNIX",
+    ):  # fmt: skip
+        assert f"{line}\n" in service.text
+    assert "ExecReload" not in service.text
+
+
+@pytest.mark.parametrize(
+    ("listen", "kind", "reason"),
+    [
+        ({}, None, "grant systemd:http: no address is said for it"),
+        ({"http": "80", "x": "81"}, None, "--listen x: the profile takes no such socket"),
+        ({"http": "80"}, "forking", "a sandbox ends with its command"),
+        ({"http": "80"}, "simple", "no such type here"),
+    ],
+)
+def test_units_that_cannot_be_are_refused(folder: Path, listen: dict[str, str], kind: str | None, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        units(web_profile(folder), "web", "/web", listen, kind=kind, reload=False)
+    with pytest.raises(UsageError, match="the profile lets nobody notify"):
+        units(load("untrusted", search=SEARCH), "x", "/x", {}, kind="notify", reload=False)
