@@ -52,9 +52,10 @@ void netcall_hold_ruleset(int fd)
 	net.ruleset = fd;
 }
 
-int netcall_descriptor(void)
+int netcall_poll(struct pollfd *polled)
 {
-	return events;
+	*polled = (struct pollfd){.fd = events, .events = POLLIN};
+	return events >= 0 ? NETCALL_POLLS : 0;
 }
 
 int netcall_timeout(void)

@@ -5,6 +5,10 @@
 #include "plan.h"
 #include "target.h"
 
+#include <linux/poll.h>
+
+enum { NETCALL_POLLS = 1 };
+
 /* Before anything is started. Does nothing, as all below, without an ALLOW_LIST in the plan. */
 void netcall_prepare(const struct plan *plan);
 
@@ -14,7 +18,7 @@ void netcall_hold_ruleset(int fd);
 /* Answer a notification of any call but exec; or keep it until its socket is ready. */
 void netcall_answer(struct target *target);
 
-int netcall_descriptor(void); /* to poll for POLLIN, or -1 */
+int netcall_poll(struct pollfd *polled); /* fill in NETCALL_POLLS entries, or none; returns how many */
 int netcall_timeout(void);    /* milliseconds after which netcall_go_on() is to be called, or -1 */
 void netcall_go_on(void);     /* calls whose socket is ready, whose time is up, or that a signal interrupts */
 

@@ -229,27 +229,26 @@ static void answer_gate(struct watched *watched, short events)
 		watched->gate.listener = -1;
 }
 
-enum { OWN_POLLS = 6 };
+enum { OWN_POLLS = 5 }; /* poll(2) takes no more than RLIMIT_NOFILE, so that nothing is polled that is not there */
 
 _Noreturn void supervise(struct watched *watched)
 {
 	for (;;) {
-		struct pollfd polled[OWN_POLLS + TERMINAL_POLLS + RELAY_POLLS] = {
+		struct pollfd polled[OWN_POLLS + NETCALL_POLLS + TERMINAL_POLLS + RELAY_POLLS] = {
 			{.fd = watched->signal_fd, .events = POLLIN},
 			{.fd = watched->socket, .events = POLLIN},
 			{.fd = watched->parent_fd, .events = POLLIN},
 			/* The command's own exec is told before any that it makes itself. */
 			{.fd = watched->child_fd < 0 ? -1 : watched->gate.listener, .events = POLLIN},
 			{.fd = watched->timer_fd, .events = POLLIN},
-			{.fd = netcall_descriptor(), .events = POLLIN},
 		};
-		int terminals = terminal_poll(polled + OWN_POLLS);
-		int relays = relay_poll(polled + OWN_POLLS + terminals);
-		long ready = sys3(__NR_poll, addr(polled), OWN_POLLS + terminals + relays, netcall_timeout());
+		int networks = OWN_POLLS + netcall_poll(polled + OWN_POLLS), terminals = terminal_poll(polled + networks);
+		int relays = relay_poll(polled + networks + terminals);
+		long ready = sys3(__NR_poll, addr(polled), networks + terminals + relays, netcall_timeout());
 
 		if (ready < 0 && ready != -EINTR)
 			fail_step(STEP_SUPERVISE, (int)-ready, 0);
-		if (polled[5].revents || ready == 0)
+		if ((networks > OWN_POLLS && polled[OWN_POLLS].revents) || ready == 0)
 			netcall_go_on();
 		if (ready <= 0)
 			continue;
@@ -263,9 +262,9 @@ _Noreturn void supervise(struct watched *watched)
 		if (polled[3].revents)
 			answer_gate(watched, polled[3].revents);
 		if (terminals)
-			terminal_relay(polled + OWN_POLLS);
+			terminal_relay(polled + networks);
 		if (relays)
-			relay_move(polled + OWN_POLLS + terminals);
+			relay_move(polled + networks + terminals);
 		if (polled[0].revents)
 			forward(watched);
 	}
