@@ -7,10 +7,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # By content and not by time, so that a deleted, renamed or checked-out older file counts as a change.
 PACKAGE_SUM = find sandbox profiles pyproject.toml README.md LICENSE -name __pycache__ -prune -o -type f -print | \
 	LC_ALL=C sort | xargs sha256sum
-C_SOURCES = $(wildcard sandbox/launcher/*.c)
+C_SOURCES = $(wildcard sandbox/launcher/*.c sandbox/launcher/tracer/*.c)
 C_WARNINGS = $(shell sed -n 's/^ *\(-W[a-z0-9=-]*\)$$/\1/p' sandbox/launcher/CMakeLists.txt)
 
-.PHONY: help demo test check bench compat setup clean
+.PHONY: help demo test check bench compat learned library setup clean
 
 help:
 	@echo 'make demo    run a program on real input in the sandbox, showing what was closed and granted'
@@ -18,12 +18,15 @@ help:
 	@echo 'make check   lint, format, types, C warnings'
 	@echo 'make bench   measure start-up, memory and the exec gate, against other launchers'
 	@echo 'make compat  run real jobs by real programs in the sandbox; installs some 150 packages'
+	@echo 'make library run the applications of the library, hostile code in their place too; installs some 50 packages'
+	@echo 'make learned learn the same jobs, and run each under the profile that was learned'
 	@echo 'make clean   remove everything that was built'
 
 demo: setup
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh docs/demo.sh
 
 test: check
+	@tests/setup-system tests/profiles/packages
 	$(PYTHON) -m pytest
 	@if [ "$$(id -u)" = 0 ]; then tests/kernel/run-as-ordinary-user; fi
 
@@ -48,6 +51,15 @@ bench: setup
 compat: setup
 	tests/setup-system tests/workloads/packages
 	$(PYTHON) tests/workloads/compat.py $(if $(USER_NAME),--user $(USER_NAME))
+
+# Runs every application of the library, tells how each fares, and writes the table in docs/profiles.md.
+library: setup
+	@tests/setup-system tests/profiles/packages
+	PYTHONPATH=. $(VENV)/bin/python -m tests.support.library
+
+learned: setup
+	tests/setup-system tests/workloads/packages
+	$(PYTHON) tests/workloads/learned.py $(if $(USER_NAME),--user $(USER_NAME))
 
 # The system's own python3 comes first, since an ordinary user must be able to run it: the tests run as one, too.
 # Three steps, each skipped when its inputs are unchanged: the environment, the dependencies, the package.

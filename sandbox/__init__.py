@@ -1,6 +1,7 @@
 """Run programs so that authority reaches them only by declared descriptors, or by those that somebody sent."""
 
 from sandbox.addresses import looked_up
+from sandbox.allowlist import BindRule, PeerRule, parse_bind, parse_peer
 from sandbox.build import build as build_plan
 from sandbox.caller import Caller
 from sandbox.errors import (
@@ -15,7 +16,18 @@ from sandbox.errors import (
     UnsupportedError,
     UsageError,
 )
-from sandbox.events import Descriptor, Event, Executed, Exited, Failed, Received, Started
+from sandbox.events import (
+    Connection,
+    Descriptor,
+    Event,
+    Executed,
+    Exited,
+    Failed,
+    NetworkCall,
+    NetworkVerdict,
+    Received,
+    Started,
+)
 from sandbox.filesystem import FilesystemPolicy, View
 from sandbox.grants import (
     Access,
@@ -35,26 +47,29 @@ from sandbox.grants import (
     parse_grant,
 )
 from sandbox.landlock import LandlockPolicy
-from sandbox.launch import Popen, channel_grant, original_environment, replace_process, run
+from sandbox.launch import Popen, channel_grant, network_for, original_environment, replace_process, run
 from sandbox.limits import Limits
 from sandbox.observe import open_descriptors, survey_command
-from sandbox.plan import Plan, StatusFormat
-from sandbox.profile import NetworkMode, Profile, SharedNamespace, StreamsPolicy, Tty, check
-from sandbox.profile_files import Trail, available, default_search_path, load
+from sandbox.plan import Plan, StatusFormat, Trace
+from sandbox.profile import NetworkMode, NetworkPolicy, Profile, SharedNamespace, StreamsPolicy, Tty, check
+from sandbox.profile_files import Trail, available, default_search_path, for_command, load
 from sandbox.profile_format import format_profile
 from sandbox.profile_text import schema
 from sandbox.protocols import PROTOCOLS
 from sandbox.resolve import Additions, for_caller
 from sandbox.survey import Survey, format_survey
+from sandbox.wrappers import Wrapper, find_commands, install_wrappers, remove_wrappers
 
 __all__ = [
     "PROTOCOLS",
     "Access",
     "Additions",
+    "BindRule",
     "Caller",
     "CommandNotExecutableError",
     "CommandNotFoundError",
     "ConnectGrant",
+    "Connection",
     "CopyGrant",
     "DataGrant",
     "DatagramGrant",
@@ -75,7 +90,11 @@ __all__ = [
     "LaunchError",
     "Limits",
     "ListenGrant",
+    "NetworkCall",
     "NetworkMode",
+    "NetworkPolicy",
+    "NetworkVerdict",
+    "PeerRule",
     "Plan",
     "PlanError",
     "Popen",
@@ -90,25 +109,34 @@ __all__ = [
     "StatusFormat",
     "StreamsPolicy",
     "Survey",
+    "Trace",
     "Trail",
     "Tty",
     "UnsupportedError",
     "UsageError",
     "View",
+    "Wrapper",
     "available",
     "build_plan",
     "channel_grant",
     "check",
     "default_search_path",
+    "find_commands",
     "for_caller",
+    "for_command",
     "format_grant",
     "format_profile",
     "format_survey",
+    "install_wrappers",
     "load",
     "looked_up",
+    "network_for",
     "open_descriptors",
     "original_environment",
+    "parse_bind",
     "parse_grant",
+    "parse_peer",
+    "remove_wrappers",
     "replace_process",
     "run",
     "schema",

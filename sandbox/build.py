@@ -27,7 +27,6 @@ from sandbox.grants import (
     ScratchGrant,
     SecretGrant,
     SocketGrant,
-    accepted_types,
     checked,
     is_activated,
     number_of,
@@ -39,11 +38,13 @@ from sandbox.plan import (
     MAX_COMMANDS,
     MAX_ENV_OPS,
     MAX_PROTOCOLS,
+    NOTHING_TOLD,
     ListenFlag,
     Op,
     Plan,
     SocketKind,
     StatusFormat,
+    Trace,
 )
 from sandbox.profile import ExecPolicy, Profile, ScmRights, check, delegated, numbered
 from sandbox.resolve import passed_grants
@@ -59,14 +60,14 @@ def build(
     caller: Caller,
     *,
     status: tuple[int, StatusFormat] | None = None,
-    exec_events: bool = False,
-    trace: bool = False,
+    told: Trace = NOTHING_TOLD,
+    trace: Trace = NOTHING_TOLD,
     quiet: bool = False,
 ) -> Plan:
     """Compile a profile and a command into the plan that the launcher carries out.
 
     profile: as profile.for_caller() returns it, every path absolute.
-    exec_events: the records tell each later exec too. trace: so does standard error, for people.
+    told: what the records tell of beside start and end; trace: what standard error does, for people.
     status: the caller's descriptor for records of the run, and their form. quiet: failures go there only.
     Establishes: every grant is placed once at its number; the filter reserves exactly those numbers.
     Raises: ProfileError, GrantError, UsageError before anything is started; UnsupportedError without libseccomp.
@@ -78,7 +79,7 @@ def build(
     if not arguments or not arguments[0]:
         raise UsageError("command", "it is empty", "give a program and its arguments")
     parts = (
-        *_launcher_ops(profile, caller, status, exec_events=exec_events, trace=trace),
+        *_launcher_ops(profile, caller, status, told=told, trace=trace),
         *_descriptor_ops(profile, grants, status, caller),
         *walls.wall_ops(profile, caller),
         *_attribute_ops(profile, grants, caller),
@@ -111,6 +112,7 @@ def filter_policy(profile: Profile, grants: Sequence[Grant], landlock_abi: int) 
         offline=sockets.offline,
         keeps_peers=sockets.named,
         keeps_listeners=sockets.listening,
+        supervised=peers.supervised(profile.network, grants),
     )
 
 
@@ -121,19 +123,20 @@ def _clean(word: str) -> str:
 
 
 def _launcher_ops(
-    profile: Profile, caller: Caller, status: tuple[int, StatusFormat] | None, *, exec_events: bool, trace: bool
+    profile: Profile, caller: Caller, status: tuple[int, StatusFormat] | None, *, told: Trace, trace: Trace
 ) -> Iterator[Op]:
     if status is not None:
-        yield ops.status(*status, execs=exec_events)
+        yield ops.status(*status, told)
     if profile.process.die_with_parent:
         yield ops.die_with_parent(caller.parent_pid)
     if trace:
-        yield ops.trace()
+        yield ops.trace(trace)
     rules = [(protocol.name, rule) for protocol in delegated(profile) for rule in protocol.rules]
     if len(rules) > MAX_PROTOCOLS:
         raise PlanError("descriptors.delegate", f"more than {MAX_PROTOCOLS} rules are named", "name fewer protocols")
     for name, rule in rules:
         yield ops.protocol(name, rule)
+    yield from walls.network_ops(profile, caller, peers.supervised(profile.network, numbered(profile)))
 
 
 def grant_label(grant: Grant) -> str:
@@ -199,9 +202,8 @@ def _obtain_socket(slot: int, grant: SocketGrant, caller: Caller) -> Iterator[Op
 def _obtain(slot: int, grant: Grant) -> Iterator[Op]:
     label = grant_label(grant)
     match grant:
-        case InheritGrant(type=fd_type):
-            types = accepted_types(fd_type)
-            yield ops.inherit(slot, grant.fd, types, grant.access, label, raw=grant.raw)
+        case InheritGrant(types=types, raw=raw, relay=relay):
+            yield ops.inherit(slot, grant.fd, types, grant.access, label, raw=raw, relay=relay)
         case FileGrant(file=path, access=access, create=create, truncate=truncate):
             yield ops.file(slot, path, access, create=create, truncate=truncate, label=label, raw=grant.raw)
         case DirectoryGrant(directory=path, write=write, create=create):
@@ -330,6 +332,8 @@ def _confinement_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) 
         raise UsageError("process.notify", reason, "leave notify or the grant out")
     for program in seccomp.compile(policy):
         yield ops.filter_program(program)
+    if policy.supervised:
+        yield ops.notify_program(seccomp.compile_notifier(policy))
 
 
 def child_path(profile: Profile, caller: Caller) -> str:

@@ -21,7 +21,7 @@ from sandbox.caller import Caller
 from sandbox.grants import ConnectGrant, DatagramGrant, Grant, InheritGrant, ListenGrant
 from sandbox.limits import wants_cgroup
 from sandbox.plan import OpCode, Plan
-from sandbox.profile import Profile
+from sandbox.profile import NetworkMode, Profile
 from sandbox.profile_files import Trail, default_search_path
 from sandbox.template import Template, encode
 from sandbox.wire import checksum
@@ -29,11 +29,11 @@ from sandbox.wire import checksum
 MAX_ENTRIES: Final = 512
 MAX_AGE_DAYS: Final = 30
 _MAGIC: Final = b"SBXCACH1"
-_HEADER: Final = struct.Struct("<8sQIIII32s")
+_HEADER: Final = struct.Struct("<8sQIIIII4x32s")
 _DEPENDENCY: Final = struct.Struct("<IIQ")
 _OWNER: Final = struct.Struct("<QQII")
 _VERSION: Final = struct.Struct("<7Q")
-_CONTENT, _ABSENT, _PASSED, _LIBRARY = 1, 2, 3, 4
+_CONTENT, _ABSENT, _PASSED, _SAME = 1, 2, 3, 4
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PLACES: Final = 3  # where profiles are looked for; less: one is closed to us, and may be opened
@@ -43,10 +43,10 @@ _LIBSECCOMP: Final = re.compile(r"(/\S*/libseccomp\.so\S*)$", re.MULTILINE)
 def is_lasting(profile: Profile, caller: Caller) -> bool:
     """Tell whether a plan is the same at each start with the same arguments, facts and files that the key counts.
 
-    profile: as the plan was made of it. What is looked up elsewhere is not: cgroups, users, hosts, a service manager's
-    descriptors, priorities.
+    profile: as the plan was made of it. What is looked up elsewhere is not: cgroups, users, hosts, resolvers, a service
+    manager's descriptors, priorities; nor a network that is made or joined.
     """
-    process = profile.process
+    process, network = profile.process, profile.network
     return not (
         wants_cgroup(profile.limits)
         or (process.user, process.group) != (None, None)
@@ -54,6 +54,9 @@ def is_lasting(profile: Profile, caller: Caller) -> bool:
         or (process.notify and "WATCHDOG_PID" in caller.environ)
         or not caller.environ.get("HOME")
         or any(map(_is_looked_up, profile.grants))
+        or network.mode is NetworkMode.VETH
+        or any(rule.name is not None for rule in network.allow)
+        or (network.dns and not network.resolvers)
         or not _has_every_user(caller)
         or len(default_search_path(caller.environ).folders) < _PLACES
     )
@@ -84,33 +87,36 @@ def folder_of(environ: Mapping[str, str]) -> str | None:
     return f"{home}/.cache/sandbox" if home.startswith("/") else None
 
 
-def store(key: str, plan: Plan, trail: Trail, environ: Mapping[str, str]) -> bool:
-    """Keep a plan under its key; False where there is no folder that is ours alone, or no room."""
+def store(key: str, plan: Plan, trail: Trail, environ: Mapping[str, str], notice: bytes = b"") -> bool:
+    """Keep a plan under its key; False where there is no folder that is ours alone, or no room.
+
+    notice: what each start of it says first, on standard error.
+    """
     where = folder_of(environ)
-    if where is None or not _KEY.fullmatch(key):
+    if where is None or not _KEY.fullmatch(key) or not trail.is_complete:
         return False
     with contextlib.suppress(OSError), _opened(where, create=True) as folder:
         _clean(folder)
-        _write(folder, key, _entry(key, plan, trail))
+        _write(folder, key, _entry(key, plan, trail, notice))
         return True
     return False
 
 
-def _entry(key: str, plan: Plan, trail: Trail) -> bytes:
+def _entry(key: str, plan: Plan, trail: Trail, notice: bytes) -> bytes:
     # The parent is another one each time.
     ops = tuple(replace(op, a=0, label="") if op.code is OpCode.DIE_WITH_PARENT else op for op in plan.ops)
-    template = encode(Template(ops, quiet=plan.quiet))
+    template = encode(Template(ops, quiet=plan.quiet, point=plan.point))
     dependencies = list(_dependencies(trail))
     body = b"".join(dependencies)
     start = _HEADER.size + len(body)
-    size = (start + len(template) + 7) & ~7
+    size = (start + len(template) + len(notice) + 7) & ~7
 
     def header(total: int) -> bytes:
         return _HEADER.pack(
-            _MAGIC, total, size, len(dependencies), start, len(template), bytes.fromhex(key)
+            _MAGIC, total, size, len(dependencies), start, len(template), len(notice), bytes.fromhex(key)
         )  # fmt: skip
 
-    rest = (body + template).ljust(size - _HEADER.size, b"\0")
+    rest = (body + template + notice).ljust(size - _HEADER.size, b"\0")
     return header(checksum(header(0) + rest, skipped=1)) + rest
 
 
@@ -121,8 +127,10 @@ def _dependencies(trail: Trail) -> Iterator[bytes]:
         yield _dependency(_ABSENT, path, b"")
     for path, status in trail.passed.items():
         yield _dependency(_PASSED, path, _OWNER.pack(status.st_dev, status.st_ino, status.st_mode, status.st_uid))
+    for path, status in trail.seen.items():
+        yield _dependency(_SAME, path, _version(status))
     for path in sorted(set(_LIBSECCOMP.findall(Path("/proc/self/maps").read_text()))):
-        yield _dependency(_LIBRARY, path, _version(os.stat(path)))
+        yield _dependency(_SAME, path, _version(os.stat(path)))
 
 
 def _version(status: os.stat_result) -> bytes:

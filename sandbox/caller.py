@@ -18,6 +18,17 @@ _ORDINARY: Final = frozenset({os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE})
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """Descriptors of this process: the network that the sandbox joins, and what has to stay open with it; 0: none.
+
+    They are open while netns.joining() lasts, and are not part of what the caller itself has.
+    """
+
+    namespace: int
+    keeper: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who starts the sandbox: environment, folders, and the process that the launcher's parent is.
 
@@ -25,8 +36,9 @@ class Caller:
     uid, gid: the effective ones. identity: whom the profile names, user and group (see becoming). interactive: standard
     input and output are terminals, None where that is not known yet. delegated: a cgroup in which the launcher can make
     one for the sandbox. nice, scheduling: this process's, of sched(7); a real-time policy counts as the ordinary one.
-    pid: this process. hosts: the addresses of the names in socket grants, owners: the users and groups of their files
-    (addresses.looked_up).
+    pid: this process. hosts: the addresses of the names in socket grants, owners: the users and groups of their files;
+    peers: the addresses of the names that the network's rules have, resolvers: whom this host asks
+    (addresses.looked_up). joined: the network that the sandbox is to join; None: not made yet, or none.
     """
 
     environ: Mapping[str, str]
@@ -46,6 +58,9 @@ class Caller:
     pid: int = 0
     hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    peers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    resolvers: tuple[str, ...] = ()
+    joined: Joined | None = None
 
     @classmethod
     def of_process(cls, parent_pid: int, environ: Mapping[str, str] | None = None) -> Self:

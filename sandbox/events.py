@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -35,6 +36,14 @@ REASONS: Final = {
     -21: "it takes a mount of its own, and so a user namespace, which is refused here; raw does without",
     -24: "the file is larger than a copy may be",
     -25: "it is in /proc, and may be the launcher's own; a file's grant opens it all the same with raw",
+    -30: (
+        "what only appends, or is relayed, is copied by the supervisor from the start on;"
+        " grant it at the start, or as it is: raw"
+    ),
+    -31: "it is open both ways, and a relay goes one way; say which: read or write",
+    -32: "a relay keeps no records apart; it takes sockets of type SOCK_STREAM",
+    -33: "somebody holds the lock (flock) of its folder",
+    -34: "ended while it waited, by signal ",
     -40: "this file was changed, cut short or added to since it was sealed",
     -41: "there is none",
     -42: "no absolute path stands for it here",
@@ -45,9 +54,10 @@ REASONS: Final = {
     -47: "only root can become another",
     -48: "it does not hold root",
     -49: "an older kernel than the one that it was sealed for; its Landlock ABI is ",
+    -50: "the working directory lies in what it hides or replaces",
 }
 STEPS: Final = ("usage", "plan", "start", "fork", "supervise", "seal")
-_WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED, _OLDER_KERNEL = -1, -2, -16, -49
+_WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED, _ASKED_TO_END, _OLDER_KERNEL = -1, -2, -16, -34, -49
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,44 @@ class Received:
     descriptors: tuple[int, ...] = ()
 
 
-Event: TypeAlias = Started | Failed | Exited | Executed | Descriptor
+class NetworkCall(enum.StrEnum):
+    """What a program wants of the network."""
+
+    CONNECT = "connect"
+    BIND = "bind"
+    LISTEN = "listen"
+    SEND = "send"
+    SOCKET = "socket"
+    OPTION = "option"
+
+
+class NetworkVerdict(enum.StrEnum):
+    """What became of it; inside: it happened in the sandbox's own network."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    INSIDE = "inside"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A program has named an address, or asked for a socket that it does not get.
+
+    address: as in tcp:192.0.2.1:443. rule: the rule of the network that decided; None where none fits. program: its
+    executable. error: what the call failed with, or 0; a connection that is still being made has EINPROGRESS.
+    """
+
+    time_ns: int
+    pid: int
+    program: str
+    call: NetworkCall
+    address: str
+    verdict: NetworkVerdict
+    rule: str | None
+    error: int
+
+
+Event: TypeAlias = Started | Failed | Exited | Executed | Descriptor | Connection
 
 
 def event_of(record: Record, plan: Plan) -> Event:
@@ -139,6 +186,12 @@ def event_of(record: Record, plan: Plan) -> Event:
         case 5:
             passed_by = plan.ops[record.op].label if record.op >= 0 else None
             return Descriptor(record.time_ns, record.pid, record.detail, record.text, passed_by)
+        case 6:
+            rule = plan.ops[record.op].label if record.op >= 0 else None
+            call, verdict = list(NetworkCall)[record.detail - 1], list(NetworkVerdict)[record.code - 1]
+            return Connection(
+                record.time_ns, record.pid, record.source, call, record.text, verdict, rule, record.error
+            )  # fmt: skip
     raise PlanError("status record", f"type {record.type} is unknown")
 
 
@@ -150,7 +203,7 @@ def _failure(record: Record, plan: Plan) -> SandboxError:
         reason += ("read", "append" if record.detail & 0o2000 else "write", "read-write", "read-write")[
             record.detail & 3
         ]
-    elif record.error == _OLDER_KERNEL or -5 <= record.error <= -3:
+    elif -5 <= record.error <= -3 or record.error in (_ASKED_TO_END, _OLDER_KERNEL):
         reason += str(record.detail)
     if record.op < 0:
         return launch_error(STEPS[record.step], "", max(record.error, 0), reason)

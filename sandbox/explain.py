@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sandbox import landlock, limits, mounts, peers, seccomp, syscalls, walls
+from sandbox import allowlist, landlock, limits, mounts, peers, seccomp, syscalls, walls
 from sandbox.build import build, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
 from sandbox.filesystem import View
@@ -26,7 +26,6 @@ from sandbox.grants import (
     ListenGrant,
     ScratchGrant,
     SecretGrant,
-    accepted_types,
     number_of,
     variable_for,
 )
@@ -35,6 +34,7 @@ from sandbox.plan import OBTAINING, Namespace, OpCode, Plan, Terminal
 from sandbox.profile import (
     ExecPolicy,
     NetworkMode,
+    NetworkPolicy,
     Profile,
     ScmRights,
     SharedNamespace,
@@ -162,14 +162,60 @@ _TERMINALS: Final = {
 def _namespaces(profile: Profile) -> Iterator[str]:
     own = walls.own_namespaces(profile)
     yield "its own: " + (", ".join(str(namespace.name).lower() for namespace in own) or "none")
-    yield "the host's: " + (", ".join(str(name.name).lower() for name in Namespace if name not in own) or "none")
+    joins = profile.network.mode is NetworkMode.VETH
+    shared = [name for name in Namespace if name not in own and not (joins and name is Namespace.NETWORK)]
+    yield "the host's: " + (", ".join(str(name.name).lower() for name in shared) or "none")
     if Namespace.UTS in own:
         yield f"host name: {profile.process.hostname}"
+    yield from _network(profile.network)
+
+
+def _network(network: NetworkPolicy) -> Iterator[str]:
+    beside = "beside what the rules name, " if network.is_supervised else ""
     yield {
-        NetworkMode.NONE: "network: none, not even a loopback",
-        NetworkMode.LOOPBACK: "network: a loopback of its own, and nothing else",
+        NetworkMode.NONE: f"network: {beside}none, not even a loopback",
+        NetworkMode.LOOPBACK: f"network: {beside}a loopback of its own, and nothing else",
         NetworkMode.HOST: "network: the host's",
-    }[profile.network]
+        NetworkMode.VETH: f"network: {_joined_words(network)}",
+    }[network.mode]
+    if network.mode is NetworkMode.HOST:
+        for verb, rules in (("connected to", network.allow), ("bound", network.bind)):
+            if rules:
+                yield f"  TCP ports that can be {verb}, by Landlock: {', '.join(str(rule.ports) for rule in rules)}"
+        if network.allow or network.bind:
+            yield "  not covered by that: other hosts' addresses, UDP and other protocols, Unix sockets"
+        return
+    if network.mode is NetworkMode.VETH:
+        yield from _own_network(network)
+        return
+    yield from (f"  can reach {rule}, in the caller's network" for rule in network.allow)
+    yield from (f"  can bind {rule}, in the caller's network" for rule in network.bind)
+    yield from _names(network)
+
+
+def _names(network: NetworkPolicy) -> Iterator[str]:
+    if network.dns:
+        whom = ", ".join(network.resolvers) or "the caller's resolvers"
+        yield f"  can ask {whom}: what is asked for can tell others outside"
+    if network.has_names:
+        yield "  names are those of the rules, looked up once at the start, in /etc/hosts"
+
+
+def _joined_words(network: NetworkPolicy) -> str:
+    if network.netns is not None:
+        return f"that of the namespace {network.netns}, as it stands, with all that it reaches"
+    return "one of its own behind the caller's, with a loopback; needs root, and a host that forwards"
+
+
+def _own_network(network: NetworkPolicy) -> Iterator[str]:
+    if network.netns is None:
+        yield from (f"  can reach {rule}, by way of the host" for rule in network.allow)
+        if not network.allow:
+            yield "  can reach every address by way of the host, but for " + ", ".join(allowlist.NOT_MEANT)
+        yield "  held by nftables inside, which no program there can change; what is refused is not told of"
+        yield "  what it binds can be reached inside only; a socket that is granted is the caller's network's"
+        yield "  interfaces, addresses and rules go with the sandbox"
+    yield from _names(network)
 
 
 def _landlock(profile: Profile, caller: Caller) -> Iterator[str]:
@@ -199,8 +245,11 @@ def not_protected(profile: Profile) -> Iterator[str]:
     open_to_host = profile.filesystem.view is View.HOST and not walls.governs_files(profile)
     if allowed & {"open", "openat", "creat"} and open_to_host:
         yield "files: every path that the user may open can be opened"
-    if "connect" in allowed and profile.network is NetworkMode.HOST:
+    if "connect" in allowed and profile.network.mode is NetworkMode.HOST and not profile.network.allow:
         yield "network: every address that the host reaches can be reached"
+    if "connect" in allowed and profile.network.mode is NetworkMode.VETH and not profile.network.allow:
+        whose = "the host" if profile.network.netns is None else f"the namespace {profile.network.netns}"
+        yield f"network: nearly every address that {whose} reaches can be reached"
     # Neither Landlock nor a read-only mount looks at who connects to a socket file.
     if "connect" in allowed and profile.descriptors.scm_rights is ScmRights.ALLOW:
         yield "Unix sockets: one that lies in a path of the view can be connected to, whatever its rights there"
@@ -228,20 +277,8 @@ def residue(grant: Grant, sockets: Held, *, governed: bool) -> tuple[str, ...]:
     metadata = "still: its mode, times and extended attributes can be changed, if the user owns it"
     rest = (held if governed else reopen, metadata)
     match grant:
-        case FileGrant(access=Access.READ, raw=False):
-            return ("can: read, seek, map, lock", f"cannot: write, by {number} or {link}", UNCHANGED)
-        case FileGrant(access=Access.READ):
-            return ("can: read, seek, map, lock", f"cannot: write through {number} itself", *rest)
-        case FileGrant(access=Access.APPEND):
-            return (
-                "can: append, truncate",
-                f"still: O_APPEND can be taken off {number}; then any byte can be overwritten",
-                *rest,
-            )
-        case FileGrant(access=Access.WRITE):
-            return ("can: write, truncate, seek, lock", f"cannot: read through {number} itself", *rest)
         case FileGrant():
-            return ("can: read, write, truncate, seek, map, lock", *rest)
+            return _file_residue(grant, rest)
         case DirectoryGrant():
             return tuple(_folder_residue(grant))
         case SecretGrant():
@@ -256,11 +293,43 @@ def residue(grant: Grant, sockets: Held, *, governed: bool) -> tuple[str, ...]:
             return tuple(peers.residue(grant, sockets))
 
 
+APPENDS: Final = "can: append: the supervisor writes to the file what comes out of a pipe"
+NO_FILE: Final = "cannot: read, overwrite, cut short, lock or open the file, or change its mode, times or attributes"
+RELAYED: Final = "can: read or write, one way: the supervisor copies between a pipe and the caller's descriptor"
+NOT_CALLERS: Final = (
+    "cannot: reach the caller's descriptor: its other direction, flags, offset and file stay the caller's"
+)
 MODE_ONLY: Final = "still: its mode, times and flags can be changed; nobody else sees it"
 NO_FURTHER: Final = (
     "cannot: hold more than its limit: a write fails (ENOSPC), a mapping behind it ends the program (SIGBUS)"
 )
 UNCHANGED: Final = "cannot: change its mode, owner, times or attributes, link or execute it"
+
+
+def own_pipe(number: int) -> str:
+    """Say what is left of a relay: the pipe is the child's and nobody else's."""
+    return f"still: /proc/self/fd/{number} opens the pipe's other end, where only what the program itself writes passes"
+
+
+def _file_residue(grant: FileGrant, rest: tuple[str, str]) -> tuple[str, ...]:
+    number = number_of(grant)
+    match grant:
+        case FileGrant(access=Access.READ, raw=False):
+            return ("can: read, seek, map, lock", f"cannot: write, by {number} or /proc/self/fd/{number}", UNCHANGED)
+        case FileGrant(access=Access.READ):
+            return ("can: read, seek, map, lock", f"cannot: write through {number} itself", *rest)
+        case FileGrant(access=Access.APPEND, raw=False):
+            return (APPENDS, NO_FILE, own_pipe(number))
+        case FileGrant(access=Access.APPEND):
+            return (
+                "can: append, truncate",
+                f"still: O_APPEND can be taken off {number}; then any byte can be overwritten",
+                *rest,
+            )
+        case FileGrant(access=Access.WRITE):
+            return ("can: write, truncate, seek, lock", f"cannot: read through {number} itself", *rest)
+        case FileGrant():
+            return ("can: read, write, truncate, seek, map, lock", *rest)
 
 
 def _folder_residue(grant: DirectoryGrant) -> Iterator[str]:
@@ -274,12 +343,16 @@ def _folder_residue(grant: DirectoryGrant) -> Iterator[str]:
 
 
 def _inherited_residue(grant: InheritGrant, sockets: Held, reopening: str, metadata: str) -> Iterator[str]:
-    number, types = number_of(grant), accepted_types(grant.type)
+    number, types = number_of(grant), grant.given_types
+    if grant.relay:
+        yield from (RELAYED, NOT_CALLERS, own_pipe(number))
+        return
     shared = "what the caller's descriptor can; offset, flags and locks are shared with the caller"
     of_file = [] if grant.type not in (None, FdType.FILE) else [reopening, metadata]
     if of_file and not grant.raw:
         yield "can: a file: what the caller's descriptor can; it is opened anew: offset, flags and locks are its own"
         yield "cannot: a file that is open for reading only: be written or changed by any means"
+        yield from (line.replace(": ", ": a file that is open for appending: ", 1) for line in (APPENDS, NO_FILE))
         yield from (line.replace(": ", ": a file that is open for writing: ", 1) for line in of_file)
         if grant.type is None:
             yield f"can: anything else: {shared}"

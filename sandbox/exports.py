@@ -152,6 +152,9 @@ def _lost_of_walls(profile: Profile) -> Iterator[str]:
             yield f"filesystem.private {entry.path}: shown read-only; changes are refused"
     if any(entry.kind is Kind.HIDE for entry in entries(profile.filesystem)):
         yield "filesystem.hide: covered by empty folders and /dev/null, which can be read"
+    network = profile.network
+    if network.allow or network.bind or network.dns or network.mode is NetworkMode.VETH:
+        yield f"network {network.mode}: its rules are nobody's; only what none, loopback or host say is expressed"
     if profile.limits.timeout is not None or profile.limits.output is not None:
         yield "limits.timeout, limits.output: nobody watches them"
     if profile.process.notify or profile.descriptors.activation:
@@ -239,7 +242,7 @@ def oci(profile: Profile, policy: FilterPolicy, start: Start) -> Export:
     if Namespace.UTS in own:
         value["hostname"] = profile.process.hostname
     lost = [*lost_of_filter(profile), *_lost_of_descriptors(profile), *_lost_of_walls(profile)]
-    if profile.network is NetworkMode.LOOPBACK:
+    if profile.network.mode is NetworkMode.LOOPBACK:
         lost.append("network loopback: the runtime brings lo up, or does not")
     return Export(value, tuple(lost))
 
@@ -305,7 +308,7 @@ def bubblewrap(profile: Profile, start: Start, look: Callable[[str], str]) -> Ex
         "filesystem: what is shown without execute can be executed",
         "limits, umask, priority: set them around it (prlimit, systemd-run)",
     ]  # fmt: skip
-    if profile.network is NetworkMode.NONE:
+    if profile.network.mode is NetworkMode.NONE:
         lost.append("network none: bubblewrap brings the loopback up")
     return Export(words, tuple(lost))
 
@@ -339,7 +342,7 @@ def systemd(profile: Profile, policy: FilterPolicy) -> Export:
         lines.append("PrivateIPC=yes")
     if Namespace.USER in own:
         lines.append("PrivateUsers=yes")
-    if profile.network is not NetworkMode.HOST:
+    if profile.network.mode is not NetworkMode.HOST:
         lines.append("PrivateNetwork=yes")
     lost = [
         "filter: rules on arguments are not said; what is unknown to this version answers EPERM, too, not ENOSYS",

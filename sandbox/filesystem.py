@@ -125,6 +125,25 @@ def _with_inherited(entry: Entry, every: Iterable[Entry]) -> Entry:
     return Entry(entry.path, entry.kind, rights, entry.optional)
 
 
+def nearest_above(policy: FilesystemPolicy, path: str) -> Entry | None:
+    """Return the entry that says what is below it, nearest to a path and not the path itself; no bind entry is one."""
+    target = normal(path)
+    above = [entry for entry in entries(policy) if entry.path != target and _at_or_below(target, entry.path)]
+    return next((entry for entry in reversed(above) if entry.kind is not Kind.BIND), None)
+
+
+def covered_by(policy: FilesystemPolicy, path: str) -> Entry | None:
+    """Return the entry that keeps a path of the host's from being there: an empty or a hidden folder, or None.
+
+    What is declared below an empty folder is there.
+    """
+    target = normal(path)
+    found = [entry for entry in entries(policy) if _at_or_below(target, entry.path)]
+    nearest = found[-1] if found else None
+    empty = nearest is not None and nearest.kind is Kind.TMPFS and nearest.path != target
+    return nearest if nearest is not None and (empty or nearest.kind is Kind.HIDE) else None
+
+
 def covers(policy: FilesystemPolicy, path: str) -> bool:
     """Tell whether a path lies in the view: at or below an entry and no hidden one, or on the way to an entry.
 

@@ -94,6 +94,10 @@ SOCKET_TYPES: Final = frozenset(
 STDIO_TYPES: Final = SAFE_TYPES | {FdType.TTY}
 
 
+# What a relay copies: bytes that have an order.
+RELAYED_TYPES: Final = frozenset({FdType.FILE, FdType.PIPE, FdType.STREAM})
+
+
 def accepted_types(declared: FdType | None) -> frozenset[FdType]:
     """Return what an `inherit` grant of that type accepts; `socket` is the word for any but raw ones."""
     if declared is None:
@@ -110,7 +114,9 @@ class InheritGrant:
 
     propagate (of every grant): it passes at every exec, while its number still is this open file.
     type None accepts SAFE_TYPES; access None accepts any mode, otherwise the mode must be exactly that. A regular file
-    is opened anew by its path; raw: the caller's own open file is given, with its offset, flags and mount.
+    is opened anew by its path, and relayed if it is open for appending only; raw: the caller's own open file is given,
+    with its offset, flags and mount. relay: the child has a pipe, and the supervisor copies, one way; access then says
+    which, where the descriptor is open both ways.
     """
 
     name: str
@@ -118,9 +124,20 @@ class InheritGrant:
     type: FdType | None = None
     access: Access | None = None
     raw: bool = False
+    relay: bool = False
     number: int | None = None
     propagate: bool = False
     passed_fd: int | None = None
+
+    @property
+    def types(self) -> frozenset[FdType]:
+        """What the caller's descriptor may be."""
+        return accepted_types(self.type) & RELAYED_TYPES if self.relay else accepted_types(self.type)
+
+    @property
+    def given_types(self) -> frozenset[FdType]:
+        """What the child's descriptor may be."""
+        return frozenset({FdType.PIPE}) if self.relay else accepted_types(self.type)
 
     @property
     def passed_as(self) -> str | None:
@@ -145,7 +162,8 @@ class FileGrant:
     """A regular file, opened once by the launcher with `access`.
 
     create makes a missing file (mode 0666 less the umask); truncate empties it. Both need a writing access. It is
-    opened through a mount of its own: what is only to be read can be changed by no means; raw: through the caller's.
+    opened through a mount of its own: what is only to be read can be changed by no means. What is only to be appended
+    to is a pipe, and the supervisor appends what comes out of it. raw: the file itself, through the caller's mount.
     """
 
     name: str
@@ -312,7 +330,7 @@ KINDS: Final[dict[str, type[Grant]]] = {
 
 # The words that a grant's kind may have behind its value on the command line, beside accesses and types: its flags.
 _FLAGS: Final = {
-    "inherit": ("raw",), "file": ("create", "truncate", "raw"), "directory": ("write", "create", "execute"),
+    "inherit": ("raw", "relay"), "file": ("create", "truncate", "raw"), "directory": ("write", "create", "execute"),
     "secret": (), "listen": (), "connect": (), "datagram": (),
     "data": (), "copy": (), "scratch": (),
 }  # fmt: skip
@@ -354,19 +372,12 @@ def checked(grant: Grant) -> Grant:
             f"use {FIRST_NUMBER} to {LAST_NUMBER}, or leave it out",
         )
     match grant:
-        case InheritGrant(inherit=str(text)) if not _PASSED.match(text):
-            raise GrantError(grant.name, f"{text!r} is not a descriptor", f"give a number, or {MANAGER}NAME")
-        case InheritGrant(inherit=int(fd)) if not 0 <= fd < 2**31:
-            raise GrantError(grant.name, f"{fd} is not a descriptor", "give the number that the caller has open")
+        case InheritGrant():
+            _check_inherited(grant)
         case FileGrant(file=path) if not path or "\0" in path:
             raise GrantError(grant.name, "the path is empty or holds a NUL byte", 'write file = "/a/path"')
         case DirectoryGrant(directory=path) if not path or "\0" in path:
             raise GrantError(grant.name, "the path is empty or holds a NUL byte", 'write directory = "/a/path"')
-        case InheritGrant(type=FdType.DIRECTORY, raw=False):
-            raise GrantError(
-                grant.name, "a folder that is inherited leads to those above it",
-                "grant it by its path: directory; or take it as it is: raw",
-            )  # fmt: skip
         case FileGrant(access=Access.READ) if grant.create or grant.truncate:
             raise GrantError(grant.name, "create and truncate need a writing access", 'add access = "write"')
         case SecretGrant(secret=source) if source in ("", "env:") or "\0" in source or "=" in (grant.variable or ""):
@@ -376,6 +387,33 @@ def checked(grant: Grant) -> Grant:
         case ListenGrant() | ConnectGrant() | DatagramGrant():
             _check_socket(grant)
     return grant
+
+
+def _check_inherited(grant: InheritGrant) -> None:
+    match grant:
+        case InheritGrant(inherit=str(text)) if not _PASSED.match(text):
+            raise GrantError(grant.name, f"{text!r} is not a descriptor", f"give a number, or {MANAGER}NAME")
+        case InheritGrant(inherit=int(fd)) if not 0 <= fd < 2**31:
+            raise GrantError(grant.name, f"{fd} is not a descriptor", "give the number that the caller has open")
+        case InheritGrant(relay=True):
+            _check_relay(grant)
+        case InheritGrant(type=FdType.DIRECTORY, raw=False):
+            raise GrantError(
+                grant.name, "a folder that is inherited leads to those above it",
+                "grant it by its path: directory; or take it as it is: raw",
+            )  # fmt: skip
+
+
+def _check_relay(grant: InheritGrant) -> None:
+    if grant.raw:
+        raise GrantError(grant.name, "raw is the caller's own, and a relay never", "leave one of them out")
+    if grant.access is Access.READ_WRITE:
+        raise GrantError(grant.name, "a relay goes one way", "say read or write")
+    if not grant.types:
+        raise GrantError(
+            grant.name, f"a relay copies bytes, and a {grant.type} has none",
+            "relay a " + ", ".join(sorted(RELAYED_TYPES)),
+        )  # fmt: skip
 
 
 def _check_socket(grant: SocketGrant) -> None:
@@ -437,9 +475,9 @@ def parse_grant(text: str) -> Grant:
 
     Grammar: `NAME[@NUMBER][+propagate]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of KINDS. For `file` and `inherit` a
     WORD is an access (read, write, append, read-write) or raw, for `file` also create and truncate, for `inherit` also
-    a descriptor type; for `directory` read, write, create and execute. For `listen` it is one of reuse_port, ipv6_only,
-    backlog=N, mode=OCTAL, owner=NAME[:GROUP], for `connect` timeout=SECONDS. A last part that is no list of such words
-    belongs to VALUE, so that paths may hold colons; of `data`, `copy` and `scratch` all is VALUE.
+    relay and a descriptor type; for `directory` read, write, create and execute. For `listen` it is one of reuse_port,
+    ipv6_only, backlog=N, mode=OCTAL, owner=NAME[:GROUP], for `connect` timeout=SECONDS. A last part that is no list of
+    such words belongs to VALUE, so that paths may hold colons; of `data`, `copy` and `scratch` all is VALUE.
 
     Raises: GrantError with the grammar as hint.
     """
@@ -590,7 +628,7 @@ def is_activated(grant: Grant) -> bool:
     """Tell whether `activation` tells the child of a grant: it is a socket by what its declaration says."""
     match grant:
         case InheritGrant():
-            return grant.type in SOCKET_TYPES or grant.passed_as is not None
+            return (grant.type in SOCKET_TYPES and not grant.relay) or grant.passed_as is not None
         case ListenGrant() | ConnectGrant() | DatagramGrant():
             return True
         case _:

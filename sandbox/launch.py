@@ -20,12 +20,23 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeA
 
 from sandbox import wire
 from sandbox.addresses import looked_up
+from sandbox.allowlist import parse_bind, parse_peer
 from sandbox.build import build, build_obtaining, grant_label
-from sandbox.caller import Caller
+from sandbox.caller import Caller, Joined
 from sandbox.errors import GrantError, InternalError, LaunchError, UsageError
 from sandbox.events import Event, Exited, Failed, Received, Started, event_of
 from sandbox.filesystem import FilesystemPolicy
-from sandbox.grants import DirectoryGrant, FdType, Grant, InheritGrant, SocketGrant, checked, parse_grant
+from sandbox.grants import (
+    Access,
+    DirectoryGrant,
+    FdType,
+    FileGrant,
+    Grant,
+    InheritGrant,
+    SocketGrant,
+    checked,
+    parse_grant,
+)
 from sandbox.plan import OpCode, Plan, StatusFormat
 from sandbox.probe import launcher_path
 from sandbox.profile import (
@@ -61,7 +72,7 @@ def seal(plan: Plan) -> int:
     Kernel: 3.17. Source: memfd_create(2).
     """
     data = wire.encode(plan)
-    named = {op.b for op in plan.only(OpCode.INHERIT)} | {op.a for op in plan.only(OpCode.STATUS)}
+    named = set(needed(plan))
     fd = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(fd, "wb", closefd=False) as file:
@@ -97,8 +108,42 @@ def launcher_arguments(plan: Plan, fd: int) -> list[str]:
 
     Inside another sandbox, the exec gate there lets just that pass.
     """
-    needed = [op.a for op in plan.only(OpCode.STATUS)] + [op.b for op in plan.only(OpCode.INHERIT)]
-    return [f"/dev/fd/{number}" for number in (fd, *needed) if number > _LAST_STREAM]
+    return [f"/dev/fd/{number}" for number in (fd, *needed(plan)) if number > _LAST_STREAM]
+
+
+def needed(plan: Plan) -> Iterator[int]:
+    """Yield the descriptors of this process that a plan names."""
+    yield from (op.a for op in plan.only(OpCode.STATUS))
+    yield from (op.b for op in plan.only(OpCode.INHERIT))
+    yield from _joined(plan)
+
+
+def _joined(plan: Plan) -> Iterator[int]:
+    """Yield the descriptors by which a plan joins a network."""
+    for op in plan.only(OpCode.NETNS):
+        yield from (fd for fd in (op.a, op.b) if fd > _LAST_STREAM)
+
+
+@contextlib.contextmanager
+def network_for(profile: Profile, caller: Caller, *, status: int | None = None) -> Iterator[Caller]:
+    """Open or make the network that a profile's sandbox is to join, and give the caller's facts with it.
+
+    Within, a plan can be built and started; the sandbox then keeps what it needs, and without one all goes at the end.
+    Raises: UsageError, LaunchError for what cannot be had.
+    """
+    from sandbox.netns import joining
+
+    profile = passed_grants(profile, caller)
+    check(profile)
+    avoid = {grant.fd for grant in profile.grants if isinstance(grant, InheritGrant)} | {status or 0}
+    with joining(profile.network, caller) as joined, contextlib.ExitStack() as ours:
+        if joined is None:
+            yield caller
+            return
+        copies = [_copy_above(fd, avoid) if fd else 0 for fd in (joined.namespace, joined.keeper)]
+        for copy in filter(None, copies):
+            ours.callback(os.close, copy)
+        yield replace(caller, joined=Joined(*copies))
 
 
 def replace_process(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
@@ -109,7 +154,8 @@ def replace_process(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
     """
     fd = seal(plan)
     try:
-        os.set_inheritable(fd, True)
+        for passed in (fd, *_joined(plan)):
+            os.set_inheritable(passed, True)
     except PermissionError as error:
         hint = "its profile has to delegate dev-fd, as untrusted does"
         raise LaunchError("plan", "", errno.EPERM, "an outer sandbox lets no descriptor pass", hint) from error
@@ -130,6 +176,10 @@ class Walls(TypedDict, total=False):
     private: Paths
     hide: Paths
     net: str
+    net_allow: Sequence[str]
+    net_bind: Sequence[str]
+    dns: bool
+    netns: str
     share: Sequence[str]
     delegate: Sequence[str]
     limits: Mapping[str, str | float]
@@ -194,7 +244,7 @@ class Popen:
             ours.callback(os.close, write_end)
             # Unbuffered; a file, so that it is closed even if nobody ever waits.
             self._status = io.FileIO(read_end)
-            with _closed_on_error(self._status), self._closing_channel():
+            with _closed_on_error(self._status), self._closing_channel(), network_for(chosen, caller) as caller:
                 words = [os.fsdecode(word) for word in command]
                 self._plan = build(chosen, words, caller, status=(write_end, StatusFormat.RECORDS), quiet=True)
                 plan_fd = seal(self._plan)
@@ -202,7 +252,7 @@ class Popen:
                 inherited = filter(_is_open, [op.b for op in self._plan.only(OpCode.INHERIT)])
                 self._process: subprocess.Popen[Any] = subprocess.Popen(
                     [launcher_path(), *launcher_arguments(self._plan, plan_fd)],
-                    pass_fds=[plan_fd, write_end, *inherited],
+                    pass_fds=[plan_fd, write_end, *inherited, *_joined(self._plan)],
                     stdin=stdin, stdout=stdout, stderr=stderr,
                     text=text, encoding=encoding, errors=errors, bufsize=bufsize,
                 )  # fmt: skip
@@ -408,6 +458,12 @@ def _refuse_unsendable(grant: Grant) -> None:
         raise GrantError(
             grant.name, "the rules for what lies in a folder stand from the start on", "grant it at the start"
         )  # fmt: skip
+    match grant:
+        case FileGrant(access=Access.APPEND, raw=False) | InheritGrant(relay=True):
+            raise GrantError(
+                grant.name, "the supervisor copies what is relayed, or appended, from the start on",
+                "grant it at the start, or give the file or descriptor as it is: raw",
+            )  # fmt: skip
     if isinstance(grant, SocketGrant):
         raise GrantError(
             grant.name, "the rules for the peers of a socket stand from the start on",
@@ -486,6 +542,10 @@ def _chosen_profile(
         chdir=None if cwd is None else os.fspath(cwd),
         filesystem=_lists(walls),
         network=None if net is None else _member(NetworkMode, "net", net),
+        allow=tuple(map(parse_peer, walls.get("net_allow", ()))),
+        bind=tuple(map(parse_bind, walls.get("net_bind", ()))),
+        dns=walls.get("dns", False),
+        netns=walls.get("netns"),
         share=tuple(_member(SharedNamespace, "share", word) for word in walls.get("share", ())),
         delegate=tuple(walls.get("delegate", ())),
         limits=walls.get("limits", {}),
@@ -499,7 +559,7 @@ def _chosen_profile(
     chosen = passed_grants(for_caller(profile, caller, added), caller)
     check(chosen)
     caller = caller.becoming(chosen.process.user, chosen.process.group)
-    return chosen, looked_up(caller, chosen.grants)
+    return chosen, looked_up(caller, chosen.grants, chosen.network)
 
 
 def _lists(walls: Walls) -> FilesystemPolicy:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sandbox import plan
-from sandbox.filesystem import Entry, FilesystemPolicy, Kind, Proc, Rights, View, entries
+from sandbox.filesystem import Entry, FilesystemPolicy, Kind, Proc, Rights, View, entries, nearest_above
 from sandbox.plan import MountFlag, MountKind, Op
 
 # Folders that every user of a host may write to have the sticky bit there; programs check for it.
@@ -23,8 +23,9 @@ _PROC: Final = {
 def view_ops(policy: FilesystemPolicy, *, terminals: bool) -> Iterator[Op]:
     """Yield the ops of a view, in the order of their codes. Needs mount and PID namespaces of the sandbox's own.
 
-    terminals: with /dev/pts, /dev/ptmx and /dev/tty. A view of the host gets /proc, and what hides or replaces paths;
-    which of the others can be reached is Landlock's to hold. A bind of /proc or /dev means ours.
+    terminals: with /dev/pts, /dev/ptmx and /dev/tty. A view of the host gets /proc, what hides or replaces paths, and
+    what is declared below such a folder; which of the others can be reached is Landlock's to hold. A bind of /proc or
+    /dev means ours.
     """
     private = policy.view is View.PRIVATE
     if private:
@@ -32,7 +33,7 @@ def view_ops(policy: FilesystemPolicy, *, terminals: bool) -> Iterator[Op]:
     mounts = [
         _mount(entry)
         for entry in entries(policy)
-        if entry.kind is not Kind.BIND or (private and entry.path not in _OURS)
+        if entry.kind is not Kind.BIND or (entry.path not in _OURS if private else _is_replaced(policy, entry))
     ]
     given = [plan.mount(MountKind.PROC, "/proc", _PROC[policy.proc])]
     if private:
@@ -43,6 +44,12 @@ def view_ops(policy: FilesystemPolicy, *, terminals: bool) -> Iterator[Op]:
     yield from sorted(mounts, key=lambda op: op.data.split(b"/"))
     if private:
         yield plan.enter()
+
+
+def _is_replaced(policy: FilesystemPolicy, entry: Entry) -> bool:
+    """Tell whether a path of the host's would not be there, or not be the host's, unless it is bound."""
+    above = nearest_above(policy, entry.path)
+    return above is not None and above.kind in (Kind.TMPFS, Kind.COPY)
 
 
 def _mount(entry: Entry) -> Op:

@@ -14,7 +14,7 @@ from sandbox.caller import Caller
 from sandbox.events import Event, Exited, Failed, event_of
 from sandbox.grants import FIRST_NUMBER, LAST_NUMBER, FdType
 from sandbox.launch import seal, status_pipe
-from sandbox.plan import Plan, StatusFormat
+from sandbox.plan import Namespace, Plan, StatusFormat
 from sandbox.probe import launcher_path
 from sandbox.protocols import PROTOCOLS
 from sandbox.survey import Survey, summarise
@@ -48,13 +48,19 @@ def survey_command(command: Sequence[str], caller: Caller, inherited: Collection
     return summarise(events), ends[-1] if ends else process.returncode
 
 
-def observation_plan(command: Sequence[str], caller: Caller, status_fd: int, inherited: Collection[int]) -> Plan:
-    """Return a plan that changes as little as a plan can: everything passes, the gate only watches."""
+def observation_plan(
+    command: Sequence[str], caller: Caller, status_fd: int, inherited: Collection[int], *, apart: bool = False
+) -> Plan:
+    """Return a plan that changes as little as a plan can: everything passes, the gate only watches.
+
+    apart: in a user namespace of its own, whose owner the gate is, so that it sees into those that made themselves
+    non-dumpable. Other users' names are not there then.
+    """
     every = frozenset(FdType)
     numbers = sorted(fd for fd in inherited if FIRST_NUMBER <= fd <= LAST_NUMBER)
     return Plan(
         (
-            ops.status(status_fd, StatusFormat.RECORDS, execs=True),
+            ops.status(status_fd, StatusFormat.RECORDS, ops.Trace.EXECS),
             *(
                 ops.protocol(protocol.name, rule)
                 for protocol in PROTOCOLS.values()
@@ -63,6 +69,7 @@ def observation_plan(command: Sequence[str], caller: Caller, status_fd: int, inh
             ),
             ops.stdio(every),
             *(ops.inherit(slot, fd, every, None, f"descriptor {fd}", raw=True) for slot, fd in enumerate(numbers)),
+            *([ops.namespace(Namespace.USER)] if apart else []),
             ops.capabilities(),
             *(ops.place(slot, fd, f"descriptor {fd}") for slot, fd in enumerate(numbers)),
             ops.sweep(),

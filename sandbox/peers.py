@@ -20,10 +20,9 @@ from sandbox.grants import (
     InheritGrant,
     ListenGrant,
     SocketGrant,
-    accepted_types,
 )
 from sandbox.landlock import NetRight, Scope
-from sandbox.profile import NetworkMode, Profile
+from sandbox.profile import NetworkMode, NetworkPolicy, Profile
 from sandbox.sockets import Protocol
 
 
@@ -33,7 +32,8 @@ class Held:
 
     tcp, abstract: by Landlock, no TCP port, and no abstract name of others, can be connected to or bound. offline: by
     the filter, no connection by TCP Fast Open, no route of its own. named: by the filter, no call names an address.
-    listening: by the filter, no socket begins to listen.
+    listening: by the filter, no socket begins to listen. supervised: whoever connects, binds or names an address is the
+    supervisor, by the rules of the network.
     """
 
     tcp: bool = False
@@ -41,6 +41,7 @@ class Held:
     offline: bool = False
     named: bool = False
     listening: bool = False
+    supervised: bool = False
 
 
 def held(profile: Profile, grants: Sequence[Grant], landlock_abi: int) -> Held:
@@ -51,9 +52,11 @@ def held(profile: Profile, grants: Sequence[Grant], landlock_abi: int) -> Held:
     """
     kept, _ = landlock.downgrade(walls.wanted_ruleset(profile), landlock_abi)
     abstract = Scope.ABSTRACT_UNIX_SOCKET in kept.scopes
-    if profile.network is not NetworkMode.NONE:
-        return Held(abstract=abstract)
     tcp = NetRight.CONNECT_TCP in kept.net and NetRight.BIND_TCP in kept.net
+    if profile.network.is_supervised:
+        return Held(tcp, abstract, supervised=True)
+    if profile.network.mode is not NetworkMode.NONE:
+        return Held(abstract=abstract)
     return Held(
         tcp, abstract, offline=True,
         named=not any(_receives_from_anyone(grant) for grant in grants)
@@ -62,12 +65,34 @@ def held(profile: Profile, grants: Sequence[Grant], landlock_abi: int) -> Held:
     )  # fmt: skip
 
 
+def supervised(network: NetworkPolicy, grants: Sequence[Grant]) -> frozenset[Protocol]:
+    """Return the protocols whose sockets the supervisor makes: TCP's, and UDP's where rules or grants have any to do.
+
+    A grant that may be a Unix socket may bring one: whoever has the other end can send it.
+    """
+    if not network.is_supervised:
+        return frozenset()
+    named = {rule.protocol for rule in network.allow} | {rule.protocol for rule in network.bind}
+    datagrams = network.dns or Protocol.UDP in named or any(map(_may_bring_datagrams, grants))
+    return frozenset({Protocol.TCP, *([Protocol.UDP] if datagrams else [])})
+
+
+def _may_bring_datagrams(grant: Grant) -> bool:
+    match grant:
+        case ListenGrant() | ConnectGrant() | DatagramGrant():
+            return grant.address.protocol is not Protocol.TCP
+        case InheritGrant():
+            return bool(SOCKET_TYPES & grant.given_types)
+        case _:
+            return False
+
+
 def _receives_from_anyone(grant: Grant) -> bool:
     match grant:
         case ListenGrant():
             return grant.address.protocol is Protocol.UDP
         case InheritGrant():
-            return FdType.SOCKET in accepted_types(grant.type)
+            return FdType.SOCKET in grant.given_types
         case _:
             return False
 
@@ -79,6 +104,8 @@ def _can_be_turned(grant: Grant, *, tcp: bool, abstract: bool) -> bool:
             return grant.address.protocol is Protocol.TCP and not tcp
         case DatagramGrant():
             return grant.address.protocol is Protocol.UDP or not abstract
+        case InheritGrant(relay=True):
+            return False
         case InheritGrant(type=FdType.DATAGRAM):
             return True
         case InheritGrant(type=FdType.LISTENER | FdType.STREAM):
@@ -97,7 +124,7 @@ def _may_listen(grant: Grant) -> bool:
         case ListenGrant():
             return grant.address.protocol is not Protocol.UDP
         case InheritGrant():
-            return bool({FdType.LISTENER, FdType.SOCKET} & accepted_types(grant.type))
+            return bool({FdType.LISTENER, FdType.SOCKET} & grant.given_types)
         case _:
             return False
 

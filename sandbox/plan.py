@@ -24,12 +24,15 @@ MAX_COMMANDS: Final = 64
 MAX_ARGS: Final = 1 << 18
 MAX_PROTOCOLS: Final = 256
 MAX_FILTER_LENGTH: Final = 4096
+GATE_LENGTH: Final = 25  # of the exec gate's program, in front of NOTIFY's
 MAX_NAMESPACES: Final = 7
 MAX_CGROUP_SETTINGS: Final = 16
 MAX_MOUNTS: Final = 1024
 MAX_RLIMITS: Final = 16
 MAX_PATH_RULES: Final = 2048
 MAX_PORT_RULES: Final = 1024
+MAX_NET_RULES: Final = 1024
+MAX_TEXT_FILES: Final = 4
 _OPEN_FLAGS: Final = {
     Access.READ: os.O_RDONLY,
     Access.WRITE: os.O_WRONLY,
@@ -62,6 +65,9 @@ class OpCode(enum.IntEnum):
     CGROUP = 0x0107
     CGROUP_SET = 0x0108
     OOM_SCORE = 0x0109
+    ALLOW_LIST = 0x010A
+    NET_RULE = 0x010B
+    NETNS = 0x010C
     STDIO = 0x0301
     INHERIT = 0x0302
     FILE = 0x0303
@@ -81,6 +87,7 @@ class OpCode(enum.IntEnum):
     MOUNT = 0x0406
     ENTER = 0x0407
     CAPABILITIES = 0x0408
+    TEXT_FILE = 0x0409
     PLACE = 0x0501
     SWEEP = 0x0502
     VERIFY = 0x0503
@@ -103,6 +110,7 @@ class OpCode(enum.IntEnum):
     EXEC_ONCE = 0x0706
     GATE = 0x0707
     FILTER = 0x0708
+    NOTIFY = 0x0709
     COMMAND = 0x0801
     EXEC = 0x0802
 
@@ -127,6 +135,9 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.CGROUP: OpRule("cgroup", 0, 1, Data.TEXT),
     OpCode.CGROUP_SET: OpRule("cgroup", 0, MAX_CGROUP_SETTINGS, Data.PAIR),
     OpCode.OOM_SCORE: OpRule("oom_score", 0, 1),
+    OpCode.ALLOW_LIST: OpRule("network", 0, 1),
+    OpCode.NET_RULE: OpRule("network", 0, MAX_NET_RULES, Data.ADDRESS),
+    OpCode.NETNS: OpRule("network", 0, 1),
     OpCode.STDIO: OpRule("stdio", 1, 1),
     OpCode.INHERIT: OpRule("inherit", 0, MAX_SLOTS),
     OpCode.FILE: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
@@ -146,6 +157,7 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.MOUNT: OpRule("view", 0, MAX_MOUNTS, Data.TEXT),
     OpCode.ENTER: OpRule("view", 0, 1),
     OpCode.CAPABILITIES: OpRule("capabilities", 1, 1),
+    OpCode.TEXT_FILE: OpRule("view", 0, MAX_TEXT_FILES, Data.PAIR),
     OpCode.PLACE: OpRule("place", 0, MAX_SLOTS),
     OpCode.SWEEP: OpRule("sweep", 1, 1),
     OpCode.VERIFY: OpRule("verify", 1, 1),
@@ -168,6 +180,7 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.EXEC_ONCE: OpRule("exec_once", 0, 1),
     OpCode.GATE: OpRule("gate", 0, 1),
     OpCode.FILTER: OpRule("filter", 1, MAX_FILTERS, Data.FILTER),
+    OpCode.NOTIFY: OpRule("filter", 0, 1, Data.FILTER),
     OpCode.COMMAND: OpRule("exec", 1, MAX_COMMANDS, Data.TEXT),
     OpCode.EXEC: OpRule("exec", 1, 1, Data.ARGV),
 }
@@ -176,6 +189,7 @@ MANDATORY: Final = frozenset(code for code, rule in RULES.items() if rule.least)
 OBTAINING: Final = frozenset(code for code in OpCode if OpCode.STDIO < code < OpCode.NAMESPACE) - {OpCode.SOCKET_OWNER}
 ACCESS_BITS: Final = 7
 DATA_FILE: Final = 1  # of DATA: its text is the path of a file to copy
+OPEN_RELAY: Final = 16  # of INHERIT: the supervisor copies, one way
 OPEN_RAW: Final = 8  # the open file as it is, not one opened anew through a mount of its own
 
 
@@ -186,6 +200,36 @@ class ListenFlag(enum.IntFlag):
     IPV6_ONLY = 2
     DATAGRAM = 4
     MODE = 8
+
+
+class NetFlag(enum.IntFlag):
+    """What a NET_RULE is about: UDP and not TCP, a bind and not a connection; and that it denies."""
+
+    DENY = 1
+    BIND = 2
+    UDP = 4
+
+
+class ListFlag(enum.IntFlag):
+    """How an ALLOW_LIST is held.
+
+    UDP: datagram sockets are made by the supervisor too. LOOPBACK: what no rule allows and concerns this host itself
+    happens in the sandbox's own network. UNGOVERNED: Landlock does not hold TCP, on a kernel before 6.7.
+    """
+
+    UDP = 1
+    LOOPBACK = 2
+    UNGOVERNED = 4
+
+
+class Trace(enum.IntFlag):
+    """What is told of while the command runs."""
+
+    EXECS = 1
+    NETWORK = 2
+
+
+NOTHING_TOLD: Final = Trace(0)
 
 
 class SocketKind(enum.IntEnum):
@@ -284,12 +328,14 @@ class Op:
 class Plan:
     """The ops in their order. quiet: failures go to the status descriptor only, not to standard error.
 
-    obtain: nothing is started; the launcher sends what the ops obtain over a socket.
+    obtain: nothing is started; the launcher sends what the ops obtain over a socket. point: a command that ends with
+    another code than 0 gets a line on standard error that says where to read on.
     """
 
     ops: tuple[Op, ...]
     quiet: bool = False
     obtain: bool = False
+    point: bool = False
 
     def describe(self) -> tuple[str, ...]:
         """Return one line per op."""
@@ -311,7 +357,8 @@ def _types(mask: int) -> str:
 def _open_words(op: Op) -> str:
     access = next(access for access, flags in _OPEN_FLAGS.items() if flags == op.b & (os.O_ACCMODE | os.O_APPEND))
     flags = [word for word, bit in (("create", os.O_CREAT), ("truncate", os.O_TRUNC)) if op.b & bit]
-    return ", ".join([str(access), *flags]) + _raw_word(op)
+    relayed = ", relayed" if access is Access.APPEND and not op.flags & OPEN_RAW else ""
+    return ", ".join([str(access), *flags]) + _raw_word(op) + relayed
 
 
 def _raw_word(op: Op) -> str:
@@ -325,7 +372,7 @@ def _arguments(op: Op) -> str:
 def _access_word(op: Op) -> str:
     code = op.flags & ACCESS_BITS
     access = next((f", {access}" for access, known in _ACCESS_CODES.items() if access and known == code), "")
-    return access + _raw_word(op)
+    return access + _raw_word(op) + (", relayed" if op.flags & OPEN_RELAY else "")
 
 
 _TERMINAL_WORDS: Final = {
@@ -364,6 +411,17 @@ def _listen_words(op: Op) -> str:
     return ", ".join([f"slot {op.a}: {verb} {format_sockaddr(op.data)}", *words])
 
 
+def _told_words(flags: int) -> str:
+    return "".join(f", of each {word} too" for word in _trace_words(flags))
+
+
+def _rule_words(op: Op) -> str:
+    what = "udp" if op.flags & NetFlag.UDP else "tcp"
+    verb = "deny" if op.flags & NetFlag.DENY else "bind" if op.flags & NetFlag.BIND else "allow"
+    host = format_sockaddr(op.data).rpartition(":")[0]
+    return f"{verb} {what} {host}/{op.a} ports {op.b}-{op.c}"
+
+
 def _connect_words(op: Op) -> str:
     addresses = " or ".join(map(format_sockaddr, split_sockaddrs(op.data) or ()))
     if op.b == SocketKind.DATAGRAM:
@@ -372,11 +430,9 @@ def _connect_words(op: Op) -> str:
 
 
 _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
-    OpCode.STATUS: lambda op: (
-        f"write {StatusFormat(op.b).name.lower()} to descriptor {op.a}" + (", of each exec too" if op.c else "")
-    ),
+    OpCode.STATUS: lambda op: f"write {StatusFormat(op.b).name.lower()} to descriptor {op.a}" + _told_words(op.c),
     OpCode.DIE_WITH_PARENT: lambda op: f"end when process {op.a} ends",
-    OpCode.TRACE: lambda _: "tell each exec on standard error",
+    OpCode.TRACE: lambda op: f"tell each {' and '.join(_trace_words(op.a))} on standard error",
     OpCode.PROTOCOL: lambda op: f"{op.label}: {' '.join(_text(op.data).split(chr(0))).strip()}",
     OpCode.GATE: lambda op: "report what goes along" if op.a else "close at every exec what is not declared or named",
     OpCode.TIMEOUT: lambda op: f"end everything after {op.a / 1000:g} s",
@@ -396,6 +452,11 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.SCHEDULING: lambda op: f"policy {op.a}, niceness {int(op.b) - 20}",
     OpCode.AFFINITY: lambda op: f"processors {_text(op.data)}",
     OpCode.OOM_SCORE: lambda op: f"oom_score_adj {int(op.a) - 1000}",
+    OpCode.ALLOW_LIST: lambda _: "the supervisor makes sockets, and connects and binds them by these rules",
+    OpCode.NET_RULE: _rule_words,
+    OpCode.NETNS: lambda op: f"join {op.label}" + (f", and keep {op.b} open to the end" if op.b else ""),
+    OpCode.TEXT_FILE: lambda op: f"a text of {len(op.data.split(bytes(1))[1])} bytes at {op.label!r}",
+    OpCode.NOTIFY: lambda op: f"ask the supervisor by {len(op.data) // 8} instructions",
     OpCode.RULESET: lambda op: f"Landlock handles file rights {op.a | op.b << 32:#x}, net and scopes {op.c:#x}",
     OpCode.PATH_RULE: lambda op: (
         f"{_text(op.data)!r}: file rights {op.a | op.b << 32:#x}"
@@ -436,10 +497,14 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
 }
 
 
-def status(fd: int, form: StatusFormat, *, execs: bool = False) -> Op:
-    """Write records of the run to the caller's descriptor `fd`; the launcher takes it over. execs: of each exec too."""
+def _trace_words(flags: int) -> list[str]:
+    return ["exec"] * bool(flags & Trace.EXECS) + ["network call"] * bool(flags & Trace.NETWORK)
+
+
+def status(fd: int, form: StatusFormat, told: Trace | int = 0) -> Op:
+    """Write records of the run, and of what is `told`, to the caller's descriptor `fd`; the launcher takes it over."""
     hint = "give a descriptor that is open"
-    return Op(OpCode.STATUS, a=fd, b=form, c=int(execs), label=f"status descriptor {fd}", hint=hint)
+    return Op(OpCode.STATUS, a=fd, b=form, c=int(told), label=f"status descriptor {fd}", hint=hint)
 
 
 def die_with_parent(pid: int) -> Op:
@@ -447,9 +512,9 @@ def die_with_parent(pid: int) -> Op:
     return Op(OpCode.DIE_WITH_PARENT, a=pid, label=f"process {pid}")
 
 
-def trace() -> Op:
-    """Tell each exec on standard error, for people."""
-    return Op(OpCode.TRACE, label="standard error")
+def trace(told: Trace = Trace.EXECS) -> Op:
+    """Tell what happens on standard error, for people."""
+    return Op(OpCode.TRACE, a=int(told), label="standard error")
 
 
 def protocol(name: str, rule: ProtocolRule) -> Op:
@@ -571,6 +636,37 @@ def enter() -> Op:
     return Op(OpCode.ENTER, label="root", hint=_RESTRICTED)
 
 
+def allow_list(flags: ListFlag | int) -> Op:
+    """Have the supervisor make the sockets, and connect and bind them. Kernel: 5.14, SECCOMP_ADDFD_FLAG_SEND."""
+    hint = "inside another sandbox that has a supervisor no second one is possible"
+    return Op(OpCode.ALLOW_LIST, a=int(flags), label="network", hint=hint)
+
+
+def net_rule(address: bytes, prefix: int, ports: tuple[int, int], label: str, flags: NetFlag | int = 0) -> Op:
+    """Allow, or deny, a network's ports. address: one struct sockaddr; prefix: the bits of it that count."""
+    return Op(OpCode.NET_RULE, a=prefix, b=ports[0], c=ports[1], flags=int(flags), data=address, label=label)
+
+
+def netns(namespace: int, keeper: int, label: str) -> Op:
+    """Be in the network of descriptor `namespace`, and keep another open as long as the sandbox lives; 0: none.
+
+    Kernel: 3.0, setns(2).
+    """
+    hint = "it takes root, and CAP_SYS_ADMIN"
+    return Op(OpCode.NETNS, a=namespace, b=keeper, label=label, hint=hint)
+
+
+def text_file(path: str, text: str) -> Op:
+    """Show a text as a file at `path`, whatever the view has there."""
+    data = os.fsencode(path) + b"\0" + os.fsencode(text) + b"\0"
+    return Op(OpCode.TEXT_FILE, data=data, label=path, hint="the host must have a file there")
+
+
+def notify_program(program: bytes) -> Op:
+    """Ask the supervisor of the calls for which this program says so; it stands behind the exec gate's."""
+    return Op(OpCode.NOTIFY, data=program, label=f"{len(program) // 8} instructions")
+
+
 def capabilities() -> Op:
     """Drop every capability, and the ways to get one back."""
     return Op(OpCode.CAPABILITIES, label="capabilities")
@@ -673,21 +769,24 @@ def mask_of(types: Collection[FdType]) -> int:
 
 
 def inherit(
-    slot: int, fd: int, types: frozenset[FdType], access: Access | None, label: str, *, raw: bool = False
+    slot: int, fd: int, types: frozenset[FdType], access: Access | None, label: str, *,
+    raw: bool = False, relay: bool = False,
 ) -> Op:  # fmt: skip
     """Take the caller's descriptor `fd` if it is of one of the types and has exactly the access.
 
-    A regular file is opened anew by its path, through a mount of its own; raw: it is taken as it is.
+    A regular file is opened anew by its path, through a mount of its own, and relayed if it is open for appending only;
+    raw: it is taken as it is. relay: the supervisor copies, one way, which the access says of what is open both ways.
     """
     hint = "open it in the caller, or declare its type and access as they are"
-    return Op(
-        OpCode.INHERIT, a=slot, b=fd, c=mask_of(types), flags=_ACCESS_CODES[access] | (OPEN_RAW if raw else 0),
-        label=label, hint=hint,
-    )  # fmt: skip
+    flags = _ACCESS_CODES[access] | (OPEN_RAW if raw else 0) | (OPEN_RELAY if relay else 0)
+    return Op(OpCode.INHERIT, a=slot, b=fd, c=mask_of(types), flags=flags, label=label, hint=hint)
 
 
 def file(slot: int, path: str, access: Access, *, create: bool, truncate: bool, label: str, raw: bool = False) -> Op:
-    """Open a regular file once; through a mount of its own unless it is raw. Kernel: 5.12, mount_setattr(2)."""
+    """Open a regular file once; through a mount of its own, and to append relayed, unless it is raw.
+
+    Kernel: 5.12, mount_setattr(2).
+    """
     flags = _OPEN_FLAGS[access] | (os.O_CREAT if create else 0) | (os.O_TRUNC if truncate else 0)
     hint = "check the path and who may open it" + ("" if create or access is Access.READ else ", or add create")
     return Op(

@@ -10,7 +10,7 @@ from typing import Final
 from sandbox.errors import InternalError, UnsupportedError
 from sandbox.kernel import FEATURES
 
-_LAUNCHER: Final = Path(__file__).parent / "launcher" / "sandbox-launch"
+_FOLDER: Final = Path(__file__).parent / "launcher"
 
 
 def launcher_path() -> Path:
@@ -18,11 +18,22 @@ def launcher_path() -> Path:
 
     Raises: UnsupportedError if it is not there (a checkout that was not installed).
     """
-    if not os.access(_LAUNCHER, os.X_OK):
-        raise UnsupportedError(
-            "native launcher", str(_LAUNCHER), "nothing there", "install the package (pip install .), it builds it"
-        )
-    return _LAUNCHER
+    return _native("sandbox-launch", "native launcher")
+
+
+def tracer_path() -> Path:
+    """Return the native program that looks on at a run, installed beside the launcher.
+
+    Raises: UnsupportedError as launcher_path().
+    """
+    return _native("sandbox-trace", "native tracer")
+
+
+def _native(name: str, what: str) -> Path:
+    path = _FOLDER / name
+    if not os.access(path, os.X_OK):
+        raise UnsupportedError(what, str(path), "nothing there", "install the package (pip install .), it builds it")
+    return path
 
 
 def probe() -> dict[str, int]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from sandbox import syscalls
+from sandbox.allowlist import BindRule, PeerRule, Ports, not_routed
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError
 from sandbox.filesystem import FilesystemPolicy, View, split_optional
@@ -25,12 +26,12 @@ from sandbox.grants import (
     Grant,
     InheritGrant,
     ListenGrant,
-    accepted_types,
     number_grants,
 )
 from sandbox.landlock import ABI_OF, LandlockPolicy
 from sandbox.limits import Limits
 from sandbox.protocols import PROTOCOLS, Protocol
+from sandbox.sockets import EVERY_HOST, MAX_PORT, packed_host
 from sandbox.sockets import Protocol as SocketProtocol
 
 DEFAULT_UMASK: Final = 0o022
@@ -48,6 +49,8 @@ ONE_LINE_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*" + END
 PATH_PATTERN: Final = r"^(/|\{(" + "|".join(_PLACEHOLDERS) + r")\}(/|$))[^{}\x00]*" + END
 VIEW_PATTERN: Final = "^-?" + PATH_PATTERN[1:]
 HOSTNAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}" + END
+NETNS_PATTERN: Final = r"^(?!\.\.?$)[^/\x00-\x1f\x7f]{1,255}" + END
+COMMAND_PATTERN: Final = r"^[^/\x00-\x20\x7f]+" + END
 CPUS_PATTERN: Final = r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*" + END
 _VARIABLE = re.compile(VARIABLE_PATTERN)
 _KEPT = re.compile(KEPT_PATTERN)
@@ -118,11 +121,45 @@ class ProcessPolicy:
 
 
 class NetworkMode(enum.StrEnum):
-    """Which network the sandbox has: none at all, a loopback of its own, or the host's."""
+    """Which network the sandbox has: none, a loopback of its own, the host's, or (root) one of its own behind that."""
 
     NONE = "none"
     LOOPBACK = "loopback"
     HOST = "host"
+    VETH = "veth"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPolicy:
+    """What of the network there is: a mode, and the peers that can be reached in it.
+
+    allow, bind: with a mode of none or loopback the supervisor connects and binds what they name, in the caller's
+    network; with host they are TCP ports, for Landlock; with veth the sandbox's own network has rules. dns: the
+    resolvers can be asked, which are the caller's unless some are named. netns: with veth, the name of a network that
+    is joined, and none is made.
+    """
+
+    mode: NetworkMode = NetworkMode.NONE
+    allow: tuple[PeerRule, ...] = ()
+    bind: tuple[BindRule, ...] = ()
+    dns: bool = False
+    resolvers: tuple[str, ...] = ()
+    netns: str | None = None
+
+    @property
+    def is_supervised(self) -> bool:
+        """The supervisor makes the sockets."""
+        own = self.mode in (NetworkMode.NONE, NetworkMode.LOOPBACK)
+        return own and bool(self.allow or self.bind or self.dns)
+
+    def asked(self, here: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the resolvers that can be asked; here: those of this host."""
+        return (self.resolvers or here) if self.dns else ()
+
+    @property
+    def has_names(self) -> bool:
+        """The sandbox has a hosts file and resolvers of its own."""
+        return self.is_supervised or (self.mode is NetworkMode.VETH and (self.netns is None or self.dns))
 
 
 class SharedNamespace(enum.StrEnum):
@@ -174,11 +211,12 @@ class FilterSection:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a sandbox grants. Empty means nothing."""
+    """What a sandbox grants. Empty means nothing. commands: the programs for which it is the one to take."""
 
     name: str
     source_path: str = ""
     description: str = ""
+    commands: tuple[str, ...] = ()
     process: ProcessPolicy = field(default_factory=ProcessPolicy)
     environment: Environment = field(default_factory=Environment)
     filter: FilterSection = field(default_factory=FilterSection)
@@ -186,7 +224,7 @@ class Profile:
     descriptors: DescriptorPolicy = field(default_factory=DescriptorPolicy)
     protocols: tuple[Protocol, ...] = ()
     filesystem: FilesystemPolicy = field(default_factory=FilesystemPolicy)
-    network: NetworkMode = NetworkMode.NONE
+    network: NetworkPolicy = field(default_factory=NetworkPolicy)
     share: tuple[SharedNamespace, ...] = ()
     limits: Limits = field(default_factory=Limits)
     landlock: LandlockPolicy = field(default_factory=LandlockPolicy)
@@ -286,6 +324,7 @@ def check(profile: Profile) -> None:
     _check_landlock(profile)
     _check_view(profile)
     _check_limits(profile)
+    _check_network(profile)
     for grant in grants:
         if profile.descriptors.scm_rights is ScmRights.DENY and _may_be_unix(grant):
             raise GrantError(grant.name, "scm_rights is denied, and this may be a Unix socket", "name another type")
@@ -294,7 +333,7 @@ def check(profile: Profile) -> None:
 def _may_be_unix(grant: Grant) -> bool:
     match grant:
         case InheritGrant():
-            return bool(accepted_types(grant.type) & SOCKET_TYPES)
+            return bool(grant.given_types & SOCKET_TYPES)
         case ListenGrant() | ConnectGrant() | DatagramGrant():
             return grant.address.protocol is SocketProtocol.UNIX
         case _:
@@ -326,6 +365,81 @@ def _check_limits(profile: Profile) -> None:
         raise ProfileError(
             profile.source_path or profile.name, "limits.open_files", reason, f"allow more than {most} open files"
         )
+
+
+def _check_network(profile: Profile) -> None:
+    """Refuse rules that nothing would hold."""
+    policy, source = profile.network, profile.source_path or profile.name
+    if policy.resolvers and not policy.dns:
+        raise ProfileError(source, "network.resolvers", "dns is false, so nobody asks them", "write dns = true")
+    for index, host in enumerate(policy.resolvers):
+        if packed_host(host) is None:
+            raise ProfileError(source, f"network.resolvers[{index}]", f"{host!r} is no address", "as in 192.0.2.53")
+    if policy.mode is NetworkMode.VETH:
+        _check_veth(policy, source)
+    elif policy.netns is not None:
+        raise ProfileError(source, "network.netns", f"mode {policy.mode} joins none", 'write mode = "veth"')
+    if (
+        policy.has_names
+        and SharedNamespace.MOUNT in profile.share
+        and (policy.dns or any(r.name for r in policy.allow))
+    ):
+        raise ProfileError(
+            source, "namespaces.share", "names come by /etc/hosts, which takes a mount namespace of its own",
+            "leave mount out, or allow addresses",
+        )  # fmt: skip
+    if policy.mode is not NetworkMode.HOST:
+        return
+    if policy.dns:
+        raise ProfileError(source, "network.dns", "with mode host all resolvers can be asked", "leave it out")
+    both: dict[str, tuple[PeerRule | BindRule, ...]] = {"allow": policy.allow, "allow_bind": policy.bind}
+    for key, rules in both.items():
+        for index, rule in enumerate(rules):
+            if not _is_port_rule(rule):
+                raise ProfileError(
+                    source, f"network.{key}[{index}]", f"'{rule}': in mode host Landlock holds it: TCP ports only",
+                    'write tcp:*:PORT (tcp:PORT to bind), or take mode = "none", where the supervisor connects',
+                )  # fmt: skip
+
+
+def _check_veth(policy: NetworkPolicy, source: str) -> None:
+    """Refuse what a network of the sandbox's own cannot hold, or one that is somebody else's."""
+    if policy.bind:
+        raise ProfileError(
+            source, "network.allow_bind[0]", f"'{policy.bind[0]}': nobody outside reaches a port of mode veth",
+            'grant the socket (listen = "tcp:8080"), or take mode = "none", where the supervisor binds',
+        )  # fmt: skip
+    if policy.netns is not None:
+        if not re.match(NETNS_PATTERN, policy.netns):
+            raise ProfileError(source, "network.netns", f"{policy.netns!r} is no name", "one of ip netns list")
+        if policy.allow:
+            raise ProfileError(
+                source, "network.allow", "the network that is joined has rules of its own, or none",
+                "leave netns out, and one is made for these rules",
+            )  # fmt: skip
+        return
+    for index, rule in enumerate(policy.allow):
+        if rule.name is None and (words := not_routed(rule.host)) is not None:
+            raise ProfileError(
+                source, f"network.allow[{index}]", f"'{rule}': {words}: nothing of the kind leaves mode veth",
+                'take mode = "none", where the supervisor connects',
+            )  # fmt: skip
+
+
+def _is_port_rule(rule: PeerRule | BindRule) -> bool:
+    host = rule.host if isinstance(rule, PeerRule) else rule.address or EVERY_HOST
+    return rule.protocol is SocketProtocol.TCP and host == EVERY_HOST
+
+
+def ports_of(rules: Iterable[PeerRule | BindRule]) -> tuple[int, ...] | None:
+    """Return the ports that rules name, for Landlock; None: every one."""
+    ranges = [rule.ports for rule in rules]
+    if not ranges or EVERY_PORT in ranges:
+        return None
+    return tuple(sorted({port for ports in ranges for port in range(ports.first, ports.last + 1)}))
+
+
+EVERY_PORT: Final = Ports(0, MAX_PORT)
 
 
 def _check_landlock(profile: Profile) -> None:

@@ -7,12 +7,13 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sandbox.errors import ProfileError
+from sandbox.errors import ProfileError, UsageError
 from sandbox.profile import Profile
 from sandbox.profile_text import Draft, merge, parse
 
@@ -20,6 +21,8 @@ MAX_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 16
 SUFFIX: Final = ".toml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
+_VERSION = re.compile(r"-?\d+(\.\d+)*\Z")
+_CLOCK_STEPS: Final = 20_000_000  # nanoseconds; two jiffies of the slowest kernel
 _MAX_LINKS = 40  # the kernel's own limit, path_resolution(7)
 # O_PATH: looking at an entry neither blocks (a fifo) nor acts (a device).
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -41,6 +44,7 @@ class Entry:
     name: str
     path: Path
     description: str
+    commands: tuple[str, ...]
     shadowed: bool
 
 
@@ -57,12 +61,28 @@ class Source:
 class Trail:
     """What a look-up has read, where it found nothing, and, as root, what it has passed: all that it depends on.
 
-    Paths are absolute; in the order in which they were met.
+    Paths are absolute; in the order in which they were met. seen: folders that were listed, and files that were read
+    and had nothing to say. is_complete: all of that can be compared later.
     """
 
     contents: dict[str, bytes] = field(default_factory=dict)
     absent: dict[str, None] = field(default_factory=dict)
     passed: dict[str, os.stat_result] = field(default_factory=dict)
+    seen: dict[str, os.stat_result] = field(default_factory=dict)
+    is_complete: bool = True
+
+    def look(self, path: Path) -> None:
+        """Note that a folder or file is about to be read, of which it will do to know that it is the same."""
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self.absent[_absolute(path)] = None
+        except OSError:
+            self.is_complete = False
+        else:
+            self.seen[_absolute(path)] = status
+            # The kernel's clock has coarse steps: within one of them a second change would not show.
+            self.is_complete &= status.st_ctime_ns < time.time_ns() - _CLOCK_STEPS
 
 
 def _absolute(path: Path | str) -> str:
@@ -110,22 +130,81 @@ def load(reference: str, *, search: SearchPath, trail: Trail | None = None) -> P
     return merge(_with_parents(source, search, (), set(), trail), source.path.name.removesuffix(SUFFIX))
 
 
+def for_command(
+    command: str, path_variable: str, *, search: SearchPath, trail: Trail | None = None
+) -> str | None:  # fmt: skip
+    """Return the name of the profile that says it is for a command; None if none does.
+
+    command: a name, which is looked for as it is, then without the version at its end (python3.11); or the path of a
+    command in one of the folders of `path_variable`: what lies elsewhere may be called git and be anything.
+    The first folder with such a profile decides, as it does for names; a profile that an earlier folder hides says
+    nothing. trail: is told what the result depends on.
+    Raises: UsageError if two of that folder say so; ProfileError for one that may say so and cannot be used.
+    """
+    folder, name = os.path.split(command)
+    if folder and not (folder.startswith("/") and folder in path_variable.split(os.pathsep)):
+        return None
+    plain = without_version(name)
+    places: dict[Path, list[tuple[str, tuple[str, ...]]]] = {}
+    for place, path, commands in _claims(search, (name, plain), Trail() if trail is None else trail):
+        places.setdefault(place, []).append((path.name.removesuffix(SUFFIX), commands))
+    for claims in places.values():
+        for wanted in (name, plain):
+            found = [profile for profile, commands in claims if wanted in commands]
+            if len(found) > 1:
+                raise UsageError(
+                    f"command {wanted}", f"several profiles are for it: {', '.join(found)}", "name one: -p NAME"
+                )
+            if found:
+                return found[0]
+    return None
+
+
+def without_version(name: str) -> str:
+    """Return a command's name without the version at its end: python for python3.11, clang for clang-14."""
+    return _VERSION.sub("", name)
+
+
+def _claims(
+    search: SearchPath, names: Iterable[str], trail: Trail
+) -> Iterator[tuple[Path, Path, tuple[str, ...]]]:  # fmt: skip
+    """Yield folder, path and commands of the profiles that can be found and whose text holds one of the names.
+
+    Only these are parsed, since a start must not wait for all of them; in TOML a name can be spelt otherwise only by a
+    backslash.
+    """
+    seen: set[str] = set()
+    quoted = [f"{mark}{name}{mark}" for name in names for mark in "'\""]
+    passed = Trail(passed=trail.passed)
+    for folder, path in _files(search, trail):
+        if path.name in seen:
+            continue
+        seen.add(path.name)
+        trail.look(path)
+        text = read(path, trusted=folder == search.shipped, trail=passed).text
+        if "\\" in text or any(word in text for word in quoted):
+            yield folder, path, parse(text, str(path)).commands
+
+
 def available(search: SearchPath) -> list[Entry]:
     """Return every profile that can be found, in the order of the search; one that cannot be used says why."""
     entries: list[Entry] = []
     seen: set[str] = set()
     for folder, path in _files(search):
         name = path.name.removesuffix(SUFFIX)
-        entries.append(Entry(name, path, _description(path, trusted=folder == search.shipped), name in seen))
+        description, commands = _told(path, trusted=folder == search.shipped)
+        entries.append(Entry(name, path, description, commands, name in seen))
         seen.add(name)
     return entries
 
 
-def _files(search: SearchPath) -> Iterator[tuple[Path, Path]]:
+def _files(search: SearchPath, trail: Trail | None = None) -> Iterator[tuple[Path, Path]]:
     """Yield folder and path of each profile, in the order of the look-up."""
     for folder in search.folders:
+        if trail is not None:
+            trail.look(folder)
         try:
-            names = sorted(os.listdir(folder))
+            names = sorted(os.listdir(folder), key=lambda name: name.removesuffix(SUFFIX))
         except OSError:
             continue  # absent or closed to us: a look-up that leads there says so
         yield from ((folder, folder / name) for name in names if _is_profile(name))
@@ -135,11 +214,13 @@ def _is_profile(file_name: str) -> bool:
     return file_name.endswith(SUFFIX) and _NAME.match(file_name.removesuffix(SUFFIX)) is not None
 
 
-def _description(path: Path, *, trusted: bool) -> str:
+def _told(path: Path, *, trusted: bool) -> tuple[str, tuple[str, ...]]:
+    """Return what a profile says of itself: description and commands."""
     try:
-        return parse(read(path, trusted=trusted).text, str(path)).description or ""
+        draft = parse(read(path, trusted=trusted).text, str(path))
     except ProfileError as error:
-        return f"(not usable: {error.reason})"
+        return f"(not usable: {error.reason})", ()
+    return draft.description or "", draft.commands
 
 
 def _is_path(reference: str) -> bool:
@@ -174,8 +255,10 @@ def _with_parents(
 ) -> Iterator[Draft]:
     """Yield what a profile extends, in order, then itself; each file once, where it is first needed.
 
-    So the common base of two parents does not override what the first of them has set.
+    So the common base of two parents does not override what the first of them has set. What a shipped profile extends
+    is a shipped one: a file of the user's that happens to be called `server` does not change those of the library.
     """
+    places = SearchPath((search.shipped,), search.shipped) if source.path.parent == search.shipped else search
     if any(link.identity == source.identity for link in chain):
         names = " -> ".join(str(link.path) for link in (*chain, source))
         raise ProfileError(str(chain[-1].path), "extends", f"a cycle: {names}", "take one of them out")
@@ -186,7 +269,7 @@ def _with_parents(
     draft = parse(source.text, str(source.path))
     for index, reference in enumerate(draft.extends):
         try:
-            parent = _find(reference, search, source.path.parent, trail)
+            parent = _find(reference, places, source.path.parent, trail)
         except ProfileError as error:
             key = f"extends[{index}]"
             raise ProfileError(str(source.path), key, f"{reference!r}: {error.reason}", error.hint) from error

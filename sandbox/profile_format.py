@@ -30,7 +30,8 @@ from sandbox.sizes import format_size
 def format_profile(profile: Profile) -> str:
     """Return a profile as TOML; merge([parse(text)]) gives it back."""
     process = profile.process
-    lines = [f"description = {_quote(profile.description)}", "", "[process]", f'umask = "{process.umask:03o}"']
+    lines = [f"description = {_quote(profile.description)}", f"commands = {_quote_list(profile.commands)}"]
+    lines += ["", "[process]", f'umask = "{process.umask:03o}"']
     if process.chdir is not None:
         lines.append(f"chdir = {_quote(process.chdir)}")
     lines += [f"die_with_parent = {str(process.die_with_parent).lower()}", f'exec = "{process.exec}"']
@@ -53,7 +54,7 @@ def format_profile(profile: Profile) -> str:
     lines += ["", "[filter]", f"allow = {_quote_list(profile.filter.allow)}"]
     lines += _format_walls(profile)
     for grant in profile.grants:
-        lines += ["", f"[grants.{_quote(grant.name)}]", *_format_grant(grant)]
+        lines += ["", f"[grants.{_quote(grant.name)}]", *grant_lines(grant)]
     for protocol in profile.protocols:
         lines += ["", f"[protocols.{_quote(protocol.name)}]", f"description = {_quote(protocol.purpose)}"]
         lines += ["rules = [", *(f"  {{ {_format_rule(rule)} }}," for rule in protocol.rules), "]"]
@@ -64,7 +65,13 @@ def _format_walls(profile: Profile) -> Iterable[str]:
     files = profile.filesystem
     yield from ("", "[filesystem]", f'view = "{files.view}"', f'proc = "{files.proc}"')
     yield from (f"{name} = {_quote_list(getattr(files, name))}" for name in PATH_LISTS)
-    yield from ("", "[network]", f'mode = "{profile.network}"')
+    network = profile.network
+    yield from ("", "[network]", f'mode = "{network.mode}"')
+    yield f"allow = {_quote_list(map(str, network.allow))}"
+    yield f"allow_bind = {_quote_list(map(str, network.bind))}"
+    yield from (f"dns = {str(network.dns).lower()}", f"resolvers = {_quote_list(network.resolvers)}")
+    if network.netns is not None:
+        yield f"netns = {_quote(network.netns)}"
     yield from ("", "[namespaces]", f"share = {_quote_list(profile.share)}", "", "[limits]")
     for name in LIMITS:
         if (value := getattr(profile.limits, name)) is not None:
@@ -92,7 +99,8 @@ def _format_rule(rule: ProtocolRule) -> str:
     return ", ".join(words)
 
 
-def _format_grant(grant: Grant) -> Iterable[str]:
+def grant_lines(grant: Grant) -> Iterable[str]:
+    """Yield the keys of a grant's table, one a line."""
     match grant:
         case InheritGrant():
             yield f"inherit = {grant.inherit if isinstance(grant.inherit, int) else _quote(grant.inherit)}"

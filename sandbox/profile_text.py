@@ -10,13 +10,14 @@ import enum
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from sandbox.allowlist import parse_bind, parse_peer
 from sandbox.errors import GrantError, ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy, Proc, View
 from sandbox.grants import (
@@ -39,6 +40,7 @@ from sandbox.limits import NAMES as LIMITS
 from sandbox.limits import Limits
 from sandbox.limits import parse as parse_limit
 from sandbox.profile import (
+    COMMAND_PATTERN,
     CPUS_PATTERN,
     END,
     HOSTNAME_PATTERN,
@@ -53,6 +55,7 @@ from sandbox.profile import (
     ExecPolicy,
     FilterSection,
     NetworkMode,
+    NetworkPolicy,
     Profile,
     Scheduling,
     ScmRights,
@@ -172,10 +175,24 @@ class FilesystemTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proc: Annotated[Proc, _meta("what /proc shows")] | UnsetType = UNSET
 
 
+def _rule_text(words: str, pattern: str) -> msgspec.Meta:
+    """The pattern is for editors; what is wrong with a rule, its own parser tells better."""
+    return msgspec.Meta(description=words, extra_json_schema={"pattern": pattern + END})
+
+
+PeerText = Annotated[str, _rule_text("PROTOCOL:HOST:PORTS", r"^(tcp|udp):.+:[0-9*-]+")]
+BindText = Annotated[str, _rule_text("PROTOCOL:PORTS", r"^(tcp|udp):(.+:)?[0-9*-]+")]
+
+
 class NetworkTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[network]`."""
 
     mode: Annotated[NetworkMode, _meta("which network there is")] | UnsetType = UNSET
+    allow: Annotated[tuple[PeerText, ...], _meta("peers that can be reached: tcp:HOST:PORT")] = ()
+    allow_bind: Annotated[tuple[BindText, ...], _meta("ports that can be bound: tcp:8080")] = ()
+    dns: Annotated[bool, _meta("resolvers can be asked")] | UnsetType = UNSET
+    resolvers: Annotated[tuple[str, ...], _meta("addresses of the resolvers; none: the caller's")] = ()
+    netns: Annotated[str, _meta("with mode veth: a network to join, by its name of ip-netns(8)")] | UnsetType = UNSET
 
 
 class NamespacesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -228,6 +245,7 @@ class InheritTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: Annotated[FdType, _meta("what it must be")] | UnsetType = UNSET
     access: Annotated[Access, _meta("how it must be open")] | UnsetType = UNSET
     raw: Annotated[bool, _meta("as it is: a file is not opened anew")] = False
+    relay: Annotated[bool, _meta("the supervisor copies, one way; access says which")] = False
     number: Number | UnsetType = UNSET
     propagate: Propagate = False
 
@@ -339,7 +357,7 @@ _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "descriptors": DescriptorsTable, "filesystem": FilesystemTable, "network": NetworkTable,
     "namespaces": NamespacesTable, "limits": LimitsTable, "landlock": LandlockTable,
 }  # fmt: skip
-_TOP_KEYS: Final = ("description", "extends", *_SECTIONS, "grants", "protocols")
+_TOP_KEYS: Final = ("description", "extends", "commands", *_SECTIONS, "grants", "protocols")
 _GRANT_TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "inherit": InheritTable, "file": FileTable, "directory": DirectoryTable, "secret": SecretTable,
     "listen": ListenTable, "connect": ConnectTable, "datagram": DatagramTable,
@@ -354,6 +372,7 @@ class Draft:
     path: str
     description: str | None
     extends: tuple[str, ...]
+    commands: tuple[str, ...]
     process: ProcessTable
     environment: EnvironmentTable
     filter: FilterTable
@@ -394,6 +413,7 @@ def parse(text: str, path: str) -> Draft:
         path=path,
         description=description,
         extends=_convert(data.get("extends", ()), tuple[str, ...], path, "extends"),
+        commands=_parse_commands(data.get("commands", ()), path),
         grants=tuple(_parse_grant_table(name, table, path) for name, table in tables.items()),
         protocols=tuple(_parse_protocol(name, table, path) for name, table in protocols.items()),
         **(sections | {"limits": _parse_limits(sections["limits"], path)}),
@@ -413,6 +433,24 @@ def _check_sections(sections: Mapping[str, Any], path: str) -> None:
     for name in PATH_LISTS:
         for index, text in enumerate(getattr(sections["filesystem"], name)):
             check_view_path(text, path, f"filesystem.{name}[{index}]")
+    _check_rules("allow", sections["network"].allow, parse_peer, path)
+    _check_rules("allow_bind", sections["network"].allow_bind, parse_bind, path)
+
+
+def _check_rules(key: str, texts: Iterable[str], parse_rule: Callable[[str], object], path: str) -> None:
+    for index, text in enumerate(texts):
+        try:
+            parse_rule(text)
+        except UsageError as error:
+            raise ProfileError(path, f"network.{key}[{index}]", f"{text!r}: {error.reason}", error.hint) from error
+
+
+def _parse_commands(data: object, path: str) -> tuple[str, ...]:
+    commands: tuple[str, ...] = _convert(data, tuple[str, ...], path, "commands")
+    for index, name in enumerate(commands):
+        if not re.match(COMMAND_PATTERN, name):
+            raise ProfileError(path, f"commands[{index}]", f"{name!r} is no command's name", "without its folder: git")
+    return union(commands, ())
 
 
 def _parse_limits(table: LimitsTable, path: str) -> Limits:
@@ -570,7 +608,7 @@ def _said(table: msgspec.Struct) -> dict[str, Any]:
 def merge(drafts: Iterable[Draft], name: str) -> Profile:
     """Merge drafts, later ones winning: scalars replace, lists add up without doubles, tables merge by key.
 
-    Returns: a profile named `name`, with the last draft's path and description.
+    Returns: a profile named `name`, with the last draft's path, description and commands.
     """
     profile = Profile(name)
     for draft in drafts:
@@ -581,6 +619,7 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
             profile,
             source_path=draft.path,
             description=draft.description or "",
+            commands=draft.commands,
             process=replace(profile.process, **process),
             environment=merge_environment(profile.environment, draft.environment.keep, draft.environment.set),
             filter=FilterSection(union(profile.filter.allow, draft.filter.allow)),
@@ -588,7 +627,7 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
             descriptors=_merge_descriptors(profile.descriptors, draft.descriptors),
             protocols=tuple(({p.name: p for p in profile.protocols} | {p.name: p for p in draft.protocols}).values()),
             filesystem=_merge_filesystem(profile.filesystem, draft.filesystem),
-            network=profile.network if draft.network.mode is UNSET else draft.network.mode,
+            network=_merge_network(profile.network, draft.network),
             share=union(profile.share, draft.namespaces.share),
             limits=_merge_limits(profile.limits, draft.limits),
             landlock=_merge_landlock(profile.landlock, draft.landlock),
@@ -599,6 +638,17 @@ def merge(drafts: Iterable[Draft], name: str) -> Profile:
 def _merge_filesystem(first: FilesystemPolicy, table: FilesystemTable) -> FilesystemPolicy:
     lists = {name: union(getattr(first, name), getattr(table, name)) for name in PATH_LISTS}
     return replace(first, **(_said(table) | lists))
+
+
+def _merge_network(first: NetworkPolicy, table: NetworkTable) -> NetworkPolicy:
+    return NetworkPolicy(
+        mode=first.mode if table.mode is UNSET else table.mode,
+        allow=union(first.allow, tuple(parse_peer(text) for text in table.allow)),
+        bind=union(first.bind, tuple(parse_bind(text) for text in table.allow_bind)),
+        dns=first.dns if table.dns is UNSET else table.dns,
+        resolvers=union(first.resolvers, table.resolvers),
+        netns=first.netns if table.netns is UNSET else table.netns,
+    )
 
 
 def _merge_landlock(first: LandlockPolicy, table: LandlockTable) -> LandlockPolicy:
@@ -628,6 +678,11 @@ def schema() -> dict[str, Any]:
             "type": "array",
             "items": {"type": "string", "pattern": r"^[^\x00]+$"},
             "description": "names or paths; later ones win",
+        },
+        "commands": {
+            "type": "array",
+            "items": {"type": "string", "pattern": COMMAND_PATTERN},
+            "description": "the programs for which `sandbox run` takes it by itself",
         },
     }
     properties |= {name: {"$ref": f"#/$defs/{table.__name__}"} for name, table in _SECTIONS.items()}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from sandbox.allowlist import BindRule, PeerRule
 from sandbox.caller import Caller
 from sandbox.carried import NOTIFY_SOCKET, passed_by_manager
 from sandbox.errors import GrantError, ProfileError, UsageError
@@ -27,6 +28,7 @@ from sandbox.limits import Limits, parse
 from sandbox.profile import (
     PATH_LISTS,
     NetworkMode,
+    NetworkPolicy,
     ProcessPolicy,
     Profile,
     SharedNamespace,
@@ -56,6 +58,10 @@ class Additions:
     chdir: str | None = None
     filesystem: FilesystemPolicy = field(default_factory=FilesystemPolicy)
     network: NetworkMode | None = None
+    allow: tuple[PeerRule, ...] = ()
+    bind: tuple[BindRule, ...] = ()
+    dns: bool = False
+    netns: str | None = None
     share: tuple[SharedNamespace, ...] = ()
     delegate: tuple[str, ...] = ()
     limits: Mapping[str, str | float] = field(default_factory=dict)
@@ -99,7 +105,7 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
         environment=merge_environment(profile.environment, added.keep, added.variables),
         grants=grants,
         filesystem=_filesystem_for(profile, started_in, files, at_home=at_home),
-        network=added.network or profile.network,
+        network=_network_for(profile, added),
         share=union(profile.share, added.share),
         descriptors=replace(
             profile.descriptors,
@@ -108,6 +114,14 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
         ),
         limits=_without_core_dumps(replace(profile.limits, **_parsed(added.limits)), grants),
     )
+
+
+def _network_for(profile: Profile, added: Additions) -> NetworkPolicy:
+    own = profile.network
+    return replace(
+        own, mode=added.network or own.mode, allow=union(own.allow, added.allow), bind=union(own.bind, added.bind),
+        dns=own.dns or added.dns, netns=added.netns or own.netns,
+    )  # fmt: skip
 
 
 def _with_notify_socket(files: FilesystemPolicy, caller: Caller) -> FilesystemPolicy:

@@ -35,7 +35,7 @@ from sandbox.grants import (
 from sandbox.landlock import FileRight
 from sandbox.mounts import view_ops
 from sandbox.plan import Op, OpCode, Plan
-from sandbox.profile import PATH_LISTS, Profile, SharedNamespace, numbered
+from sandbox.profile import PATH_LISTS, NetworkMode, NetworkPolicy, Profile, SharedNamespace, numbered
 from sandbox.profile_format import format_profile
 from sandbox.resolve import Additions, for_caller
 from sandbox.template import (
@@ -95,6 +95,7 @@ def seal_profile(
     profile = _with_stand_in_numbers(for_caller(loaded, caller, added))
     caller = _with_identity(caller, profile)
     _refuse_rewritten(profile)
+    _refuse_unresolvable_network(profile.network)
     grants = numbered(profile)
     if profile.process.notify and filter_policy(profile, grants, landlock_abi).keeps_peers:
         reason = "with a udp grant no call may name an address, and sd_notify(3) does"
@@ -181,6 +182,24 @@ def _refuse_unresolvable(loaded: Profile, added: Additions) -> None:
         )
 
 
+def _refuse_unresolvable_network(network: NetworkPolicy) -> None:
+    if network.mode is NetworkMode.VETH:
+        raise UsageError(
+            "network.mode", "veth: a sealed launcher makes no network, and joins none",
+            'take mode "none" with allow, where the supervisor connects',
+        )  # fmt: skip
+    for rule in network.allow:
+        if rule.name is not None:
+            raise UsageError(
+                f"network.allow: {rule}", f"host {rule.name}: a sealed launcher looks no names up", "give its addresses"
+            )
+    if network.dns and not network.resolvers:
+        raise UsageError(
+            "network.dns", "which resolvers a host has, a sealed launcher does not look up",
+            'name them in the profile: resolvers = ["192.0.2.53"]',
+        )  # fmt: skip
+
+
 def _refuse_rewritten(profile: Profile) -> None:
     """A kept variable that carries numbers of inherited descriptors would have to be rewritten."""
     inherited = [grant for grant in profile.grants if isinstance(grant, InheritGrant)]
@@ -224,7 +243,8 @@ def _view_items(loaded: Profile, added: Additions, profile: Profile) -> Iterator
     bits |= ViewBit.MOUNTS if SharedNamespace.MOUNT not in profile.share else ViewBit(0)
     bits |= ViewBit.FILES if walls.governs_files(profile) else ViewBit(0)
     read, write, execute, device = _right_sets()
-    yield Item(ItemCode.VIEW, a=read | write << 16, b=execute | device << 16, c=bits, label="view")
+    hint = "show that folder, or start elsewhere: chdir"
+    yield Item(ItemCode.VIEW, a=read | write << 16, b=execute | device << 16, c=bits, label="view", hint=hint)
     started_in = profile.process.chdir or STAND_INS["cwd"]
     found = [
         _entry(name, text, started_in, is_added=False)

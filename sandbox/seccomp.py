@@ -23,6 +23,8 @@ from typing import Any, Final, TypeAlias
 
 from sandbox import bpf
 from sandbox.errors import InternalError, PlanError, UnsupportedError, UsageError
+from sandbox.plan import GATE_LENGTH
+from sandbox.sockets import Protocol
 from sandbox.syscall_table import NAMES, NUMBERS
 from sandbox.syscalls import ENOSYS_ALWAYS, GROUPS
 
@@ -122,6 +124,21 @@ REROUTES: Final = {  # setsockopt: level and option; linux/in.h, in6.h, asm-gene
     "SO_BINDTOIFINDEX": (1, 62),
 }
 """What sends a socket's packets by way of a host, or an interface, of the holder's choice, whatever its peer is."""
+JOINS: Final = {  # setsockopt; linux/in.h, in6.h
+    "IP_ADD_MEMBERSHIP": (0, 35),
+    "IP_ADD_SOURCE_MEMBERSHIP": (0, 39),
+    "IP_MCAST_JOIN_GROUP": (0, 42),
+    "IP_MCAST_JOIN_SOURCE_GROUP": (0, 46),
+    "IPV6_ADD_MEMBERSHIP": (41, 20),
+    "IPV6_MCAST_JOIN_GROUP": (41, 42),
+    "IPV6_MCAST_JOIN_SOURCE_GROUP": (41, 46),
+}
+"""What has the network told that this host listens to a group."""
+TURNS: Final = REROUTES | JOINS
+SOCK_DGRAM: Final = 2  # linux/net.h
+TYPE_BITS: Final = 0xF  # SOCK_TYPE_MASK; above it are flags
+CLONE_FILES: Final = 0x400  # linux/sched.h
+CLONE_THREAD: Final = 0x10000
 NAMES_ADDRESS: Final = ("connect", "sendmsg", "sendmmsg")
 """Calls that name an address behind a pointer; of sendto the size of the address is seen: none is named without one."""
 SECCOMP_FILTER_FLAG_NEW_LISTENER: Final = 1 << 3  # linux/seccomp.h
@@ -151,9 +168,15 @@ class Errno:
     number: int
 
 
-Verdict: TypeAlias = Allow | Errno
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The supervisor answers."""
+
+
+Verdict: TypeAlias = Allow | Errno | Ask
 ALLOW: Final = Allow()
 REFUSED: Final = Errno(errno.EPERM)
+ASKED: Final = Ask()
 ABSENT: Final = Errno(errno.ENOSYS)
 
 
@@ -165,6 +188,7 @@ class FilterPolicy:
     strict: no call may create a descriptor without close-on-exec. unix_sockets: they may be made; with them descriptors
     can be sent, and a filter cannot look into a message. offline: no TCP Fast Open and no route of a socket's own.
     keeps_peers: no call names an address; keeps_listeners: no socket begins to listen (peers.py says why).
+    supervised: the protocols whose sockets the supervisor makes; it is asked whenever a call names an address.
     Raises: UsageError for an unknown syscall, one of ENOSYS_ALWAYS, or a number that is no descriptor's.
     """
 
@@ -176,6 +200,7 @@ class FilterPolicy:
     offline: bool = False
     keeps_peers: bool = False
     keeps_listeners: bool = False
+    supervised: frozenset[Protocol] = frozenset()
 
     def __post_init__(self) -> None:
         """Refuse what could not be enforced."""
@@ -201,7 +226,7 @@ def decide(policy: FilterPolicy, arch: int, nr: int, args: Sequence[int]) -> Ver
         return ABSENT
     if name not in policy.allow or _arguments_refused(policy, name, [arg & LOW32 for arg in args]):
         return REFUSED
-    return ALLOW
+    return ASKED if _is_asked(policy, name, [arg & LOW32 for arg in args]) else ALLOW
 
 
 def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> bool:
@@ -218,7 +243,7 @@ def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> b
         case "ioctl":
             return _reaches_beyond(low) or (low[1] == FIONCLEX and _stays_marked(policy, low[0]))
         case "socket" | "socketpair":
-            return low[0] not in _families(policy) or low[2] in HIDDEN_TCP.values()
+            return low[0] in _other_families(policy, name, low[0]) or low[2] in HIDDEN_TCP.values()
         case "prctl":
             return low[0] in PRCTL_REFUSED.values()
         case "personality":
@@ -226,9 +251,30 @@ def _arguments_refused(policy: FilterPolicy, name: str, low: Sequence[int]) -> b
         case "dup2" | "dup3":
             return low[1] in policy.reserved
         case "clone":
-            return "unshare" not in policy.allow and any(low[0] & flag for flag in CLONE_NEW.values())
+            return _shares_or_separates(policy, low[0])
         case "seccomp":
             return bool(low[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER)
+        case _:
+            return False
+
+
+def _is_asked(policy: FilterPolicy, name: str, low: Sequence[int]) -> bool:
+    """Whether the supervisor carries a call out, or refuses it and tells so."""
+    if not policy.supervised:
+        return False
+    datagrams = Protocol.UDP in policy.supervised
+    match name:
+        case "socket":
+            internet = low[0] in (FAMILIES["AF_INET"], FAMILIES["AF_INET6"])
+            return low[0] != AF_UNIX and not (internet and not datagrams and low[1] & TYPE_BITS == SOCK_DGRAM)
+        case "connect" | "bind" | "listen":
+            return True
+        case "sendto":
+            return bool(low[5])
+        case "sendmsg" | "sendmmsg":
+            return datagrams or bool(low[SENDS[name]] & MSG_FASTOPEN)
+        case "setsockopt":
+            return (low[1], low[2]) in TURNS.values()
         case _:
             return False
 
@@ -242,6 +288,19 @@ def _turns_socket(policy: FilterPolicy, name: str, low: Sequence[int]) -> bool:
     if policy.keeps_peers and (name in NAMES_ADDRESS or (name == "sendto" and low[5])):
         return True
     return policy.keeps_listeners and name == "listen"
+
+
+def _shares_or_separates(policy: FilterPolicy, flags: int) -> bool:
+    """Whether clone(2) would make a process that has its parent's descriptor table, or namespaces of its own."""
+    if policy.supervised and flags & CLONE_FILES and not flags & CLONE_THREAD:
+        return True
+    return "unshare" not in policy.allow and any(flags & flag for flag in CLONE_NEW.values())
+
+
+def _other_families(policy: FilterPolicy, name: str, family: int) -> frozenset[int]:
+    """Return the family if sockets of it are refused here; where the supervisor is asked, it refuses and tells."""
+    told = bool(policy.supervised) and name == "socket" and family != AF_UNIX
+    return frozenset() if told or family in _families(policy) else frozenset({family})
 
 
 def _families(policy: FilterPolicy) -> frozenset[int]:
@@ -276,6 +335,8 @@ def verdict_of(returned: int) -> Verdict:
         return ALLOW
     if action == bpf.RET_ERRNO:
         return Errno(data)
+    if action == bpf.RET_USER_NOTIF:
+        return ASKED
     raise InternalError("filter", f"unexpected action {returned:#x}")
 
 
@@ -325,6 +386,9 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
     if "unshare" not in policy.allow:
         for flag in CLONE_NEW.values():
             yield Rule("clone", (Condition(0, flag, flag),))
+    if policy.supervised:
+        # Whether a process has one thread says then whether somebody else can change its descriptors.
+        yield Rule("clone", (Condition(0, CLONE_FILES | CLONE_THREAD, CLONE_FILES),))
     # Who holds a listener can put descriptors into the processes below it, on any number, without close-on-exec
     # (SECCOMP_IOCTL_NOTIF_ADDFD in seccomp_unotify(2)).
     flag = SECCOMP_FILTER_FLAG_NEW_LISTENER
@@ -332,14 +396,20 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
 
 
 def _socket_rules(policy: FilterPolicy) -> Iterator[Rule]:
-    low_bits = 4  # the families that are allowed are below 16
-    others = [*_blocks(set(range(1 << low_bits)) - _families(policy))]
-    others += [(1 << bit, 1 << bit) for bit in range(low_bits, 32)]
+    others = _others(_families(policy))
     for name in ("socket", "socketpair"):
         for mask, value in others:
-            yield Rule(name, (Condition(0, mask, value),))
+            if not (policy.supervised and name == "socket" and (mask, value) != (LOW32, AF_UNIX)):
+                yield Rule(name, (Condition(0, mask, value),))
         for protocol in HIDDEN_TCP.values():
             yield Rule(name, (Condition(2, LOW32, protocol),))
+
+
+def _others(families: frozenset[int]) -> list[tuple[int, int]]:
+    """Return masks and values that together hold for every family but these."""
+    low_bits = 4  # the families that are allowed are below 16
+    others = [*_blocks(set(range(1 << low_bits)) - families)]
+    return others + [(1 << bit, 1 << bit) for bit in range(low_bits, 32)]
 
 
 def _peer_rules(policy: FilterPolicy) -> Iterator[Rule]:
@@ -355,6 +425,27 @@ def _peer_rules(policy: FilterPolicy) -> Iterator[Rule]:
             yield Rule("sendto", (Condition(5, 1 << bit, 1 << bit),))
     if policy.keeps_listeners:
         yield Rule("listen", ())
+
+
+def asking_rules(policy: FilterPolicy) -> tuple[Rule, ...]:
+    """Return the rules by which the supervisor is asked."""
+    return tuple(_asking_rules(Protocol.UDP in policy.supervised)) if policy.supervised else ()
+
+
+def _asking_rules(datagrams: bool) -> Iterator[Rule]:
+    internet = (FAMILIES["AF_INET"], FAMILIES["AF_INET6"])
+    streams = ((1, 1), (2, 0), (4, 4), (8, 8))  # some bit of the type is not as SOCK_DGRAM has it
+    for mask, value in _others(frozenset({AF_UNIX, *internet})):
+        yield Rule("socket", (Condition(0, mask, value),))
+    for family in internet:
+        for mask, value in ((0, 0),) if datagrams else streams:
+            yield Rule("socket", (Condition(0, LOW32, family), Condition(1, mask, value)))
+    yield from (Rule(name, ()) for name in ("connect", "bind", "listen"))
+    yield from (Rule("sendto", (Condition(5, 1 << bit, 1 << bit),)) for bit in range(32))
+    for name in ("sendmsg", "sendmmsg"):
+        yield Rule(name, () if datagrams else (Condition(SENDS[name], MSG_FASTOPEN, MSG_FASTOPEN),))
+    for level, option in TURNS.values():
+        yield Rule("setsockopt", (Condition(1, LOW32, level), Condition(2, LOW32, option)))
 
 
 def _set_id_rules() -> Iterator[Rule]:
@@ -423,8 +514,34 @@ def compile(policy: FilterPolicy) -> tuple[bytes, ...]:  # noqa: A001 - the verb
     if any(len(program) // 8 > bpf.MAX_INSTRUCTIONS for program in programs):
         hint = "use fewer grants, or let their numbers be chosen: neighbouring ones take less"
         raise UsageError("filter", "too many scattered numbers are reserved", hint)
-    _verify(policy, programs)
+    asking = (compile_notifier(policy),) if policy.supervised else ()
+    _verify(policy, (*asking, *programs))
     return programs
+
+
+def compile_notifier(policy: FilterPolicy) -> bytes:
+    """Return the program by which the supervisor is asked; it stands behind the exec gate's, in one filter.
+
+    compile() holds it against the policy, together with the others.
+
+    Raises: as compile().
+    """
+    library = _library()
+    try:
+        program = _compile_asking_rules(library, policy)
+    except OSError as error:
+        raise InternalError("filter", f"libseccomp refused a rule: {error}") from error
+    if len(program) // 8 > bpf.MAX_INSTRUCTIONS - GATE_LENGTH:
+        raise InternalError("filter", "the program that asks the supervisor is too long")
+    return program
+
+
+def _compile_asking_rules(library: Any, policy: FilterPolicy) -> bytes:  # noqa: ANN401
+    program = _new_filter(library, library.ALLOW)
+    for rule in asking_rules(policy):
+        conditions = [library.Arg(c.arg, library.MASKED_EQ, c.mask, c.value) for c in rule.conditions]
+        program.add_rule(library.NOTIFY, _number(library, rule.syscall), *conditions)
+    return _export(program)
 
 
 def _library() -> Any:  # noqa: ANN401 - pyseccomp has no types
@@ -515,7 +632,8 @@ def _describe(policy: FilterPolicy) -> Iterator[str]:
         yield "EPERM: socket, socketpair of AF_UNIX: no descriptors are sent"
     if "socket" in policy.allow or "socketpair" in policy.allow:
         families = ", ".join(FAMILIES)
-        yield f"EPERM: socket, socketpair of any family but {families}: the kernel's own, raw and other machines'"
+        verb = "socketpair" if policy.supervised else "socket, socketpair"
+        yield f"EPERM: {verb} of any family but {families}: the kernel's own, raw and other machines'"
         yield f"EPERM: socket of {', '.join(HIDDEN_TCP)}: TCP by another name, which no rule on ports sees"
     yield from _describe_peers(policy)
     if policy.allow & (MODES.keys() | OPENS.keys()):
@@ -540,6 +658,12 @@ def _describe(policy: FilterPolicy) -> Iterator[str]:
 
 
 def _describe_peers(policy: FilterPolicy) -> Iterator[str]:
+    if policy.supervised:
+        sockets = "sockets of the internet, " if Protocol.UDP in policy.supervised else "TCP sockets, "
+        sends = "sendto with an address" + (", sendmsg, sendmmsg" if Protocol.UDP in policy.supervised else "")
+        yield f"asked of the supervisor: {sockets}connect, bind, listen, {sends}, sends with MSG_FASTOPEN"
+        yield f"asked of the supervisor, which refuses: setsockopt of {', '.join(TURNS)}; sockets of other families"
+        yield "EPERM: clone with CLONE_FILES for another process: nobody changes the descriptors of one that asks"
     if policy.offline and policy.allow & SENDS.keys():
         yield f"EPERM: {', '.join(SENDS)} with MSG_FASTOPEN: no TCP connection but by connect, which Landlock sees"
     if policy.offline and "setsockopt" in policy.allow:

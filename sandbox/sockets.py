@@ -20,6 +20,8 @@ AF_INET6: Final = 10
 MAX_PORT: Final = 65535
 MAX_UNIX: Final = 107  # of struct sockaddr_un's 108 bytes one is left for the NUL
 EVERY_HOST: Final = "*"
+HOSTS: Final = "/etc/hosts"
+RESOLV_CONF: Final = "/etc/resolv.conf"
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 # Letters, digits, '-' and '.', RFC 1123; '_' stands in many names that are none by that.
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,252})\Z")
@@ -87,12 +89,13 @@ def parse_address(text: str) -> Address:
     found = Address(Protocol(word), host[1:-1] if bracketed else host, int(port))
     if bracketed is not (":" in found.host):
         raise UsageError(text, "brackets are for IPv6 addresses, and those need them", GRAMMAR)
-    if found.host != EVERY_HOST and packed_host(found.host) is None and not _is_name(found.host):
+    if found.host != EVERY_HOST and packed_host(found.host) is None and not is_host_name(found.host):
         raise UsageError(text, f"{found.host!r} is neither a host's name nor an address", GRAMMAR)
     return found
 
 
-def _is_name(host: str) -> bool:
+def is_host_name(host: str) -> bool:
+    """Tell whether a text is a host's name: not an address, and not what was meant as one."""
     # All digits and dots is an address that was mistyped: the C library would read 127.1 and 2130706433 as one.
     return bool(_HOST.match(host)) and not host.replace(".", "").isdecimal() and "%" not in host
 

@@ -114,6 +114,7 @@ class Template:
 
     records: tuple[Line, ...]
     quiet: bool = False
+    point: bool = False
 
     def describe(self) -> tuple[str, ...]:
         """Return one line for each record, placeholders as a profile has them."""
@@ -165,7 +166,7 @@ def marked(op: Op) -> Op:
 
 def encode(template: Template) -> bytes:
     """Encode a template, a multiple of 8 bytes."""
-    return wire.pack(template.records, MAGIC, wire.QUIET * template.quiet)
+    return wire.pack(template.records, MAGIC, wire.QUIET * template.quiet | wire.POINT * template.point)
 
 
 def decode(data: bytes) -> Template:
@@ -174,7 +175,8 @@ def decode(data: bytes) -> Template:
     Raises: PlanError if it is damaged, or of another version.
     """
     flags, count, area = wire.check_header(data, MAGIC)
-    return Template(tuple(_decode(data, index, area) for index in range(count)), quiet=bool(flags & wire.QUIET))
+    records = tuple(_decode(data, index, area) for index in range(count))
+    return Template(records, quiet=bool(flags & wire.QUIET), point=bool(flags & wire.POINT))
 
 
 def _decode(data: bytes, index: int, area: bytes) -> Line:

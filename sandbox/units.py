@@ -171,12 +171,14 @@ def _written(profile: Profile) -> Iterator[str]:
 def _network_lines(profile: Profile) -> Iterator[str]:
     sockets = [g for g in profile.grants if isinstance(g, ListenGrant | ConnectGrant | DatagramGrant)]
     inet = [grant for grant in sockets if grant.address.protocol is not Protocol.UNIX]
-    if profile.network is not NetworkMode.HOST and not inet:
+    # What the network's rules allow, the supervisor reaches, and it is the launcher.
+    outside = bool(inet) or profile.network.is_supervised
+    if profile.network.mode is not NetworkMode.HOST and not outside:
         yield "PrivateNetwork=yes"
     families = ["AF_UNIX"]
-    if profile.network is not NetworkMode.NONE or inet:
+    if profile.network.mode is not NetworkMode.NONE or outside:
         families += ["AF_INET", "AF_INET6"]
-    if profile.network is NetworkMode.HOST:
+    if profile.network.mode is NetworkMode.HOST:
         families.append("AF_NETLINK")
     yield f"RestrictAddressFamilies={' '.join(families)}"
 

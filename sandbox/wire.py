@@ -14,18 +14,22 @@ from sandbox.grants import FIRST_NUMBER, LAST_NUMBER
 from sandbox.plan import (
     ACCESS_BITS,
     DATA_FILE,
+    GATE_LENGTH,
     MAX_ARGS,
     MAX_FILTER_LENGTH,
     MAX_SLOTS,
     OBTAINING,
     OPEN_RAW,
+    OPEN_RELAY,
     RLIMIT_NAMES,
     RULES,
     Data,
     ListenFlag,
+    ListFlag,
     MountFlag,
     MountKind,
     Namespace,
+    NetFlag,
     Op,
     OpCode,
     Plan,
@@ -33,14 +37,16 @@ from sandbox.plan import (
     StatusFormat,
     Streams,
     Terminal,
+    Trace,
 )
 from sandbox.protocols import Place, Shape
-from sandbox.sockets import AF_INET6, AF_UNIX, split_sockaddrs
+from sandbox.sockets import AF_INET6, AF_UNIX, MAX_PORT, split_sockaddrs
 
 MAGIC: Final = b"SBXPLAN\n"
 VERSION: Final = 1
 QUIET: Final = 1
 OBTAIN: Final = 2
+POINT: Final = 256
 MAX_SIZE: Final = 16 << 20
 _HEADER: Final = struct.Struct("<8sIIQIIIIII16s")
 _OP: Final = struct.Struct("<HHIIIIIII")
@@ -159,7 +165,7 @@ def encode(plan: Plan) -> bytes:
     Returns: its bytes, a multiple of 8.
     Raises: PlanError if the launcher would refuse it.
     """
-    encoded = pack(plan.ops, MAGIC, QUIET * plan.quiet | OBTAIN * plan.obtain)
+    encoded = pack(plan.ops, MAGIC, QUIET * plan.quiet | OBTAIN * plan.obtain | POINT * plan.point)
     decode(encoded)
     return encoded
 
@@ -179,8 +185,10 @@ def decode(data: bytes) -> Plan:
         _check_obtaining(ops)
     else:
         _check_later_execs(ops)
+    _check_list({op.code for op in ops})
+    _check_joined(ops)
     _check_slots(ops, placing=not flags & OBTAIN)
-    return Plan(ops, quiet=bool(flags & QUIET), obtain=bool(flags & OBTAIN))
+    return Plan(ops, quiet=bool(flags & QUIET), obtain=bool(flags & OBTAIN), point=bool(flags & POINT))
 
 
 def _refuse(reason: str) -> PlanError:
@@ -204,7 +212,7 @@ def check_header(data: bytes, magic: bytes) -> tuple[int, int, bytes]:
         (size == len(data) and size % 8 == 0, "it is truncated"),
         (op_size == OP_SIZE and op_offset == HEADER_SIZE, "its ops have another layout"),
         (ops_end <= size and data_offset == ops_end and data_size == size - ops_end, "its areas do not fit"),
-        (not flags & ~(QUIET | OBTAIN) and not any(reserved), "a reserved field is used"),
+        (not flags & ~(QUIET | OBTAIN | POINT) and not any(reserved), "a reserved field is used"),
         (data_size > 0, "its data area is empty"),
         (len(data) % 8 != 0 or checksum(data) == total, "its checksum does not match"),
         (data[-1] == 0, "its data area is not ended"),
@@ -249,6 +257,8 @@ def _decode_data(area: bytes, code: OpCode, count: int, offset: int, length: int
     payload = area[offset : offset + length]
     if offset >= len(area) or length > room or (kind is Data.FILTER and offset % 8):
         raise _refuse(f"{_DATA_WORDS[kind]} lies outside the data area".replace("arguments lies", "arguments lie"))
+    if code is OpCode.NOTIFY and length // 8 > MAX_FILTER_LENGTH - GATE_LENGTH:
+        raise _refuse("a filter has a wrong size")
     reason = _DATA_CHECKS[kind](area, payload, offset, count)
     if reason:
         raise _refuse(reason)
@@ -312,6 +322,21 @@ def _listen_is_wrong(op: Op, family: int) -> bool:
     )
 
 
+def _rule_is_wrong(op: Op, family: int) -> bool:
+    return bool(
+        op.flags > sum(NetFlag)
+        or (op.flags & NetFlag.DENY and op.flags & NetFlag.BIND)
+        or not op.b <= op.c <= MAX_PORT
+        or family == AF_UNIX
+        or len(split_sockaddrs(op.data) or ()) != 1
+        or op.a > (128 if family == AF_INET6 else 32)
+    )
+
+
+def _joined_is_wrong(namespace: int, keeper: int) -> bool:
+    return not all(FIRST_NUMBER <= fd < 2**31 for fd in (namespace, keeper or FIRST_NUMBER)) or namespace == keeper
+
+
 # What makes an op's fields wrong, and the words for it; plan.c, check_fields(), says the same.
 _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.PROTOCOL: (
@@ -332,10 +357,15 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.PATH_RULE: (lambda op: op.flags > 3, "a path rule is unknown"),
     OpCode.PORT_RULE: (lambda op: op.b > 65535, "a port is out of range"),
     OpCode.GATE: (lambda op: op.a > 1, "a gate's mode is unknown"),
-    OpCode.STATUS: (lambda op: op.b not in tuple(StatusFormat) or op.c > 1, "the status format is unknown"),
+    OpCode.STATUS: (lambda op: op.b not in tuple(StatusFormat) or op.c > sum(Trace), "the status format is unknown"),
+    OpCode.TRACE: (lambda op: not 0 < op.a <= sum(Trace), "what is told of is unknown"),
+    OpCode.ALLOW_LIST: (lambda op: op.a > sum(ListFlag), "an allow-list is unknown"),
+    OpCode.NET_RULE: (lambda op: _rule_is_wrong(op, int.from_bytes(op.data[:2], "little")), "a rule is unknown"),
+    OpCode.NETNS: (lambda op: op.c or _joined_is_wrong(op.a, op.b), "a network is out of range"),
+    OpCode.TEXT_FILE: (lambda op: not op.data.startswith(b"/"), "a text has no place"),
     OpCode.STDIO: (lambda op: op.flags not in tuple(Streams), "a mode of streams is unknown"),
     OpCode.INHERIT: (
-        lambda op: op.flags > OPEN_RAW | ACCESS_BITS or op.flags & ACCESS_BITS > 4 or op.b > 2**31 - 1,
+        lambda op: op.flags > OPEN_RELAY | ACCESS_BITS or op.flags & ACCESS_BITS > 4 or op.b > 2**31 - 1,
         "an inherited descriptor is out of range",
     ),
     OpCode.FILE: (
@@ -369,7 +399,7 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
 _FLAGGED: Final = frozenset(
     {
         OpCode.STDIO, OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
-            OpCode.PATH_RULE, OpCode.DATA, OpCode.LISTEN,
+            OpCode.PATH_RULE, OpCode.DATA, OpCode.LISTEN, OpCode.NET_RULE,
     }
 )  # fmt: skip
 
@@ -392,6 +422,21 @@ def _check_counts(ops: tuple[Op, ...], *, whole: bool) -> None:
             raise _refuse("an op comes too often")
         if whole and count < rule.least:
             raise PlanError(code.name.lower(), "a mandatory op is missing")
+
+
+def _check_list(codes: set[OpCode]) -> None:
+    """The supervisor is asked, and has rules to answer by, or neither."""
+    has_list = OpCode.ALLOW_LIST in codes
+    if has_list is not (OpCode.NOTIFY in codes) or (OpCode.NET_RULE in codes and not has_list):
+        raise _refuse("an allow-list is incomplete")
+
+
+def _check_joined(ops: tuple[Op, ...]) -> None:
+    """What a network is joined by is nothing else."""
+    for joined in (op for op in ops if op.code is OpCode.NETNS):
+        used = {op.b for op in ops if op.code is OpCode.INHERIT} | {op.a for op in ops if op.code is OpCode.STATUS}
+        if {joined.a, joined.b or joined.a} & used:
+            raise _refuse("a descriptor is used twice")
 
 
 def _check_obtaining(ops: tuple[Op, ...]) -> None:

@@ -8,7 +8,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Final, TypeVar
@@ -19,10 +19,13 @@ from click.shell_completion import CompletionItem
 from sandbox import (
     PROTOCOLS,
     Additions,
+    BindRule,
     Caller,
     FilesystemPolicy,
     Grant,
+    Limits,
     NetworkMode,
+    PeerRule,
     Profile,
     SharedNamespace,
     StreamsPolicy,
@@ -31,23 +34,29 @@ from sandbox import (
     available,
     default_search_path,
     for_caller,
+    for_command,
     load,
     looked_up,
+    parse_bind,
     parse_grant,
+    parse_peer,
 )
 from sandbox.cli.output import failing_as_ours
-from sandbox.errors import EXIT_SIGNAL_BASE, UsageError
+from sandbox.errors import EXIT_SIGNAL_BASE, SandboxError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=StrEnum)
+T = TypeVar("T")
 KINDS: Final = (
     "inherit", "file", "directory", "secret",
     "listen", "connect", "datagram",
     "data", "copy", "scratch",
 )  # fmt: skip
 COMMANDS: Final = (
-    "run", "check", "explain", "seal", "unseal", "unit", "export", "survey", "probe", "profiles", "cache", "completion",
+    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "export", "survey", "probe", "profiles",
+    "install", "cache", "completion", "man",
 )  # fmt: skip
+DEFAULT_PROFILE: Final = "untrusted"
 KEY_OPTION: Final = "--plan-key="  # first of the arguments, from the native part of this command (front.c)
 
 
@@ -67,6 +76,12 @@ class CommandGroup(click.Group):
         return args[0], found, args[1:]
 
 
+def keeping_lines(command: click.Command) -> click.Command:
+    """Let the lines of examples stay lines: click knows them by a backspace, which a raw docstring spells out."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    return command
+
+
 class LazyGroup(CommandGroup):
     """A group whose commands are imported when they are used: a start costs only what it needs."""
 
@@ -79,7 +94,7 @@ class LazyGroup(CommandGroup):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"sandbox.cli.{cmd_name}").command
-        return command
+        return keeping_lines(command)
 
 
 def complete_profile(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -90,11 +105,60 @@ def complete_profile(_ctx: click.Context, _param: click.Parameter, incomplete: s
     return [CompletionItem(entry.name, help=entry.description) for entry in found if entry.name.startswith(incomplete)]
 
 
-def complete_grant(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the kinds behind the name."""
-    name, equals, _ = incomplete.partition("=")
-    kinds = [f"{name}={kind}:" for kind in KINDS] if equals else []
-    return [CompletionItem(kind) for kind in kinds if kind.startswith(incomplete)]
+_VALUES: Final = {
+    "listen": ("tcp:", "udp:", "unix:"),
+    "connect": ("tcp:", "unix:"),
+    "datagram": ("udp:", "unix:"),
+    "scratch": ("64M", "1G"),
+    "inherit": ("0", "systemd:"),
+    "secret": ("env:",),
+}
+_OF_PATHS: Final = frozenset({"file", "directory", "secret", "copy"})
+_ACCESS: Final = ("read", "write", "append", "read-write")
+
+
+def complete_grant(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of the profile's grants, behind the name the kinds, behind the kind what it takes."""
+    name, equals, rest = incomplete.partition("=")
+    kind, colon, value = rest.partition(":")
+    if not equals:
+        words = [f"{each}=" for each in _grants_of(ctx.params.get("profile") or "untrusted")]
+    elif not colon:
+        words = [f"{name}={each}:" for each in KINDS]
+    elif kind == "file" and os.path.isfile(value.rpartition(":")[0]):
+        path = value.rpartition(":")[0]
+        words = [f"{name}=file:{path}:{each}" for each in _ACCESS]
+    else:
+        found = _paths(value) if kind in _OF_PATHS else []
+        words = [f"{name}={kind}:{each}" for each in (*_VALUES.get(kind, ()), *found)]
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def _grants_of(reference: str) -> list[str]:
+    try:
+        return [grant.name for grant in load(reference, search=default_search_path(os.environ)).grants]
+    except SandboxError:
+        return []  # nothing is offered; the command itself will say what is wrong
+
+
+def _paths(begun: str) -> list[str]:
+    folder, _, _ = begun.rpartition("/")
+    where = folder + "/" if "/" in begun else ""
+    try:
+        with os.scandir(where or ".") as entries:
+            return sorted(where + entry.name + "/" * entry.is_dir() for entry in entries)
+    except OSError:
+        return []
+
+
+def complete_limit(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the names of limits."""
+    return [CompletionItem(f"{field.name}=") for field in fields(Limits) if field.name.startswith(incomplete)]
+
+
+def complete_variable(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the caller's variables."""
+    return [CompletionItem(name) for name in sorted(os.environ) if name.startswith(incomplete)]
 
 
 def complete_protocol(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -124,6 +188,22 @@ def parse_user(ctx: click.Context, _param: click.Parameter, text: str | None) ->
     return text
 
 
+def parse_rules(
+    parse_rule: Callable[[str], T],
+) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[T, ...]]:
+    """Return a callback that parses rules; their errors name the option and the rule."""
+
+    def parsed(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> tuple[T, ...]:
+        if ctx.resilient_parsing:
+            return ()
+        try:
+            return tuple(parse_rule(text) for text in texts)
+        except UsageError as error:
+            raise UsageError(f"{param.opts[0]} {error.object}", error.reason, error.hint) from error
+
+    return parsed
+
+
 def parse_grants(ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[Grant, ...]:
     """Parse the values of `--grant`; errors are GrantError and name the grant."""
     return () if ctx.resilient_parsing else tuple(parse_grant(text) for text in texts)
@@ -133,7 +213,7 @@ def parse_grants(ctx: click.Context, _param: click.Parameter, texts: tuple[str, 
 class Choice:
     """What the options of `run` and `explain` say of the sandbox: a profile, and what is added to it."""
 
-    profile: str
+    profile: str | None
     grants: tuple[Grant, ...]
     env: tuple[str, ...]
     chdir: str | None
@@ -144,6 +224,10 @@ class Choice:
     private: tuple[str, ...]
     hide: tuple[str, ...]
     net: NetworkMode | None
+    net_allow: tuple[PeerRule, ...]
+    net_bind: tuple[BindRule, ...]
+    dns: bool
+    netns: str | None
     limits: tuple[tuple[str, str], ...]
     timeout: str | None
     tty: Tty | None
@@ -154,15 +238,28 @@ class Choice:
     notify: bool
     user: str | None
 
+    def found_for(
+        self, command: Sequence[str], environ: Mapping[str, str], trail: Trail | None = None
+    ) -> str | None:  # fmt: skip
+        """Return the name of the profile that is for the command, if the options name none and there is one.
+
+        trail: is told what that depends on.
+        Raises: UsageError if there are several.
+        """
+        if self.profile is not None or not command:
+            return None
+        path = environ.get("PATH", os.defpath)
+        return for_command(command[0], path, search=default_search_path(environ), trail=trail)
+
     def resolve(self, caller: Caller, trail: Trail | None = None) -> tuple[Profile, Caller]:
         """Load the profile and add what the options say; the caller with what its user is looked up to.
 
         trail: is told what the profile depends on.
         """
-        loaded = load(self.profile, search=default_search_path(caller.environ), trail=trail)
+        loaded = load(self.profile or DEFAULT_PROFILE, search=default_search_path(caller.environ), trail=trail)
         profile = for_caller(loaded, caller, self.additions())
         caller = caller.becoming(profile.process.user, profile.process.group)
-        return profile, looked_up(caller, profile.grants)
+        return profile, looked_up(caller, profile.grants, profile.network)
 
     def additions(self) -> Additions:
         """Return what the options say beside the profile."""
@@ -178,6 +275,10 @@ class Choice:
                 tmpfs=self.tmpfs, private=self.private, hide=self.hide,
             ),
             network=self.net,
+            allow=self.net_allow,
+            bind=self.net_bind,
+            dns=self.dns,
+            netns=self.netns,
             share=self.share,
             delegate=self.delegate,
             limits=dict(self.limits) | timeout,
@@ -228,8 +329,8 @@ def _with_options(function: Callable[..., Any], *, named: bool) -> Callable[...,
 
     command: Callable[..., Any] = gathered
     naming = click.option(
-        "-p", "--profile", "profile", default="untrusted", show_default=True,
-        shell_complete=complete_profile, help="A profile's name or path.",
+        "-p", "--profile", "profile", shell_complete=complete_profile,
+        help=f"A profile's name or path; without, the one that is for COMMAND, else {DEFAULT_PROFILE}.",
     )  # fmt: skip
     for option in (
         click.option("--notify", is_flag=True, help="Let it tell the service manager how it is (NOTIFY_SOCKET)."),
@@ -253,11 +354,23 @@ def _with_options(function: Callable[..., Any], *, named: bool) -> Callable[...,
         click.option("--timeout", metavar="TIME", help="End everything after 30s, 5m, ... with exit code 124."),
         click.option(
             "--limit", "limits", multiple=True, callback=parse_limits, metavar="NAME=VALUE",
+            shell_complete=complete_limit,
             help="memory, processes, cpu, cpu_time, open_files, file_size, core_size, output or timeout, "
             "as in memory=512M.",
         ),
         click.option(
-            "--net", type=_word(NetworkMode), callback=_members(NetworkMode), help="None, a loopback, or yours."
+            "--net", type=_word(NetworkMode), callback=_members(NetworkMode),
+            help="None, a loopback, yours, or (root) one of its own behind yours.",
+        ),
+        click.option("--netns", metavar="NAME", help="Root only, with --net veth: join the network of that name."),
+        click.option("--dns", is_flag=True, help="Let it ask your resolvers; by them, anything can be told outside."),
+        click.option(
+            "--net-bind", multiple=True, callback=parse_rules(parse_bind), metavar="PROTOCOL:[ADDRESS:]PORTS",
+            help="A port of your network that it may bind: tcp:8080.",
+        ),
+        click.option(
+            "--net-allow", multiple=True, callback=parse_rules(parse_peer), metavar="PROTOCOL:HOST:PORTS",
+            help="A peer that it may reach: tcp:HOST:443, tcp:10.0.0.0/8:443, udp:[2001:db8::/32]:*.",
         ),
         _path_option("hide", "Show nothing there."),
         _path_option("private", "Show it; changes are gone at the end."),
@@ -267,7 +380,8 @@ def _with_options(function: Callable[..., Any], *, named: bool) -> Callable[...,
         _path_option("read", "Let it be read. '-' before a path: where it is there."),
         click.option("--chdir", metavar="DIR", help="The child's working directory."),
         click.option(
-            "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or keep the caller's."
+            "--env", "env", multiple=True, metavar="NAME[=VALUE]", shell_complete=complete_variable,
+            help="Set a variable, or keep the caller's.",
         ),
         click.option(
             "--grant", "grants", multiple=True, callback=parse_grants, shell_complete=complete_grant,
@@ -294,6 +408,9 @@ def app() -> None:
     sandbox run --grant log=file:/tmp/log:append,create -- sh -c 'echo hello >&"$SANDBOX_FD_LOG"'
     sandbox explain -p sealed
     """
+
+
+keeping_lines(app)
 
 
 def run_app() -> int:

@@ -11,7 +11,7 @@ from sandbox import original_environment
 from sandbox.cache import clear, entries, folder_of
 from sandbox.cli.app import Choice, CommandGroup, complete_file, profile_options
 from sandbox.cli.output import put
-from sandbox.cli.run import compile_run
+from sandbox.cli.run import Start, parse_status
 from sandbox.errors import UsageError
 from sandbox.sizes import format_size
 
@@ -42,18 +42,27 @@ def clear_all() -> None:
 
 @command.command("add", context_settings={"allow_interspersed_args": False})
 @profile_options
-@click.option("--status-fd", type=int, metavar="N", help="As for run.")
+@click.option("--status-fd", type=int, metavar="N", callback=parse_status, help="As for run.")
 @click.option("--trace-exec", is_flag=True, help="As for run.")
+@click.option("--trace-net", is_flag=True, help="As for run.")
+@click.option("-q", "--quiet", is_flag=True, help="As for run.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=complete_file)
 @click.pass_obj
 def add(
-    key: str | None, choice: Choice, status_fd: int | None, trace_exec: bool, command: tuple[str, ...]
-) -> None:  # fmt: skip
+    key: str | None,
+    choice: Choice,
+    status_fd: int | None,
+    trace_exec: bool,
+    trace_net: bool,
+    quiet: bool,
+    command: tuple[str, ...],
+) -> None:
     """Keep the plan of `sandbox run` with the same options and COMMAND, from the same folder, and start nothing."""
     if key is None:
         raise UsageError("cache add", "the native part of this command says for what", "call it as sandbox")
-    compiled = compile_run(choice, command, original_environment(), status_fd=status_fd, trace_exec=trace_exec)
-    if not compiled.keep(key):
+    start = Start.of(choice, command, original_environment(), quiet=quiet)
+    plan = start.compile(command, start.caller, status_fd, executes=trace_exec, connects=trace_net)
+    if not start.keep(key, plan):
         raise UsageError(
             "cache add", "such a plan is made at each start",
             "see docs/command-line.md: limits by cgroup, users, hosts, a service manager's descriptors",

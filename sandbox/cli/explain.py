@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 
 import click
 
@@ -14,8 +17,9 @@ from sandbox.explain import explain
 
 @click.command("explain", context_settings={"allow_interspersed_args": False})
 @profile_options
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object: for each section its lines.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_file)
-def command(choice: Choice, command: tuple[str, ...]) -> None:
+def command(choice: Choice, as_json: bool, command: tuple[str, ...]) -> None:
     r"""Print what the profile grants and refuses, its filter in words and, with COMMAND, the plan. Starts nothing.
 
     \b
@@ -23,5 +27,21 @@ def command(choice: Choice, command: tuple[str, ...]) -> None:
     sandbox explain --grant data=file:/etc/hosts -- wc -l '/dev/fd/{fd:data}'
     """
     caller = Caller.of_process(parent_pid=os.getppid(), environ=original_environment())
+    choice = replace(choice, profile=choice.found_for(command, caller.environ) or choice.profile)
     profile, caller = choice.resolve(caller)
-    put(explain(profile, command, caller))
+    lines = explain(profile, command, caller)
+    put([json.dumps(_sections(lines), indent=2)] if as_json else lines)
+
+
+def _sections(lines: Iterable[str]) -> dict[str, object]:
+    """Return the explanation as an object: its headline as `profile`, and by title what stands under it."""
+    head, *rest = lines
+    found: dict[str, object] = {"profile": head.removeprefix("profile ")}
+    section: list[str] = []
+    for line in rest:
+        if line and not line.startswith(" "):
+            section = []
+            found[line.rstrip(":")] = section
+        elif line:
+            section.append(line.removeprefix("  "))
+    return found

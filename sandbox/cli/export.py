@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from dataclasses import replace
 
 import click
 
@@ -39,8 +40,8 @@ def command(choice: Choice, form: str | None, command: tuple[str, ...]) -> None:
     chosen, caller = choice.resolve(caller)
     check(chosen)
     grants = numbered(chosen)
-    # No Landlock: the other one has none, so what it would hold of sockets the filter does.
-    policy = filter_policy(chosen, grants, 0)
+    # No Landlock: the other one has none, so what it would hold of sockets the filter does. And nobody to ask.
+    policy = replace(filter_policy(chosen, grants, 0), supervised=frozenset())
     seen, absent = as_seen(chosen, _look)
     folder = working_directory(chosen, caller) or caller.cwd
     start = Start(command, _environment(chosen, caller), folder, identity_of(chosen, caller))

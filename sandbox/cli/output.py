@@ -7,9 +7,10 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TextIO
 
-from sandbox.errors import SandboxError
+from sandbox.errors import SandboxError, UsageError
 
 
 class _Closed(io.StringIO):
@@ -56,6 +57,35 @@ def put(lines: Iterable[str]) -> None:
             sys.stdout.write(line + "\n")
 
 
+def put_table(headings: Sequence[str], rows: Sequence[Sequence[str]], plain: Iterable[str]) -> None:
+    """Print a result as a table where standard output is a terminal, and as the `plain` lines where it is not.
+
+    Raises: SandboxError as put().
+    """
+    if sys.stdout.isatty() and rows:
+        try:
+            # Here and not on top: it takes longer to load than all the rest, and most results are no tables.
+            from rich import box
+            from rich.console import Console
+            from rich.table import Table
+            from rich.text import Text
+        except ImportError:
+            pass  # then it is less pretty
+        else:
+            table = Table(*headings, box=box.SIMPLE_HEAD)
+            for row in rows:
+                table.add_row(*(Text(printable(cell)) for cell in row))
+            with failing_as_ours():
+                Console(file=sys.stdout).print(table)
+            return
+    put(plain)
+
+
+def printable(text: str) -> str:
+    """Return a text that commands no terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def flush() -> None:
     """Write out what is still in memory.
 
@@ -70,8 +100,41 @@ def say(message: str) -> None:
 
     The exit code has to do when standard error is closed or full.
     """
-    line = "sandbox: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message) + "\n"
+    _write_message(message, "\n")
+
+
+def say_beside(message: str) -> None:
+    """Print a message while a command may have the terminal: in raw mode a line needs its carriage return."""
+    _write_message(message, "\r\n" if _is_raw() else "\n")
+
+
+def line_of(message: str, end: str = "\n") -> bytes:
+    """Return the line that say() writes."""
+    return f"sandbox: {printable(message)}{end}".encode(errors="backslashreplace")
+
+
+def _write_message(message: str, end: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             # Past Python's buffer, which would be tried again at the end.
-            os.write(sys.stderr.fileno(), line.encode(errors="backslashreplace"))
+            os.write(sys.stderr.fileno(), line_of(message, end))
+
+
+def _is_raw() -> bool:
+    if sys.stderr is None or not sys.stderr.isatty():
+        return False
+    import termios
+
+    output_modes = termios.tcgetattr(sys.stderr.fileno())[1]
+    return not output_modes & termios.OPOST
+
+
+def open_result(path: str) -> TextIO:
+    """Open a file for a result before the long work whose result it is to hold.
+
+    Raises: UsageError if it cannot be written.
+    """
+    try:
+        return open(path, "w", encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError("--output", f"{path}: {error.strerror}", "give a file that can be written") from error

@@ -36,5 +36,5 @@ def _table(found: Mapping[str, int], names: Sequence[str], missing: Sequence[str
         have = str(value) if feature.counted else ("yes" if value else "no")
         need = "required" if feature.required else "not used yet"
         yield f"  {feature.name:22} {have:4} (since {feature.since}; {need}) {feature.purpose}"
-    for name in names:
-        yield f"profile {name}: " + (f"{', '.join(missing)} missing: cannot run" if missing else "nothing lost")
+    lost = f"{', '.join(missing)} missing: none can run" if missing else "nothing lost"
+    yield f"profiles, {len(names)}: {lost}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from pathlib import Path
 
 import click
 
 from sandbox import Profile, available, default_search_path, format_profile, load, schema
 from sandbox.cli.app import CommandGroup, complete_file, complete_profile
-from sandbox.cli.output import put, say
+from sandbox.cli.output import put, put_table, say
 from sandbox.errors import UsageError
 
 
@@ -18,14 +19,17 @@ def _load(reference: str) -> Profile:
     return load(reference, search=default_search_path(os.environ))
 
 
-@click.group("profiles", cls=CommandGroup, no_args_is_help=False)
-def command() -> None:
-    r"""List, show and locate profiles.
+@click.group("profiles", cls=CommandGroup, invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
+    r"""List, show and locate profiles; without a command, list them.
 
     \b
-    sandbox profiles list
+    sandbox profiles
     sandbox profiles show untrusted > ~/.config/sandbox/profiles/mine.toml
     """
+    if context.invoked_subcommand is None:
+        context.invoke(list_)
 
 
 @command.command("list")
@@ -35,28 +39,41 @@ def list_(as_json: bool) -> None:
     found = available(default_search_path(os.environ))
     if as_json:
         rows = [
-            {"name": e.name, "path": str(e.path), "description": e.description, "shadowed": e.shadowed} for e in found
-        ]
+            {
+                "name": e.name, "path": str(e.path), "description": e.description, "commands": e.commands,
+                "shadowed": e.shadowed,
+            }
+            for e in found
+        ]  # fmt: skip
         put([json.dumps(rows, indent=2)])
         return
-    put(f"{entry.name:16} {entry.description}{' (shadowed)' if entry.shadowed else ''}" for entry in found)
+    plain = [f"{entry.name:16} {entry.description}{' (shadowed)' if entry.shadowed else ''}" for entry in found]
+    cells = [(e.name, e.description, str(e.path.parent), "shadowed" if e.shadowed else "") for e in found]
+    put_table(("profile", "what it is for", "folder", ""), cells, plain)
 
 
 @command.command("show")
 @click.argument("profile", shell_complete=complete_profile)
 @click.option("--source", is_flag=True, help="Print the file itself instead of the merged profile.")
-def show(profile: str, source: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def show(profile: str, source: bool, as_json: bool) -> None:
     """Print PROFILE as it is after `extends`, as TOML."""
     loaded = _load(profile)
+    if as_json:
+        text = Path(loaded.source_path).read_text("utf-8") if source else format_profile(loaded)
+        put([json.dumps(tomllib.loads(text), indent=2)])
+        return
     text = Path(loaded.source_path).read_text("utf-8") if source else format_profile(loaded)
     put(text.splitlines())
 
 
 @command.command("path")
 @click.argument("profile", shell_complete=complete_profile)
-def path(profile: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON text.")
+def path(profile: str, as_json: bool) -> None:
     """Print the file that PROFILE is read from."""
-    put([_load(profile).source_path])
+    found = _load(profile).source_path
+    put([json.dumps(found) if as_json else found])
 
 
 @command.command("import")

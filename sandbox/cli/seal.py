@@ -39,6 +39,7 @@ def command(choice: Choice, output: str | None, landlock_abi: int | None, comman
     sandbox seal untrusted -o ~/bin/ls-here -- ls -l
     sandbox seal --write '~/data' ./service.toml -o /usr/local/bin/service -- /usr/bin/service --foreground
     """
+    assert choice.profile is not None
     loaded = load(choice.profile, search=default_search_path(os.environ))
     abi = probe()["landlock_abi"] if landlock_abi is None else landlock_abi
     sealed = seal_profile(

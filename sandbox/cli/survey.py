@@ -6,14 +6,13 @@ import contextlib
 import dataclasses
 import json
 import os
-from typing import TextIO
 
 import click
 
 from sandbox import Caller, format_survey, open_descriptors, original_environment, survey_command
 from sandbox.cli.app import complete_file
-from sandbox.cli.output import put
-from sandbox.errors import EXIT_SIGNAL_BASE, UsageError
+from sandbox.cli.output import open_result, put
+from sandbox.errors import EXIT_SIGNAL_BASE
 
 
 @click.command("survey", context_settings={"allow_interspersed_args": False})
@@ -32,7 +31,7 @@ def command(as_json: bool, output: str | None, command: tuple[str, ...]) -> int:
     caller = Caller.of_process(parent_pid=os.getpid(), environ=original_environment())
     with contextlib.ExitStack() as files:
         # Opened first: a long command must not run for a survey that cannot be written.
-        file = None if output is None else files.enter_context(_open_output(output))
+        file = None if output is None else files.enter_context(open_result(output))
         result, code = survey_command(command, caller, open_descriptors())
         lines = [json.dumps(dataclasses.asdict(result), indent=2)] if as_json else list(format_survey(result))
         if file is None:
@@ -40,10 +39,3 @@ def command(as_json: bool, output: str | None, command: tuple[str, ...]) -> int:
         else:
             file.writelines(f"{line}\n" for line in lines)
     return code if code >= 0 else EXIT_SIGNAL_BASE - code
-
-
-def _open_output(path: str) -> TextIO:
-    try:
-        return open(path, "w", encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UsageError("--output", f"{path}: {error.strerror}", "give a file that can be written") from error

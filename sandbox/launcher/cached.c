@@ -14,14 +14,15 @@
 enum { MAX_ENTRY = PLAN_MAX_SIZE + (4 << 20), CHUNK = 4096 };
 
 /* Kinds of what an entry depends on: a file's content; that there is nothing; what a folder, link or file is, and whose;
- * that a library is the same. */
+ * that a library, a folder's list or a file that said nothing is the same. */
 enum { DEPENDS_CONTENT = 1, DEPENDS_ABSENT = 2, DEPENDS_OWNER = 3, DEPENDS_VERSION = 4 };
 
 struct cache_header {
 	char magic[8];
 	uint64_t checksum;
 	uint32_t size, dependencies; /* number of those, which follow; then the template */
-	uint32_t plan, plan_size;
+	uint32_t plan, plan_size, notice_size; /* the notice stands behind the template */
+	uint32_t reserved;
 	unsigned char key[KEY_SIZE];
 };
 
@@ -40,7 +41,7 @@ struct version {
 	uint64_t changed, changed_ns, status, status_ns;
 };
 
-_Static_assert(sizeof(struct cache_header) == 64 && sizeof(struct dependency) == 16, "docs/template-format.md");
+_Static_assert(sizeof(struct cache_header) == 72 && sizeof(struct dependency) == 16, "docs/template-format.md");
 _Static_assert(sizeof(struct owner) == 24 && sizeof(struct version) == 56, "docs/template-format.md");
 
 /* Those that a plan is made from, besides all that begin with the words below: caller.py, carried.py, build.py,
@@ -86,7 +87,8 @@ static bool add_own_version(struct sha256 *hash)
 bool cached_key(unsigned char key[KEY_SIZE], const struct facts *facts)
 {
 	struct sha256 hash;
-	const int64_t numbers[] = {sys0(__NR_getuid), facts->uid, sys0(__NR_getgid), facts->gid, facts->interactive, facts->landlock_abi};
+	const int64_t numbers[] = {sys0(__NR_getuid),  facts->uid,	       sys0(__NR_getgid),    facts->gid,
+				   facts->interactive, facts_is_terminal(2), facts->landlock_abi};
 
 	sha256_begin(&hash);
 	add_text(&hash, CACHE_MAGIC);
@@ -285,6 +287,7 @@ static bool is_whole(const struct cache_header *header, size_t size, const unsig
 	return text_same(header->magic, CACHE_MAGIC, sizeof header->magic) && header->size == size &&
 	       text_same((const char *)header->key, (const char *)key, KEY_SIZE) && header->plan >= sizeof *header &&
 	       header->plan % 8 == 0 && header->plan <= size && header->plan_size <= size - header->plan &&
+	       header->notice_size <= size - header->plan - header->plan_size && header->reserved == 0 &&
 	       plan_checksum(header, size, offsetof(struct cache_header, checksum)) == header->checksum;
 }
 
@@ -300,6 +303,9 @@ bool cached_find(struct cached *found, const unsigned char key[KEY_SIZE], const 
 		sys_close(folder);
 	}
 	found->bytes = header;
-	return header && is_whole(header, found->size, key) && all_hold(header) &&
-	       !plan_check_template(&found->template, (const char *)header + header->plan, header->plan_size);
+	if (!header || !is_whole(header, found->size, key) || !all_hold(header))
+		return false;
+	found->notice = (const char *)header + header->plan + header->plan_size;
+	found->notice_size = header->notice_size;
+	return !plan_check_template(&found->template, (const char *)header + header->plan, header->plan_size);
 }

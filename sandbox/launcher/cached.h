@@ -12,6 +12,8 @@ struct cached {
 	struct plan template;
 	const void *bytes;
 	size_t size;
+	const char *notice; /* what is said first, on standard error */
+	size_t notice_size;
 };
 
 /* Of all that a plan is made from but files: the arguments behind `run`, and the facts. Returns false where the plan

@@ -123,9 +123,27 @@ static void open_gate(const struct plan *plan, const struct op *op, int socket)
 
 	for_ops(plan, place, OP_PLACE) if (place->flags & PLACE_PROPAGATE)
 		must(op, message_send(socket, MESSAGE_GRANT, 0, (int)place->b));
-	listener = confine_gate(op, progress.cookie);
-	must(op, message_send(socket, MESSAGE_LISTENER, 0, listener));
+	listener = confine_gate(plan, op, progress.cookie);
+	must(op, message_send_past(socket, MESSAGE_LISTENER, 0, listener, progress.cookie));
 	sys_close(listener);
+}
+
+/* No later exec; but where the supervisor connects, it is asked of that. */
+static void exec_once(const struct plan *plan, const struct op *op, int socket)
+{
+	int listener = confine_exec_once(plan, op, progress.cookie);
+
+	if (listener < 0)
+		return;
+	must(op, message_send_past(socket, MESSAGE_LISTENER, 0, listener, progress.cookie));
+	sys_close(listener);
+}
+
+/* The supervisor acts inside the sandbox for programs, and then under the same rules. */
+static void share_ruleset(const struct plan *plan, const struct op *op, int socket)
+{
+	if (plan_find(plan, OP_ALLOW_LIST))
+		must(op, message_send(socket, MESSAGE_RULESET, 0, landlock_ruleset()));
 }
 
 static bool exists(const char *path)
@@ -178,8 +196,11 @@ static void run_op(const struct plan *plan, const struct op *op, const struct st
 	case OP_RULESET: landlock_begin(op); return;
 	case OP_PATH_RULE: landlock_allow_path(plan, op); return;
 	case OP_PORT_RULE: landlock_allow_port(op); return;
-	case OP_RESTRICT: landlock_restrict(op); return;
-	case OP_EXEC_ONCE: confine_exec_once(op, progress.cookie); return;
+	case OP_RESTRICT:
+		share_ruleset(plan, op, start->socket);
+		landlock_restrict(op);
+		return;
+	case OP_EXEC_ONCE: exec_once(plan, op, start->socket); return;
 	case OP_GATE: open_gate(plan, op, start->socket); return;
 	case OP_FILTER: confine_filter(plan, op); return;
 	case OP_COMMAND: try_command(plan, op); return;

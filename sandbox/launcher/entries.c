@@ -164,6 +164,27 @@ void view_finish(struct view *view)
 	inherit_rights(view);
 }
 
+/* No entry that shows what the host has does. */
+const struct entry *view_replacing(const struct view *view, const char *path)
+{
+	const struct entry *found = NULL;
+
+	for (const struct entry *entry = view->entries; entry < view->entries + view->count; entry++)
+		if (entry->kind != ENTRY_BIND && !text_equal(entry->path, path) && path_is_below(path, entry->path))
+			found = entry;
+	return found;
+}
+
+bool view_takes_away(const struct view *view, const char *path)
+{
+	const struct entry *nearest = NULL;
+
+	for (const struct entry *entry = view->entries; entry < view->entries + view->count; entry++)
+		if (path_is_below(path, entry->path))
+			nearest = entry;
+	return nearest && (nearest->kind == ENTRY_HIDE || (nearest->kind == ENTRY_TMPFS && !text_equal(nearest->path, path)));
+}
+
 const struct entry *view_find(const struct view *view, const char *path)
 {
 	for (const struct entry *entry = view->entries; entry < view->entries + view->count; entry++)

@@ -39,5 +39,7 @@ bool view_replaced(const struct view *view); /* the last is an empty folder wher
 bool view_covers(const struct view *view, const char *path, bool added_only);
 void view_finish(struct view *view); /* in order, one for each path, each with the rights of those that it lies in */
 const struct entry *view_find(const struct view *view, const char *path);
+const struct entry *view_replacing(const struct view *view, const char *path); /* what says what is there, above it, or NULL */
+bool view_takes_away(const struct view *view, const char *path); /* of the host's path: an empty or a hidden folder does */
 
 #endif

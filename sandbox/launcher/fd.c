@@ -97,6 +97,10 @@ static int type_of_device(int fd, uint64_t device)
 	return sys3(__NR_ioctl, fd, TCGETS_COMMAND, addr(settings)) < 0 ? FD_CHAR_DEVICE : FD_TTY;
 }
 
+/* asm-generic/socket.h; linux/net.h */
+enum { OPTION_TYPE = 3, OPTION_ACCEPTS = 30, OPTION_PROTOCOL = 38, OPTION_DOMAIN = 39 };
+enum { TYPE_STREAM = 1, TYPE_DATAGRAM = 2, TYPE_SEQPACKET = 5 };
+
 static int option_of(int fd, int option)
 {
 	int value = 0;
@@ -110,24 +114,28 @@ static int option_of(int fd, int option)
  * and UDP have types here: what else there is, Landlock's rules on ports do not see. */
 static int type_of_socket(int fd)
 {
-	enum { TYPE = 3, ACCEPTS = 30, PROTOCOL = 38, DOMAIN = 39 }; /* asm-generic/socket.h */
-	enum { STREAM = 1, DATAGRAM = 2, SEQPACKET = 5, VSOCK = 40, TCP = 6, UDP = 17 };
-	int domain = option_of(fd, DOMAIN), type = option_of(fd, TYPE);
-	int protocol = option_of(fd, PROTOCOL), accepts = option_of(fd, ACCEPTS);
+	enum { VSOCK = 40, TCP = 6, UDP = 17 };
+	int domain = option_of(fd, OPTION_DOMAIN), type = option_of(fd, OPTION_TYPE);
+	int protocol = option_of(fd, OPTION_PROTOCOL), accepts = option_of(fd, OPTION_ACCEPTS);
 	bool inet = domain == FAMILY_INET || domain == FAMILY_INET6;
 	char peer[128];
 	uint32_t size = sizeof peer;
 
 	if (domain < 0 || type < 0 || protocol < 0 || accepts < 0)
 		return domain < 0 ? domain : type < 0 ? type : protocol < 0 ? protocol : accepts;
-	if (!(inet ? (type == STREAM && protocol == TCP) || (type == DATAGRAM && protocol == UDP)
+	if (!(inet ? (type == TYPE_STREAM && protocol == TCP) || (type == TYPE_DATAGRAM && protocol == UDP)
 		   : domain == FAMILY_UNIX || domain == VSOCK))
 		return FD_RAW_SOCKET;
 	if (accepts)
 		return FD_LISTENER;
 	if (sys3(__NR_getpeername, fd, addr(peer), addr(&size)) < 0)
 		return FD_SOCKET;
-	return type == STREAM || type == SEQPACKET ? FD_STREAM : type == DATAGRAM ? FD_DATAGRAM : FD_RAW_SOCKET;
+	return type == TYPE_STREAM || type == TYPE_SEQPACKET ? FD_STREAM : type == TYPE_DATAGRAM ? FD_DATAGRAM : FD_RAW_SOCKET;
+}
+
+bool fd_is_byte_stream(int socket)
+{
+	return option_of(socket, OPTION_TYPE) == TYPE_STREAM;
 }
 
 int fd_type(int fd)
@@ -205,9 +213,16 @@ static int close_between(unsigned first, unsigned last)
 	return first > last ? 0 : (int)sys3(__NR_close_range, first, last, 0);
 }
 
+/* The lower of `stop` and a descriptor that stays open, where that is not below `first`. */
+static unsigned lower_stop(unsigned first, unsigned stop, unsigned fd)
+{
+	return fd >= first && fd < stop ? fd : stop;
+}
+
 void fd_drop_undeclared(const struct plan *plan)
 {
 	const struct op *status = plan_find(plan, OP_STATUS), *sweep = plan_find(plan, OP_SWEEP);
+	const struct op *joined = plan_find(plan, OP_NETNS);
 	unsigned first = FIRST_NUMBER;
 	const struct op *next = plan_find(plan, OP_INHERIT);
 	const struct op *end = plan->ops + plan->op_count;
@@ -221,8 +236,10 @@ void fd_drop_undeclared(const struct plan *plan)
 			next++;
 		if (next && next < end && next->code == OP_INHERIT)
 			stop = next->b;
-		if (status && status->a >= first && status->a < stop)
-			stop = status->a;
+		if (status)
+			stop = lower_stop(first, stop, status->a);
+		if (joined)
+			stop = lower_stop(first, lower_stop(first, stop, joined->a), joined->b);
 		must(sweep, close_between(first, stop == ~0u ? ~0u : stop - 1));
 		if (stop == ~0u)
 			return;

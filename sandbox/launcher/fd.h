@@ -20,6 +20,7 @@ bool fd_same_file(const struct stat *left, const struct stat *right);
 
 /* What an open descriptor refers to. Returns the type, or -errno. Needs /proc for anonymous inodes and memfds. */
 int fd_type(int fd);
+bool fd_is_byte_stream(int socket); /* and no socket that keeps records apart */
 
 unsigned fd_fill_stdio(void); /* 0, 1, 2 exist afterwards; bit N of the result: N did not before */
 void fd_require(const struct op *op, uint32_t fd, unsigned filled); /* the caller has it open, we did not fill it */

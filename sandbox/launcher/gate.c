@@ -29,14 +29,6 @@ enum {
 #define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP 1
 #endif
 
-/* A process at its exec. All paths go by `directory`, so that a pid used again is never looked at. */
-struct target {
-	const struct seccomp_notif *request;
-	int pid;	/* a thread's */
-	int directory;	/* /proc/PID, O_PATH */
-	int pidfd;	/* -1 until it is needed */
-};
-
 static char page[LONG_TEXT + 1];
 static uint32_t leaving[TABLE_MAX / 32]; /* numbers that would go along, as a bitmap */
 
@@ -73,42 +65,6 @@ void gate_hold(struct gate *gate, int fd)
 		return;
 	}
 	sys_close(fd);
-}
-
-static int target_open(struct target *target, struct gate *gate)
-{
-	char path[NUMBERED_PATH];
-
-	text_numbered_path(path, "/proc/", target->pid);
-	target->directory = sys_open(path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
-	if (target->directory < 0)
-		return target->directory;
-	/* Only now: if the notification still stands, the folder is that of the process that waits for us. */
-	return (int)sys3(__NR_ioctl, gate->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, addr(&target->request->id));
-}
-
-static int flags_of(int folder, const char *name)
-{
-	char text[128];
-	long size, flags = 0;
-	int fd = (int)sys4(__NR_openat, folder, addr(name), O_RDONLY | O_CLOEXEC, 0);
-
-	if (fd < 0)
-		return fd;
-	size = sys_read(fd, text, sizeof text - 1);
-	sys_close(fd);
-	if (size < 0)
-		return (int)size;
-	text[size] = '\0';
-	/* pos:\t0\nflags:\t02100002\nmnt_id:... (proc_pid_fdinfo(5)); the flags are octal */
-	for (char *at = text; *at; at++) {
-		if (!text_starts(at, "flags:\t"))
-			continue;
-		for (at += 7; *at >= '0' && *at <= '7'; at++)
-			flags = flags * 8 + (*at - '0');
-		return (int)flags;
-	}
-	return -EIO;
 }
 
 /* Whether 0, 1 and 2 are all that is open, without a look at each: since Linux 6.2 the size of /proc/PID/fd is how many
@@ -148,7 +104,7 @@ static int find_leaving(struct target *target)
 			at += entry->size;
 			if (number < FIRST_NUMBER)
 				continue;
-			flags = number < TABLE_MAX ? flags_of(fds, entry->name) : -EMFILE;
+			flags = number < TABLE_MAX ? target_flags(fds, entry->name) : -EMFILE;
 			if (flags == -ENOENT) /* closed since, by another thread */
 				continue;
 			if (flags < 0) {
@@ -173,18 +129,11 @@ static size_t to_page_end(uint64_t from, size_t most)
 	return room < most ? room : most;
 }
 
-static long read_memory(int pid, uint64_t from, void *to, size_t size)
-{
-	struct iovec local = {to, size}, remote = {(void *)(uintptr_t)from, size};
-
-	return sys6(__NR_process_vm_readv, pid, addr(&local), 1, addr(&remote), 1, 0);
-}
-
 /* Read a text of which `have` bytes are in `page` already. Post: `page` is NUL-terminated. */
 static void read_on(int pid, uint64_t from, size_t have)
 {
 	while (have < LONG_TEXT) {
-		long size = read_memory(pid, from + have, page + have, to_page_end(from + have, LONG_TEXT - have));
+		long size = target_read(pid, from + have, page + have, to_page_end(from + have, LONG_TEXT - have));
 
 		if (size <= 0)
 			break;
@@ -217,10 +166,10 @@ static void visit_array(struct target *target, uint64_t array, visit_text *visit
 		struct iovec local[BATCH], remote[BATCH];
 		uint64_t from = array + (uint64_t)done * sizeof pointers[0];
 		size_t room = to_page_end(from, sizeof pointers), count = 0, complete = 0;
-		long size = read_memory(target->pid, from, pointers, room);
+		long size = target_read(target->pid, from, pointers, room);
 
 		if (size == (long)room && room < sizeof pointers) { /* the array goes on in the next page */
-			long rest = read_memory(target->pid, from + room, (char *)pointers + room, sizeof pointers - room);
+			long rest = target_read(target->pid, from + room, (char *)pointers + room, sizeof pointers - room);
 
 			size += rest > 0 ? rest : 0;
 		}
@@ -327,54 +276,12 @@ static int missing(struct target *target, const char *path)
 	return failed;
 }
 
-/* The process that a thread belongs to, from /proc/TID/status; 0 if that cannot be read. */
-static int leader_of(struct target *target)
-{
-	char text[512];
-	int fd = (int)sys4(__NR_openat, target->directory, addr("status"), O_RDONLY | O_CLOEXEC, 0);
-	long size = fd < 0 ? 0 : sys_read(fd, text, sizeof text - 1);
-	int leader = 0;
-
-	if (fd >= 0)
-		sys_close(fd);
-	text[size > 0 ? size : 0] = '\0';
-	for (char *at = text; *at && !leader; at++)
-		if (text_starts(at, "\nTgid:\t"))
-			for (at += 7; *at >= '0' && *at <= '9'; at++)
-				leader = leader * 10 + (*at - '0');
-	return leader;
-}
-
-/* The notification names a thread, which may have a descriptor table of its own: PIDFD_THREAD (O_EXCL), since 6.9.
- * Before that a pidfd stands for a whole process, and will do if the thread shares its table. */
-static int open_pidfd(struct target *target)
-{
-	int fd = -EINVAL, leader;
-
-#ifndef TEST_OLD_PIDFD /* the tests' stand-in for a kernel before 6.9 */
-	fd = (int)sys2(__NR_pidfd_open, target->pid, O_EXCL);
-#endif
-	if (fd != -EINVAL)
-		return fd;
-	leader = leader_of(target);
-	if (leader != target->pid && sys5(__NR_kcmp, target->pid, leader, KCMP_FILES, 0, 0) != 0)
-		return -EPERM;
-	return (int)sys2(__NR_pidfd_open, leader, 0);
-}
-
-static int pidfd_of(struct target *target)
-{
-	if (target->pidfd < 0)
-		target->pidfd = open_pidfd(target);
-	return target->pidfd;
-}
-
 /* Put the same open file back under the same number, marked close-on-exec. */
 static int mark(struct gate *gate, struct target *target, uint32_t number)
 {
 	struct seccomp_notif_addfd request = {
 		.id = target->request->id, .flags = SECCOMP_ADDFD_FLAG_SETFD, .newfd = number, .newfd_flags = O_CLOEXEC};
-	int pidfd = pidfd_of(target), failed;
+	int pidfd = target_pidfd(target), failed;
 	int fd = pidfd < 0 ? pidfd : (int)sys3(__NR_pidfd_getfd, pidfd, number, 0);
 
 	if (fd == -EBADF && pidfd >= 0) /* closed since, by another thread */
@@ -413,7 +320,7 @@ static void read_object(struct target *target, uint32_t number, char *text, long
 	if (sys4(__NR_readlinkat, target->directory, addr(path), addr(text), size) != -EACCES)
 		return;
 	/* Its folder is closed to us, see find_leaving; a copy of ours is not. */
-	fd = pidfd_of(target) < 0 ? -EPERM : (int)sys3(__NR_pidfd_getfd, target->pidfd, number, 0);
+	fd = target_pidfd(target) < 0 ? -EPERM : (int)sys3(__NR_pidfd_getfd, target->pidfd, number, 0);
 	if (fd < 0)
 		return;
 	text_numbered_path(path, "/proc/self/fd/", fd);
@@ -484,12 +391,11 @@ static void read_names(struct gate *gate, struct target *target, struct reading 
 		visit_caller(target, reading);
 }
 
-/* Returns 0 when the exec may go on, or the -errno to answer it with. */
-static int sweep(struct gate *gate, struct target *target)
+int gate_sweep(struct gate *gate, struct target *target)
 {
 	static struct reading reading;
 	bool at = target->request->data.nr == __NR_execveat;
-	int failed = target_open(target, gate);
+	int failed = target_open(target);
 	int count = failed;
 
 	if (!failed && !has_streams_only(gate, target))
@@ -516,30 +422,4 @@ static int sweep(struct gate *gate, struct target *target)
 		}
 	}
 	return failed;
-}
-
-bool gate_answer(struct gate *gate)
-{
-	static struct seccomp_notif request;
-	struct seccomp_notif_resp answer = {.id = 0};
-	struct target target = {.request = &request, .directory = -1, .pidfd = -1};
-	long failed;
-
-	__builtin_memset(&request, 0, sizeof request); /* the kernel insists */
-	failed = sys3(__NR_ioctl, gate->listener, SECCOMP_IOCTL_NOTIF_RECV, addr(&request));
-	if (failed == -EINTR || failed == -ENOENT) /* ENOENT: the caller was killed before we got it */
-		return true;
-	if (failed < 0)
-		return false;
-	target.pid = (int)request.pid;
-	failed = sweep(gate, &target);
-	if (target.pidfd >= 0)
-		sys_close(target.pidfd);
-	if (target.directory >= 0)
-		sys_close(target.directory);
-	answer.id = request.id;
-	answer.error = (int)failed;
-	answer.flags = failed ? 0 : (uint32_t)SECCOMP_USER_NOTIF_FLAG_CONTINUE;
-	sys3(__NR_ioctl, gate->listener, SECCOMP_IOCTL_NOTIF_SEND, addr(&answer)); /* ENOENT: gone; nothing to answer */
-	return true;
 }

@@ -3,6 +3,7 @@
 #define GATE_H
 
 #include "plan.h"
+#include "target.h"
 
 /* A grant that passes at every exec: our copy of its open file, to compare with, and the op that placed it. */
 struct held {
@@ -28,9 +29,8 @@ void gate_listen(struct gate *gate, int listener);
 /* Take over a descriptor that the child sent: the copy of a grant that propagates. */
 void gate_hold(struct gate *gate, int fd);
 
-/* Answer one notification: an execve or execveat of a process in the sandbox. Blocks until there is one. Post: what
- * that process holds from 3 up and what may not pass is close-on-exec, or the exec was refused.
- * Returns false when no process is left that could exec. seccomp_unotify(2); ADDFD with SETFD is Linux 5.9. */
-bool gate_answer(struct gate *gate);
+/* Decide on an execve or execveat. Post: what its process holds from 3 up and what may not pass is close-on-exec.
+ * Returns 0 when the exec may go on, or the -errno to answer it with. ADDFD with SETFD is Linux 5.9. */
+int gate_sweep(struct gate *gate, struct target *target);
 
 #endif

@@ -25,8 +25,11 @@ static int parked(const struct plan *plan, const struct op *op, int fd)
 	return away;
 }
 
-static bool access_fits(uint16_t wanted, int flags)
+/* A relay goes one way: what is open both ways fits either. */
+static bool access_fits(uint16_t wanted, int flags, bool relayed)
 {
+	if (relayed && (flags & O_ACCMODE) == O_RDWR)
+		return wanted != ACCESS_APPEND;
 	switch (wanted) {
 	case ACCESS_READ: return (flags & O_ACCMODE) == O_RDONLY;
 	case ACCESS_WRITE: return (flags & O_ACCMODE) == O_WRONLY && !(flags & O_APPEND);
@@ -42,7 +45,7 @@ int grant_inherit(const struct plan *plan, const struct op *op)
 	int flags = (int)must(op, sys_fcntl(fd, F_GETFL, 0));
 
 	fd_check_type(op, fd, op->c);
-	if (!access_fits(op->flags & ACCESS_BITS, flags))
+	if (!access_fits(op->flags & ACCESS_BITS, flags, op->flags & OPEN_RELAY))
 		fail(op_index(op), REASON_WRONG_ACCESS, flags & (O_ACCMODE | O_APPEND));
 	return (int)must(op, fd_park(plan, fd));
 }

@@ -98,6 +98,11 @@ void landlock_allow_port(const struct op *op)
 	add_rule(op, RULE_NET_PORT, &rule);
 }
 
+int landlock_ruleset(void)
+{
+	return ruleset;
+}
+
 void landlock_restrict(const struct op *op)
 {
 	must(op, sys2(__NR_landlock_restrict_self, ruleset, 0));

@@ -9,6 +9,7 @@
 #include "init.h"
 #include "message.h"
 #include "namespace.h"
+#include "netcall.h"
 #include "probe.h"
 #include "relay.h"
 #include "report.h"
@@ -31,7 +32,7 @@ void launcher_use(struct plan *plan, const void *bytes, size_t size)
 		fail_step(STEP_PLAN, REASON_PLAN, 0);
 	reporter.plan = plan;
 	reporter.quiet = plan->header->flags & PLAN_QUIET;
-	reporter.trace = plan_find(plan, OP_TRACE) != NULL;
+	reporter.trace = plan_find(plan, OP_TRACE) ? plan_find(plan, OP_TRACE)->a : 0;
 }
 
 /* Map a sealed memfd: a plan that somebody can still write to is not a plan. */
@@ -64,7 +65,7 @@ static void find_status(const struct plan *plan, unsigned filled)
 		return;
 	fd_require(op, op->a, filled);
 	reporter.status_json = op->b == 2;
-	reporter.exec_events = op->c;
+	reporter.told = op->c;
 	reporter.status_fd = (int)op->a;
 }
 
@@ -155,7 +156,7 @@ static bool is_detached(const struct op *op)
 	if (op->code == OP_STDIO)
 		return relay_opens_anew(op, 0) || relay_opens_anew(op, 1) || relay_opens_anew(op, 2);
 	if (op->code == OP_INHERIT)
-		return !(op->flags & OPEN_RAW) && must(op, fd_type(reporter.shared->slots[op->a])) == FD_FILE;
+		return !(op->flags & OPEN_RAW) && !relay_takes(op) && must(op, fd_type(reporter.shared->slots[op->a])) == FD_FILE;
 	return op->code == OP_DIRECTORY || (op->code == OP_FILE && !(op->flags & OPEN_RAW));
 }
 
@@ -253,8 +254,6 @@ static void obtain_all(const struct plan *plan, const struct start *start)
 		obtain_scratch(plan);
 	else if (scratch)
 		obtain_apart(plan, scratch, obtain_scratch, start);
-	if (stdio)
-		relay_begin(plan, stdio, reporter.shared->streams);
 }
 
 static int start_timer(const struct plan *plan)
@@ -366,9 +365,12 @@ static int obtain_only(const struct plan *plan, unsigned filled, int socket, cha
 	start.uid = (uint32_t)sys0(__NR_geteuid);
 	start.gid = (uint32_t)sys0(__NR_getegid);
 	obtain_all(plan, &start);
-	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++)
+	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
+		if (op_obtains(op) && relay_takes(op))
+			fail(op_index(op), REASON_NO_RELAY, 0);
 		if (op_obtains(op))
 			must(op, message_send(socket, MESSAGE_GRANT, (int)op->a, start.page->slots[op->a]));
+	}
 	return 0;
 }
 
@@ -383,6 +385,12 @@ _Noreturn void launcher_start(const struct plan *plan, unsigned filled, char **e
 	find_status(plan, filled);
 	/* Before we open anything: nothing of ours must be taken for a descriptor that the caller has closed. */
 	for_ops(plan, op, OP_INHERIT) fd_require(op, op->b, filled);
+	for_ops(plan, op, OP_NETNS)
+	{
+		fd_require(op, op->a, filled);
+		if (op->b)
+			fd_require(op, op->b, filled);
+	}
 	raise_limit(&nofile);
 	fd_drop_undeclared(plan);
 	park_status(plan);
@@ -398,6 +406,7 @@ _Noreturn void launcher_start(const struct plan *plan, unsigned filled, char **e
 	start.own_user = namespace_flags(plan) & CLONE_NEWUSER;
 	gate_prepare(&watched.gate, plan);
 	obtain_all(plan, &start);
+	relay_begin(plan, reporter.shared->streams);
 	attributes_oom_score(plan);
 	if (start.uid == 0 && !plan_find(plan, OP_IDENTITY)) /* which leaves them itself */
 		namespace_leave_groups();
@@ -405,13 +414,27 @@ _Noreturn void launcher_start(const struct plan *plan, unsigned filled, char **e
 	watched.child_fd = -1;
 	watched.terminal = terminal ? terminal->a : 0;
 	watched.own_group = terminal && terminal->a != TERMINAL_INHERIT;
+	namespace_enter_network(plan);
 	watched.init = (int)fork_init(plan, &start);
+	namespace_leave_network(plan);
 	attributes_oom_keep(plan);
 	watched.timer_fd = reporter.timer_fd = start_timer(plan);
 	sys_close(start.socket);
 	give_identity(plan, &watched, &start);
 	become_supervisor(plan, environment);
+	netcall_prepare(plan);
 	supervise(&watched);
+}
+
+/* A network namespace for whoever started us, to be made ready: its descriptor goes over the socket, or the errno. It
+ * is this process that changes its namespace, and it ends. */
+static int make_network(int socket)
+{
+	long made = sys1(__NR_unshare, CLONE_NEWNET);
+	int fd = made < 0 ? (int)made : sys_open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC, 0);
+
+	made = message_send(socket, MESSAGE_GRANT, fd < 0 ? -fd : 0, fd);
+	return made < 0 ? 125 : 0;
 }
 
 /* "/dev/fd/N" names it for the exec gate of an outer sandbox, by the protocol dev-fd. */
@@ -445,6 +468,8 @@ int launcher_main(int argc, char **argv, char **environment, bool privileged)
 		return probe_dump_abi();
 	if (argc == 2 && text_equal(argv[1], "--probe"))
 		return probe_kernel();
+	if (argc == 3 && text_equal(argv[1], "--network") && plan_number(argv[2]) >= FIRST_NUMBER)
+		return make_network((int)plan_number(argv[2]));
 	check_only = argc == 3 && text_equal(argv[1], "--check-plan");
 	obtains = argc >= 4 && text_equal(argv[1], "--obtain");
 	fd = argc < 2 ? -1 : plan_number(argv[check_only || obtains ? 2 : 1]);

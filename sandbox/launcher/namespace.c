@@ -174,6 +174,31 @@ void namespace_hostname(const struct plan *plan, const struct op *op)
 	must(op, sys2(__NR_setdomainname, addr("(none)"), 6));
 }
 
+static int outside = -1; /* the caller's network, while we are in another */
+
+/* Here and not in the init: whoever has a user namespace of its own has no right to join what lies outside it. */
+void namespace_enter_network(const struct plan *plan)
+{
+	const struct op *op = plan_find(plan, OP_NETNS);
+
+	if (!op)
+		return;
+	outside = (int)must(op, sys_open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC, 0));
+	must(op, sys2(__NR_setns, op->a, CLONE_NEWNET)); /* EINVAL: it is no network namespace */
+}
+
+/* What else NETNS names stays open until we end: what belongs to it is there as long as we are. */
+void namespace_leave_network(const struct plan *plan)
+{
+	const struct op *op = plan_find(plan, OP_NETNS);
+
+	if (!op)
+		return;
+	must(op, sys2(__NR_setns, outside, CLONE_NEWNET));
+	sys_close(outside);
+	sys_close((int)op->a);
+}
+
 void namespace_loopback(const struct plan *plan, const struct op *op)
 {
 	struct {

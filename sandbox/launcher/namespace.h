@@ -23,6 +23,9 @@ bool namespace_may_mount(void);
 /* In the init. */
 void namespace_map_own(const struct op *op, const struct start *start); /* user: the caller's IDs, and none else */
 void namespace_identity(const struct op *op, const struct start *start);
+/* Join the network namespace of NETNS, if there is such an op, so that what is forked is in it; then go back. */
+void namespace_enter_network(const struct plan *plan);
+void namespace_leave_network(const struct plan *plan);
 void namespace_hostname(const struct plan *plan, const struct op *op);
 void namespace_loopback(const struct plan *plan, const struct op *op);
 void namespace_drop_capabilities(const struct op *op);

@@ -96,7 +96,7 @@ static const char *check_header(const struct plan_header *header, size_t size, c
 		return "its ops have another layout";
 	if (ops_end > size || header->data_offset != ops_end || header->data_size != size - ops_end)
 		return "its areas do not fit";
-	if ((header->flags & ~(PLAN_QUIET | PLAN_OBTAIN)) || (header->reserved[0] | header->reserved[1] | header->reserved[2] | header->reserved[3]))
+	if ((header->flags & ~(PLAN_QUIET | PLAN_OBTAIN | PLAN_POINT)) || (header->reserved[0] | header->reserved[1] | header->reserved[2] | header->reserved[3]))
 		return "a reserved field is used";
 	if (header->data_size == 0)
 		return "its data area is empty";
@@ -153,7 +153,8 @@ static const char *check_filter(const struct plan *plan, const struct op *op)
 
 	if (op->data >= room || op->data_size > room - op->data || op->data % 8 != 0)
 		return "a filter lies outside the data area";
-	if (op->data_size == 0 || op->data_size % 8 != 0 || op->data_size / 8 > MAX_FILTER_LENGTH)
+	if (op->data_size == 0 || op->data_size % 8 != 0 ||
+	    op->data_size / 8 > MAX_FILTER_LENGTH - (op->code == OP_NOTIFY ? GATE_LENGTH : 0))
 		return "a filter has a wrong size";
 	return NULL;
 }
@@ -229,6 +230,18 @@ static const char *check_listen(const struct plan *plan, const struct op *op)
 	return NULL;
 }
 
+static const char *check_rule(const struct plan *plan, const struct op *op)
+{
+	const char *address = op_text(plan, op);
+	unsigned family = address_family(address);
+
+	if (op->flags & ~NET_FLAGS || (op->flags & NET_DENY && op->flags & NET_BIND) || op->b > op->c || op->c > UINT16_MAX ||
+	    family == FAMILY_UNIX || address_size(address, op->data_size) != op->data_size ||
+	    op->a > (family == FAMILY_INET ? 32u : 128u))
+		return "a rule is unknown";
+	return NULL;
+}
+
 static const char *check_fields(const struct op *op, const struct plan *plan)
 {
 	const unsigned open_flags = O_ACCMODE | O_APPEND | O_CREAT | O_TRUNC;
@@ -237,11 +250,13 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 		return "a slot is out of range";
 	if (op->flags && op->code != OP_STDIO && op->code != OP_INHERIT && op->code != OP_FILE &&
 	    op->code != OP_DIRECTORY && op->code != OP_DATA && op->code != OP_PROTOCOL && op->code != OP_PLACE &&
-	    op->code != OP_MOUNT && op->code != OP_PATH_RULE && op->code != OP_LISTEN)
+	    op->code != OP_MOUNT && op->code != OP_PATH_RULE && op->code != OP_LISTEN && op->code != OP_NET_RULE)
 		return "an op carries flags that it does not take";
 	switch (op->code) {
 	case OP_STATUS:
-		return (op->b == 1 || op->b == 2) && op->c <= 1 ? NULL : "the status format is unknown";
+		return (op->b == 1 || op->b == 2) && op->c <= TELL_ALL ? NULL : "the status format is unknown";
+	case OP_TRACE:
+		return !op->a || op->a > TELL_ALL ? "what is told of is unknown" : NULL;
 	case OP_PROTOCOL:
 		return op->flags > NAME_ANYWHERE || op->a < PLACE_VARIABLE || op->a > PLACE_CALLER_ARGUMENT || op->b < SHAPE_NUMBER ||
 				       op->b > SHAPE_ALL
@@ -250,7 +265,7 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 	case OP_STDIO:
 		return op->flags > 2 ? "a mode of streams is unknown" : NULL;
 	case OP_INHERIT:
-		return op->flags <= (OPEN_RAW | ACCESS_BITS) && (op->flags & ACCESS_BITS) < ACCESS_COUNT && op->b <= INT32_MAX
+		return op->flags <= (OPEN_RELAY | ACCESS_BITS) && (op->flags & ACCESS_BITS) < ACCESS_COUNT && op->b <= INT32_MAX
 			       ? NULL
 			       : "an inherited descriptor is out of range";
 	case OP_FILE:
@@ -294,6 +309,17 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 		return op->flags > RULE_FOLDER ? "a path rule is unknown" : NULL;
 	case OP_PORT_RULE:
 		return op->b > 65535 ? "a port is out of range" : NULL;
+	case OP_ALLOW_LIST:
+		return op->a & ~(uint32_t)LIST_FLAGS ? "an allow-list is unknown" : NULL;
+	case OP_NET_RULE:
+		return check_rule(plan, op);
+	case OP_NETNS:
+		return op->a < FIRST_NUMBER || op->a > INT32_MAX || op->b > INT32_MAX || (op->b && op->b < FIRST_NUMBER) ||
+				       op->a == op->b || op->c
+			       ? "a network is out of range"
+			       : NULL;
+	case OP_TEXT_FILE:
+		return op_text(plan, op)[0] != '/' ? "a text has no place" : NULL;
 	case OP_GATE:
 		return op->a > GATE_OBSERVE ? "a gate's mode is unknown" : NULL;
 	case OP_UMASK:
@@ -368,6 +394,30 @@ static const char *check_obtaining(const struct plan *plan)
 	return count ? NULL : "a mandatory op is missing";
 }
 
+/* What a network is joined by is nothing else. */
+static const char *check_joined(const struct plan *plan)
+{
+	const struct op *joined = plan_find(plan, OP_NETNS), *status = plan_find(plan, OP_STATUS);
+
+	if (!joined)
+		return NULL;
+	for_ops(plan, op, OP_INHERIT) if (op->b == joined->a || (joined->b && op->b == joined->b))
+		return "a descriptor is used twice";
+	if (status && (status->a == joined->a || (joined->b && status->a == joined->b)))
+		return "a descriptor is used twice";
+	return NULL;
+}
+
+/* The supervisor is asked, and has rules to answer by, or neither. */
+static const char *check_list(const struct plan *plan)
+{
+	const struct op *list = plan_find(plan, OP_ALLOW_LIST);
+
+	if (!list != !plan_find(plan, OP_NOTIFY) || (!list && plan_find(plan, OP_NET_RULE)))
+		return "an allow-list is incomplete";
+	return NULL;
+}
+
 static const char *check_counts(const struct plan *plan)
 {
 	bool whole = !(plan->header->flags & PLAN_OBTAIN);
@@ -434,6 +484,8 @@ const char *plan_check(struct plan *plan, const void *bytes, size_t size)
 	const char *wrong = check_records(plan, bytes, size, PLAN_MAGIC, rule_for);
 
 	wrong = wrong ? wrong : check_counts(plan);
+	wrong = wrong ? wrong : check_list(plan);
+	wrong = wrong ? wrong : check_joined(plan);
 	wrong = wrong ? wrong : check_slots(plan);
 	return wrong ? wrong : check_owners(plan);
 }

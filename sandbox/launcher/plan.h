@@ -11,12 +11,14 @@
 #define PLAN_VERSION 1
 #define PLAN_MAX_SIZE (16u << 20)
 #define PLAN_QUIET 1u  /* flags: failures go to the status descriptor only, not to standard error */
+#define PLAN_POINT 256u /* flags: a command that ends with another code than 0 gets a line on where to read on */
 #define PLAN_OBTAIN 2u /* flags: nothing is started; what the ops obtain is sent over a socket (--obtain) */
 
 enum { MAX_SLOTS = 512, MAX_ENV_OPS = 4096, MAX_FILTERS = 4, MAX_COMMANDS = 64, MAX_ARGS = 1 << 18, MAX_PROTOCOLS = 256 };
 enum { MAX_NAMESPACES = 7, MAX_CGROUP_SETTINGS = 16, MAX_MOUNTS = 1024, MAX_RLIMITS = 16, MAX_PATH_RULES = 2048, MAX_PORT_RULES = 1024 };
-enum { MAX_PID_VARIABLES = 2 };
+enum { MAX_PID_VARIABLES = 2, MAX_NET_RULES = 1024, MAX_TEXT_FILES = 4 };
 enum { FIRST_NUMBER = 3, LAST_NUMBER = 65535, MAX_FILTER_LENGTH = 4096 };
+enum { GATE_LENGTH = 25 }; /* of the exec gate's program, in front of NOTIFY's */
 
 enum op_code {
 #define OP(name, code, step, least, most, data) OP_##name = (code),
@@ -36,6 +38,7 @@ enum { ACCESS_ANY, ACCESS_READ, ACCESS_WRITE, ACCESS_APPEND, ACCESS_READ_WRITE, 
 
 #define ACCESS_BITS 7u
 #define OPEN_RAW 8u /* flags of INHERIT and FILE: the open file as it is, not one opened anew through a mount of its own */
+#define OPEN_RELAY 16u /* flags of INHERIT: the supervisor copies, one way */
 
 #define DATA_FILE 1u /* flags of DATA: the text is the path of a file to copy */
 
@@ -61,6 +64,13 @@ enum name_shape { SHAPE_NUMBER = 1, SHAPE_LIST = 2, SHAPE_COUNT = 3, SHAPE_FIXED
 #define LISTEN_MODE 8u
 #define LISTEN_FLAGS 15u
 
+/* Flags of NET_RULE: it denies, it is about bind(2), about UDP; field a of ALLOW_LIST: datagram sockets are the
+ * supervisor's, the sandbox has a loopback of its own, Landlock does not hold TCP; what STATUS (field c) and TRACE (field
+ * a) tell of. */
+enum { NET_DENY = 1, NET_BIND = 2, NET_UDP = 4, NET_FLAGS = 7 };
+enum { LIST_UDP = 1, LIST_LOOPBACK = 2, LIST_UNGOVERNED = 4, LIST_FLAGS = 7 };
+enum { TELL_EXECS = 1, TELL_NETWORK = 2, TELL_ALL = 3 };
+
 /* Field b of CONNECT; as socket(2) has them. */
 enum socket_kind { SOCKET_STREAM = 1, SOCKET_DATAGRAM = 2 };
 
@@ -74,6 +84,7 @@ enum terminal { TERMINAL_NONE = 1, TERMINAL_PRIVATE = 2, TERMINAL_INHERIT = 3 };
 
 /* Field a of MOUNT, its flags, and of BIND and COPY what the mount allows. */
 enum mount_kind { MOUNT_BIND = 1, MOUNT_TMPFS = 2, MOUNT_COPY = 3, MOUNT_DEV = 4, MOUNT_PROC = 5, MOUNT_HIDE = 6 };
+enum { MOUNT_TEXT = MOUNT_HIDE + 1 }; /* what a TEXT_FILE op is beside them */
 #define MOUNT_WRITE 1u
 #define MOUNT_EXECUTE 2u
 #define MOUNT_OPTIONAL 4u     /* BIND, COPY, HIDE: skip what is not there */

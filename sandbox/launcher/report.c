@@ -1,6 +1,7 @@
 /* report.c: the one error exit, its one-line message, and the status records. */
 #include "report.h"
 
+#include "netreport.h"
 #include "fd.h"
 #include "sys.h"
 #include "text.h"
@@ -12,14 +13,29 @@ enum { LOOK_MS = 100 };
 
 struct reporter reporter = {.status_fd = -1, .timer_fd = -1};
 
-bool report_is_ended(void)
+uint64_t report_asking_signals(void)
 {
-	const uint64_t ends = 1u << (SIGNAL_HANG_UP - 1) | 1u << (SIGNAL_INTERRUPT - 1) | 1u << (SIGNAL_QUIT - 1) |
-			      1u << (SIGNAL_TERMINATE - 1);
+	static const int all[] = {SIGNAL_HANG_UP, SIGNAL_INTERRUPT, SIGNAL_QUIT, SIGNAL_TERMINATE};
+	uint64_t asking = 0;
+
+	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+		if (!sys_is_ignored(all[i]))
+			asking |= (uint64_t)1 << (all[i] - 1);
+	return asking;
+}
+
+int report_asked_by(void)
+{
 	uint64_t pending = 0;
 
 	sys2(__NR_rt_sigpending, addr(&pending), sizeof pending);
-	return pending & ends;
+	pending &= report_asking_signals();
+	return pending ? __builtin_ctzll(pending) + 1 : 0;
+}
+
+bool report_is_ended(void)
+{
+	return report_asked_by() != 0;
 }
 
 /* A reader that is slow holds us up, as it does any program that writes to it; but neither signals nor the time limit
@@ -76,6 +92,11 @@ const char *reason_text(int error)
 	case REASON_COPY_TOO_LARGE: return "the file is larger than a copy may be";
 	case REASON_IN_PROC: return "it is in /proc, and may be the launcher's own; a file's grant opens it all the same with raw";
 	case REASON_MOVED: return "its path leads to another file by now, or to none; raw takes it as it is";
+	case REASON_LOCKED: return "somebody holds the lock (flock) of its folder";
+	case REASON_ASKED_TO_END: return "ended while it waited, by signal ";
+	case REASON_NO_RELAY: return "what only appends, or is relayed, is copied by the supervisor from the start on; grant it at the start, or as it is: raw";
+	case REASON_BOTH_WAYS: return "it is open both ways, and a relay goes one way; say which: read or write";
+	case REASON_RECORDS: return "a relay keeps no records apart; it takes sockets of type SOCK_STREAM";
 	case REASON_NO_MOUNT: return "it takes a mount of its own, and so a user namespace, which is refused here; raw does without";
 	case REASON_DAMAGED: return "this file was changed, cut short or added to since it was sealed";
 	case REASON_NO_VALUE: return "no absolute path stands for it here";
@@ -87,6 +108,7 @@ const char *reason_text(int error)
 	case REASON_FOR_ROOT: return "it does not hold root";
 	case REASON_OLDER_KERNEL: return "an older kernel than the one that it was sealed for; its Landlock ABI is ";
 	case REASON_NO_COMMAND: return "there is none";
+	case REASON_COVERED: return "the working directory lies in what it hides or replaces";
 	default: return NULL;
 	}
 }
@@ -100,6 +122,8 @@ const char *step_text(int step)
 
 int exit_code_of(const struct failure *failure)
 {
+	if (failure->error == REASON_ASKED_TO_END) /* as a program that had not seen to signals */
+		return 128 + failure->detail;
 	/* Killed within its exec, the command may well be executable. */
 	if (failure->op < 0 || reporter.plan->ops[failure->op].code < OP_COMMAND || failure->error == REASON_CHILD_VANISHED)
 		return 125;
@@ -126,8 +150,8 @@ static void failure_reason(struct line *line, const struct failure *failure)
 		line_text(line, fd_type_word((enum fd_type)failure->detail));
 	else if (failure->error == REASON_WRONG_ACCESS)
 		line_text(line, fd_access_word(failure->detail));
-	else if (failure->error == REASON_OLDER_KERNEL ||
-		 (failure->error <= REASON_UNEXPECTED_FD && failure->error >= REASON_NOT_CLOSED))
+	else if ((failure->error <= REASON_UNEXPECTED_FD && failure->error >= REASON_NOT_CLOSED) ||
+		 failure->error == REASON_ASKED_TO_END || failure->error == REASON_OLDER_KERNEL)
 		line_number(line, failure->detail);
 }
 
@@ -170,9 +194,12 @@ static void add_text(struct line *line, const char *key, const char *text)
 	line_json(line, text);
 }
 
+static const char *const net_calls[] = {"", "connect", "bind", "listen", "send", "socket", "option"};
+static const char *const net_verdicts[] = {"", "allowed", "refused", "inside"};
+
 static void write_json(const struct event *event)
 {
-	static const char *const names[] = {"", "started", "failed", "exited", "exec", "descriptor"};
+	static const char *const names[] = {"", "started", "failed", "exited", "exec", "descriptor", "network"};
 	static struct line line, reason;
 	const struct failure failure = {event->op, event->error, event->detail, event->step};
 
@@ -199,6 +226,15 @@ static void write_json(const struct event *event)
 		if (event->code == VERDICT_PASSED)
 			add_text(&line, "rule", reporter.plan->data + reporter.plan->ops[event->op].label);
 	}
+	if (event->type == EVENT_NETWORK) {
+		add_text(&line, "program", event->from);
+		add_text(&line, "call", net_calls[event->detail]);
+		add_text(&line, "address", event->text);
+		add_text(&line, "verdict", net_verdicts[event->code]);
+		if (event->op >= 0)
+			add_text(&line, "rule", reporter.plan->data + reporter.plan->ops[event->op].label);
+		add_number(&line, "error", event->error);
+	}
 	if (event->type == EVENT_FAILED) {
 		failure_reason(&reason, &failure);
 		reason.text[reason.length] = '\0';
@@ -214,32 +250,77 @@ static void write_json(const struct event *event)
 
 bool report_wants_execs(void)
 {
-	return reporter.trace || reporter.exec_events;
+	return (reporter.trace | reporter.told) & TELL_EXECS;
 }
 
-/* sandbox: exec: PID PROGRAM, and below it a line for each descriptor that was open across it. */
-static void print_exec(const struct event *event)
+bool report_wants_network(void)
+{
+	return (reporter.trace | reporter.told) & TELL_NETWORK;
+}
+
+/* exec: PID PROGRAM, and below it a line for each descriptor that was open across it. */
+static void describe_exec(struct line *line, const struct event *event)
+{
+	line_text(line, "exec: ");
+	line_number(line, event->pid);
+	line_text(line, event->type == EVENT_EXEC ? " " : ":   ");
+	if (event->type == EVENT_DESCRIPTOR) {
+		line_number(line, event->detail);
+		line_text(line, event->code == VERDICT_PASSED ? " passed (" : " closed");
+		if (event->code == VERDICT_PASSED) {
+			line_text(line, reporter.plan->data + reporter.plan->ops[event->op].label);
+			line_text(line, ")");
+		}
+		line_text(line, " -> ");
+	}
+	line_text(line, event->text);
+	if (event->type == EVENT_EXEC && event->error) {
+		line_text(line, ": ");
+		line_errno(line, event->error);
+	}
+}
+
+/* network: PID PROGRAM: CALL ADDRESS: VERDICT, and by which rule, or which one would allow it. */
+static void describe_network(struct line *line, const struct event *event)
+{
+	bool connects = event->detail == NET_CONNECT || event->detail == NET_SEND;
+
+	line_text(line, "network: ");
+	line_number(line, event->pid);
+	line_text(line, " ");
+	line_text(line, event->from);
+	line_text(line, ": ");
+	line_text(line, net_calls[event->detail]);
+	line_text(line, " ");
+	line_text(line, event->text);
+	line_text(line, ": ");
+	line_text(line, net_verdicts[event->code]);
+	if (event->op >= 0) {
+		line_text(line, " (");
+		line_text(line, reporter.plan->data + reporter.plan->ops[event->op].label);
+		line_text(line, ")");
+	}
+	if (event->error && event->error != EINPROGRESS) {
+		line_text(line, ": ");
+		line_errno(line, event->error);
+	}
+	if (event->code == NET_REFUSED && (connects || event->detail == NET_BIND_TO || event->detail == NET_LISTEN)) {
+		line_text(line, connects ? "; --net-allow '" : "; --net-bind '");
+		line_text(line, event->text);
+		line_text(line, "' allows it");
+	}
+}
+
+static void print_trace(const struct event *event)
 {
 	static struct line line;
 
 	line.length = 0;
-	line_text(&line, "sandbox: exec: ");
-	line_number(&line, event->pid);
-	line_text(&line, event->type == EVENT_EXEC ? " " : ":   ");
-	if (event->type == EVENT_DESCRIPTOR) {
-		line_number(&line, event->detail);
-		line_text(&line, event->code == VERDICT_PASSED ? " passed (" : " closed");
-		if (event->code == VERDICT_PASSED) {
-			line_text(&line, reporter.plan->data + reporter.plan->ops[event->op].label);
-			line_text(&line, ")");
-		}
-		line_text(&line, " -> ");
-	}
-	line_text(&line, event->text);
-	if (event->type == EVENT_EXEC && event->error) {
-		line_text(&line, ": ");
-		line_errno(&line, event->error);
-	}
+	line_text(&line, "sandbox: ");
+	if (event->type == EVENT_NETWORK)
+		describe_network(&line, event);
+	else
+		describe_exec(&line, event);
 	line_text(&line, reporter.is_raw && reporter.is_raw() ? "\r\n" : "\n");
 	if (has_room(2))
 		sys_write_all(2, line.text, line.length);
@@ -249,11 +330,11 @@ static void print_exec(const struct event *event)
 void report_event(struct event *event)
 {
 	struct __kernel_timespec now;
-	bool of_exec = event->type >= EVENT_EXEC;
+	unsigned kind = event->type == EVENT_NETWORK ? (unsigned)TELL_NETWORK : event->type >= EVENT_EXEC ? (unsigned)TELL_EXECS : 0;
 
-	if (of_exec && reporter.trace)
-		print_exec(event);
-	if (reporter.status_fd < 0 || (of_exec && !reporter.exec_events))
+	if (kind & reporter.trace)
+		print_trace(event);
+	if (reporter.status_fd < 0 || (kind && !(kind & reporter.told)))
 		return;
 	sys2(__NR_clock_gettime, CLOCK_REALTIME, addr(&now));
 	event->size = sizeof *event;
@@ -262,6 +343,18 @@ void report_event(struct event *event)
 		write_json(event);
 	else
 		write_status(event, sizeof *event);
+}
+
+void report_pointer(int code)
+{
+	static struct line line;
+
+	if (!(reporter.plan->header->flags & PLAN_POINT))
+		return;
+	line_text(&line, "sandbox: command: it ended with ");
+	line_number(&line, code);
+	line_text(&line, "; whether the sandbox has refused it anything tells: sandbox run --explain\n");
+	sys_write_all(2, line.text, line.length);
 }
 
 _Noreturn void fail_with(const struct failure *failure)

@@ -31,6 +31,11 @@ enum reason {
 	REASON_NO_MOUNT = -21,
 	REASON_COPY_TOO_LARGE = -24,
 	REASON_IN_PROC = -25,
+	REASON_NO_RELAY = -30,
+	REASON_BOTH_WAYS = -31,
+	REASON_RECORDS = -32,
+	REASON_LOCKED = -33,
+	REASON_ASKED_TO_END = -34, /* detail: the signal */
 	REASON_DAMAGED = -40,
 	REASON_NO_COMMAND = -41,
 	REASON_NO_VALUE = -42,
@@ -41,11 +46,14 @@ enum reason {
 	REASON_NOT_ROOT = -47,
 	REASON_FOR_ROOT = -48,
 	REASON_OLDER_KERNEL = -49, /* detail: its Landlock's ABI */
+	REASON_COVERED = -50,
 	REASON_END = -64, /* below all of them, which need not follow each other */
 };
 
 /* Whether a signal has come that asks us to end, while signals are blocked and we wait for something else. */
 bool report_is_ended(void);
+uint64_t report_asking_signals(void); /* those, less what the caller has us ignore; as sigset_t */
+int report_asked_by(void);	      /* which of them has come, or 0 */
 
 /* A step that failed. */
 struct failure {
@@ -58,7 +66,7 @@ struct failure {
 /* Steps that belong to the launcher itself and not to an op. */
 enum launcher_step { STEP_USAGE, STEP_PLAN, STEP_START, STEP_FORK, STEP_SUPERVISE, STEP_SEAL, STEP_COUNT };
 
-enum event_type { EVENT_STARTED = 1, EVENT_FAILED = 2, EVENT_EXITED = 3, EVENT_EXEC = 4, EVENT_DESCRIPTOR = 5 };
+enum event_type { EVENT_STARTED = 1, EVENT_FAILED = 2, EVENT_EXITED = 3, EVENT_EXEC = 4, EVENT_DESCRIPTOR = 5, EVENT_NETWORK = 6 };
 enum verdict { VERDICT_PASSED = 1, VERDICT_CLOSED = 2 };
 
 /* One record on the status descriptor; fixed size, native byte order (docs/plan-format.md). */
@@ -66,15 +74,15 @@ struct event {
 	uint32_t size, type;
 	uint64_t time_ns; /* CLOCK_REALTIME */
 	int32_t pid;	  /* the child, or who executes, as the launcher sees it */
-	int32_t code;	  /* EXITED: exit code, or -1; DESCRIPTOR: enum verdict */
+	int32_t code;	  /* EXITED: exit code, or -1; DESCRIPTOR: enum verdict; NETWORK: enum net_verdict */
 	int32_t signal;	  /* EXITED: signal, or 0 */
-	int32_t op;	  /* FAILED: as in struct failure; DESCRIPTOR passed: the op that let it */
-	int32_t error;	  /* FAILED: as in struct failure; EXEC refused: errno, else 0 */
-	int32_t detail;	  /* FAILED: as in struct failure; DESCRIPTOR: the number */
+	int32_t op;	  /* FAILED: as in struct failure; DESCRIPTOR passed, NETWORK: the op that decided, or -1 */
+	int32_t error;	  /* FAILED: as in struct failure; EXEC, NETWORK: errno, else 0 */
+	int32_t detail;	  /* FAILED: as in struct failure; DESCRIPTOR: the number; NETWORK: enum net_call */
 	int32_t step;	  /* FAILED: as in struct failure */
 	int32_t reserved[5];
-	char text[160];	  /* EXEC: the path to execute; DESCRIPTOR: what it refers to; cut, NUL-terminated */
-	char from[96];	  /* EXEC: the program that executes it; cut, NUL-terminated */
+	char text[160];	  /* EXEC: the path to execute; DESCRIPTOR: what it refers to; NETWORK: the address; cut */
+	char from[96];	  /* EXEC, NETWORK: the program that does it; cut, NUL-terminated */
 };
 
 _Static_assert(sizeof(struct event) == 320, "docs/plan-format.md");
@@ -100,8 +108,8 @@ struct reporter {
 	int status_fd;		    /* -1: none */
 	int timer_fd;		    /* that of the time limit, or -1 */
 	bool status_json;
-	bool exec_events; /* of the status descriptor */
-	bool trace;	  /* exec events to standard error, for people */
+	unsigned told;	  /* of the status descriptor: enum of plan.h, TELL_ */
+	unsigned trace;	  /* of standard error, for people */
 	bool quiet;
 };
 
@@ -113,6 +121,8 @@ _Noreturn void fail_with(const struct failure *failure);
 int exit_code_of(const struct failure *failure);
 void report_event(struct event *event);
 bool report_wants_execs(void);
+bool report_wants_network(void);
+void report_pointer(int code); /* to standard error, where the plan says so */
 const char *reason_text(int error);
 const char *step_text(int step);
 

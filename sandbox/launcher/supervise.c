@@ -2,7 +2,10 @@
 #include "supervise.h"
 
 #include "cgroup.h"
+#include "inside.h"
 #include "message.h"
+#include "netcall.h"
+#include "notify.h"
 #include "relay.h"
 #include "report.h"
 #include "socket.h"
@@ -91,6 +94,7 @@ static void take_message(struct watched *watched, const struct message *message,
 	switch (message->type) {
 	case MESSAGE_GRANT: gate_hold(&watched->gate, fd); return;
 	case MESSAGE_LISTENER: gate_listen(&watched->gate, fd); return;
+	case MESSAGE_RULESET: netcall_hold_ruleset(fd); return;
 	case MESSAGE_TERMINAL: terminal_attach(plan_find(reporter.plan, OP_TERMINAL), fd); return;
 	case MESSAGE_STARTED: take_start(watched, fd); return;
 	case MESSAGE_STOPPED: stop_as_child(watched, message->status); return;
@@ -145,6 +149,8 @@ static _Noreturn void end_as_child(struct watched *watched, const struct progres
 	report_event(&event);
 	if (watched->timed_out)
 		sys_exit(EXIT_TIMED_OUT);
+	if (event.code > 0)
+		report_pointer(event.code);
 	sys_exit(has_exited(status) ? event.code : EXIT_SIGNAL_BASE + event.signal);
 }
 
@@ -156,6 +162,8 @@ static void reap(struct watched *watched)
 		long pid = sys4(__NR_wait4, -1, addr(&status), WNOHANG, 0);
 
 		/* Orphans of a sandbox without a PID namespace may become ours (PR_SET_CHILD_SUBREAPER). */
+		if (pid > 0 && pid != watched->init)
+			inside_reaped();
 		if (pid == -EINTR || (pid > 0 && pid != watched->init))
 			continue;
 		if (pid < 0)
@@ -217,27 +225,32 @@ static void kill_all(struct watched *watched)
 /* A hang-up: all that it could ask for are dead. Before Linux 6.11, to receive would then block for ever. */
 static void answer_gate(struct watched *watched, short events)
 {
-	if (!(events & POLLIN) || !gate_answer(&watched->gate))
+	if (!(events & POLLIN) || !notify_answer(&watched->gate))
 		watched->gate.listener = -1;
 }
+
+enum { OWN_POLLS = 6 };
 
 _Noreturn void supervise(struct watched *watched)
 {
 	for (;;) {
-		struct pollfd polled[5 + TERMINAL_POLLS + RELAY_POLLS] = {
+		struct pollfd polled[OWN_POLLS + TERMINAL_POLLS + RELAY_POLLS] = {
 			{.fd = watched->signal_fd, .events = POLLIN},
 			{.fd = watched->socket, .events = POLLIN},
 			{.fd = watched->parent_fd, .events = POLLIN},
 			/* The command's own exec is told before any that it makes itself. */
 			{.fd = watched->child_fd < 0 ? -1 : watched->gate.listener, .events = POLLIN},
 			{.fd = watched->timer_fd, .events = POLLIN},
+			{.fd = netcall_descriptor(), .events = POLLIN},
 		};
-		int terminals = terminal_poll(polled + 5);
-		int relays = relay_poll(polled + 5 + terminals);
-		long ready = sys3(__NR_poll, addr(polled), 5 + terminals + relays, -1);
+		int terminals = terminal_poll(polled + OWN_POLLS);
+		int relays = relay_poll(polled + OWN_POLLS + terminals);
+		long ready = sys3(__NR_poll, addr(polled), OWN_POLLS + terminals + relays, netcall_timeout());
 
 		if (ready < 0 && ready != -EINTR)
 			fail_step(STEP_SUPERVISE, (int)-ready, 0);
+		if (polled[5].revents || ready == 0)
+			netcall_go_on();
 		if (ready <= 0)
 			continue;
 		if (polled[2].revents || polled[4].revents) {
@@ -250,9 +263,9 @@ _Noreturn void supervise(struct watched *watched)
 		if (polled[3].revents)
 			answer_gate(watched, polled[3].revents);
 		if (terminals)
-			terminal_relay(polled + 5);
+			terminal_relay(polled + OWN_POLLS);
 		if (relays)
-			relay_move(polled + 5 + terminals);
+			relay_move(polled + OWN_POLLS + terminals);
 		if (polled[0].revents)
 			forward(watched);
 	}

@@ -82,13 +82,23 @@ enum { SIGNAL_HANG_UP = 1, SIGNAL_INTERRUPT = 2, SIGNAL_QUIT = 3, SIGNAL_TERMINA
 enum { SIGNAL_KILL = 9, SIGNAL_ALARM = 14, SIGNAL_CHILD = 17, SIGNAL_CONTINUE = 18, SIGNAL_STOP = 19 };
 enum { SIGNAL_WINDOW = 28, SIGNAL_LAST = 64 };
 
+struct sys_action {
+	uint64_t action, flags, restorer, mask; /* struct kernel_sigaction; action 0 is SIG_DFL, 1 SIG_IGN */
+};
+
 static inline int sys_default_action(int signal)
 {
-	const struct {
-		uint64_t action, flags, restorer, mask; /* struct kernel_sigaction; 0 is SIG_DFL */
-	} standard = {0};
+	const struct sys_action standard = {0};
 
 	return (int)sys4(__NR_rt_sigaction, signal, addr(&standard), 0, sizeof standard.mask);
+}
+
+static inline bool sys_is_ignored(int signal)
+{
+	struct sys_action found = {0};
+
+	sys4(__NR_rt_sigaction, signal, 0, addr(&found), sizeof found.mask);
+	return found.action == 1;
 }
 
 /* Where an outer filter has no clone3 (ENOSYS: its flags lie behind a pointer, where a filter cannot look), clone does

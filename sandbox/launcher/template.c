@@ -265,13 +265,18 @@ static void emit_mount(struct expansion *e, const struct entry *entry)
 	op->data_size = (uint32_t)text_length(entry->path);
 }
 
-/* A bind of /proc or /dev means those of the view; a view of the host's tree shows what it binds already. */
+/* A bind of /proc or /dev means those of the view; a view of the host's tree shows what it binds already, but for what lies
+ * in an empty folder or a copy. */
 static bool is_mounted(const struct expansion *e, const struct entry *entry)
 {
-	const struct op *view = item(e, ITEM_VIEW);
+	const struct entry *above;
 
-	return entry->kind != ENTRY_BIND ||
-	       (view->c & VIEW_PRIVATE && !text_equal(entry->path, "/proc") && !text_equal(entry->path, "/dev"));
+	if (entry->kind != ENTRY_BIND)
+		return true;
+	if (item(e, ITEM_VIEW)->c & VIEW_PRIVATE)
+		return !text_equal(entry->path, "/proc") && !text_equal(entry->path, "/dev");
+	above = view_replacing(&e->view, entry->path);
+	return above && above->kind != ENTRY_HIDE;
 }
 
 static const struct entry *declared(const struct expansion *e, const char *path)
@@ -611,6 +616,23 @@ static void emit_chdir(struct expansion *e, const struct op *record)
 		refuse(record, REASON_NOT_IN_VIEW);
 }
 
+/* In a view of the host's tree, the folder to start in must not be taken away by what the view says. */
+static void check_start(struct expansion *e)
+{
+	const struct op *view = item(e, ITEM_VIEW), *record = plan_find(e->template, OP_CHDIR);
+	char folder[FACT_PATH + 256];
+
+	if (!view || view->c & VIEW_PRIVATE || (!record && !*e->facts->cwd))
+		return;
+	if (record)
+		expand_text(e, record, op_text(e->template, record), folder, sizeof folder);
+	else
+		__builtin_memcpy(folder, e->facts->cwd, text_length(e->facts->cwd) + 1);
+	path_normalize(folder);
+	if (view_takes_away(&e->view, folder))
+		refuse(view, REASON_COVERED);
+}
+
 static void emit(struct expansion *e, const struct op *record)
 {
 	switch (record->code) {
@@ -685,6 +707,7 @@ const void *template_expand(const struct plan *template, const struct facts *fac
 	__builtin_memcpy(e.data, template->data, e.data_size);
 	check_needs(&e);
 	collect_entries(&e);
+	check_start(&e);
 	for (const struct op *record = template->ops; record < template->ops + template->op_count; record++) {
 		emit_groups(&e, record->code);
 		emit(&e, record);

@@ -13,7 +13,7 @@
 #define MNT_DETACH 2 /* include/linux/fs.h */
 
 enum { PATH_SIZE = 4096, TEXT_ROOM = 1 << 17 };
-enum { DEVICES_KIB = 64, HIDDEN_KIB = 4 };
+enum { DEVICES_KIB = 64, HIDDEN_KIB = 256 };
 
 struct entry {
 	const struct op *op;
@@ -26,7 +26,7 @@ struct entry {
 };
 
 /* Apart from what has a value at the start, so that the file holds none of them. */
-static struct entry all_entries[MAX_MOUNTS];
+static struct entry all_entries[MAX_MOUNTS + MAX_TEXT_FILES];
 static char all_texts[TEXT_ROOM];
 
 static struct view {
@@ -174,7 +174,8 @@ static bool has_source(const struct entry *entry)
 	switch (entry->kind) {
 	case MOUNT_BIND:
 	case MOUNT_COPY:
-	case MOUNT_HIDE: return true;
+	case MOUNT_HIDE:
+	case MOUNT_TEXT: return true;
 	case MOUNT_TMPFS: return entry->flags & MOUNT_OPTIONAL;
 	default: return false;
 	}
@@ -186,6 +187,8 @@ static void add_entry(const struct plan *plan, const struct op *op)
 	struct stat status;
 
 	*entry = (struct entry){.op = op, .path = op_text(plan, op), .source = -1, .kind = op->a, .flags = op->flags};
+	if (op->code == OP_TEXT_FILE)
+		entry->kind = MOUNT_TEXT;
 	if (!is_normal(entry->path) || !may_be_root(plan, entry))
 		fail_entry(entry, EINVAL);
 	if (entry->kind == MOUNT_TMPFS)
@@ -195,6 +198,10 @@ static void add_entry(const struct plan *plan, const struct op *op)
 		if (entry->flags & MOUNT_OPTIONAL &&
 		    (entry->source == -ENOENT || entry->source == -ENOTDIR || entry->source == -EACCES))
 			return;
+		if (entry->kind == MOUNT_TEXT && entry->source == -ENOENT) { /* in a folder of ours it can be made */
+			view.count++;
+			return;
+		}
 		must(op, entry->source);
 		must(op, sys2(__NR_fstat, entry->source, addr(&status)));
 		entry->mode = status.st_mode;
@@ -202,7 +209,7 @@ static void add_entry(const struct plan *plan, const struct op *op)
 	view.count++;
 }
 
-/* Of one path's entries the strongest kind stays, and has the rights of all: hide, copy, tmpfs, bind. */
+/* Of one path's entries the strongest kind stays, and has the rights of all: text, hide, copy, tmpfs, bind. */
 static void merge(struct entry *first, struct entry *second)
 {
 	struct entry *stays = second->kind > first->kind ? second : first;
@@ -466,6 +473,29 @@ static void put_devices(struct entry *entry)
 		sys_close(folder);
 }
 
+static void make_hidden(const struct entry *entry)
+{
+	if (view.hidden >= 0)
+		return;
+	view.hidden = mount_tmpfs(entry->op, 0700, HIDDEN_KIB, MOUNT_PLAIN);
+	mount_move(entry->op, view.hidden, AT_FDCWD, "/");
+}
+
+/* A file with the op's text, which cannot be changed: its mount is read-only, and the one that is not goes away. */
+static void put_text(const struct entry *entry)
+{
+	const char *content = declared(entry) + text_length(declared(entry)) + 1;
+	char name[NUMBERED_PATH];
+	int fd;
+
+	make_hidden(entry);
+	text_numbered_path(name, "text", op_index(entry->op));
+	fd = (int)must(entry->op, sys4(__NR_openat, view.hidden, addr(name), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+	must(entry->op, sys_write_all(fd, content, text_length(content)));
+	sys_close(fd);
+	attach(entry, mount_clone(entry->op, view.hidden, name, mount_attributes(0)), false);
+}
+
 /* An empty folder or file of mode 0, made once and cloned for each place. It keeps its name, since what has none cannot
  * be mounted; so it lies in a file system of its own, which then goes away. */
 static int hidden_source(const struct entry *entry, bool is_folder)
@@ -475,10 +505,7 @@ static int hidden_source(const struct entry *entry, bool is_folder)
 
 	if (*kept >= 0)
 		return *kept;
-	if (view.hidden < 0) {
-		view.hidden = mount_tmpfs(entry->op, 0700, HIDDEN_KIB, MOUNT_PLAIN);
-		mount_move(entry->op, view.hidden, AT_FDCWD, "/");
-	}
+	make_hidden(entry);
 	must(entry->op, is_folder ? sys3(__NR_mkdirat, view.hidden, addr(name), 0)
 				  : sys4(__NR_mknodat, view.hidden, addr(name), S_IFREG, 0));
 	*kept = (int)must(entry->op, open_at(view.hidden, name, O_NOFOLLOW, 0));
@@ -513,6 +540,7 @@ static void put(struct entry *entry)
 	case MOUNT_DEV: put_devices(entry); break;
 	case MOUNT_PROC: attach(entry, mount_proc(op), true); break;
 	case MOUNT_HIDE: put_hidden(entry); break;
+	case MOUNT_TEXT: put_text(entry); break;
 	default: break;
 	}
 	if (entry->source >= 0)
@@ -621,6 +649,7 @@ void view_mount(const struct plan *plan, const struct op *op)
 	if (!root)
 		prepare(op);
 	for_ops(plan, each, OP_MOUNT) add_entry(plan, each);
+	for_ops(plan, each, OP_TEXT_FILE) add_entry(plan, each);
 	sort_entries();
 	if (!root)
 		view.root = (int)must(op, open_at(AT_FDCWD, "/", O_DIRECTORY, 0));

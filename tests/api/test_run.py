@@ -481,3 +481,30 @@ def test_run_from_a_thread_that_ends_before_the_child() -> None:
     thread.join()
     with started[0] as process:
         assert process.wait(timeout=30) == 0
+
+
+def test_run_rules_of_the_network_are_those_of_the_command_line() -> None:
+    named = ["tcp:localhost:80", "tcp:127.0.0.1:80", "tcp:[::1]:80"]  # a name leads there since rules name it, too
+    done = sh("cat /etc/hosts; echo; cat /etc/resolv.conf", net_allow=named, net_bind=["tcp:8080"], dns=True)
+    hosts, resolvers = done.stdout.split("\n\n")
+    assert hosts.startswith("127.0.0.1 localhost\n")
+    assert len(hosts.splitlines()) > 2
+    assert resolvers.startswith("nameserver ")
+    assert sh("cat /etc/resolv.conf", net_allow=named).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"net_allow": ["tcp:*:1", "icmp:h:1"]}, sandbox.UsageError, "icmp:h:1: 'icmp' is neither tcp nor udp"),
+        ({"net_bind": ["tcp:h:1"]}, sandbox.UsageError, "tcp:h:1: 'h' is no address"),
+        ({"net_allow": ["tcp:localhost:1"]}, sandbox.UsageError, "host localhost is .*: this host itself"),
+        ({"net": "host", "dns": True}, sandbox.ProfileError, r"network\.dns: with mode host"),
+        ({"net": "host", "net_bind": ["udp:1"]}, sandbox.ProfileError, r"network\.allow_bind\[0\]: 'udp:1'"),
+    ],
+)
+def test_run_rules_of_the_network_that_are_wrong_are_refused(
+    options: dict[str, Any], error: type[sandbox.SandboxError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        sandbox.run(["true"], **options)

@@ -65,6 +65,11 @@ class Native:
         return Path(self.environment["HOME"], ".cache/sandbox")
 
 
+def make_file(path: Path) -> Path:
+    path.touch()
+    return path
+
+
 @pytest.fixture
 def native(native_command: Path, tmp_path: Path, environment: dict[str, str]) -> Native:
     folder = tmp_path / "native"
@@ -195,6 +200,32 @@ def test_start_on_a_terminal_is_compiled(native: Native) -> None:
         os.close(side)
 
 
+def test_command_that_failed_is_pointed_at_more_on_a_terminal_only(native: Native) -> None:
+    arguments = ("run", "sh", "-c", "exit 3")
+    assert native.run(*arguments).stderr == ""
+    main, side = pty.openpty()
+    try:
+        for kept in (False, True):
+            native.python_was_started()
+            done = subprocess.run(
+                [native.command, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=side,
+                env=dict(native.environment), cwd="/usr", check=False,
+            )  # fmt: skip
+            assert (done.returncode, native.python_was_started()) == (3, not kept)
+            assert b"--explain" in os.read(main, 4096)
+    finally:
+        os.close(main)
+        os.close(side)
+    assert native.run(*arguments).stderr == ""
+    assert not native.python_was_started()
+
+
+def test_network_by_addresses_is_kept(native: Native) -> None:
+    options = ("run", "--net-allow", "tcp:127.0.0.1:1", "--net-bind", "tcp:1-9", "true")
+    native.run(*options)
+    assert native.is_kept(*options)
+
+
 def test_another_build_of_the_command_compiles_anew(native: Native) -> None:
     native.run("run", "true")
     assert native.is_kept("run", "true")
@@ -223,19 +254,83 @@ def test_changed_profile_is_compiled_whatever_its_times_say(native: Native, tmp_
     assert native.run(*arguments).returncode == 125
 
 
-def test_profile_that_comes_before_the_one_that_was_found_is_taken(native: Native) -> None:
-    arguments = ("run", "sh", "-c", "umask")
+@pytest.mark.parametrize("named", [(), ("-p", "untrusted")], ids=["by the command", "by its name"])
+def test_profile_that_comes_before_the_one_that_was_found_is_taken(native: Native, named: tuple[str, ...]) -> None:
+    arguments = ("run", *named, "sh", "-c", "umask")
     native.run(*arguments)
     assert native.is_kept(*arguments)
     own = Path(native.environment["HOME"], ".config/sandbox/profiles")
     own.mkdir(parents=True)
+    assert native.is_kept(*arguments) is bool(named)  # a profile there could be for that command
     assert native.is_kept(*arguments)
     shipped = Path(sys.modules["sandbox"].__path__[0], "profiles/untrusted.toml").read_text()
-    (own / "untrusted.toml").write_text(shipped.replace("[process]", '[process]\numask = "077"'))
+    (own / "untrusted.toml").write_text(shipped.replace("[filesystem]", '[process]\numask = "077"\n[filesystem]'))
     assert native.run(*arguments).stdout == "0077\n"
     (own / "untrusted.toml").unlink()
     (own / "untrusted.toml").symlink_to("nowhere")
     assert native.run(*arguments).returncode == 125  # as Python says it
+
+
+def own_profiles(native: Native) -> Path:
+    """Return the user's folder of profiles, with one that is for sh, and another that is for nothing."""
+    own = Path(native.environment["HOME"], ".config/sandbox/profiles")
+    own.mkdir(parents=True)
+    (own / "shells.toml").write_text('extends = ["untrusted"]\ncommands = ["sh"]\n[process]\numask = "077"\n')
+    (own / "other.toml").write_text('extends = ["untrusted"]\ncommands = ["hs"]\n[process]\numask = "027"\n')
+    return own
+
+
+def test_profile_that_the_command_s_name_leads_to_is_told_each_time(native: Native) -> None:
+    own_profiles(native)
+    arguments = ("sh", "-c", "umask")
+    taking = "sandbox: profile: sh: taking 'shells', which is for it; another: -p NAME, no such line: --quiet\n"
+    for options, told in (((), taking), (("--quiet",), ""), (("-p", "shells"), "")):
+        for kept in (False, True):
+            done = native.run("run", *options, *arguments)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "0077\n", told)
+            assert native.python_was_started() is not kept
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", str(native.command), "run", *arguments],
+        env=dict(native.environment), cwd="/usr", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (closed.returncode, closed.stdout, closed.stderr) == (0, "0077\n", "")
+
+
+Profiles = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        (lambda own: (own / "shells.toml").write_text('extends = ["untrusted"]\ncommands = ["hs"]\n'), (0, "0022\n")),
+        (lambda own: (own / "shells.toml").rename(own / "shells"), (0, "0022\n")),
+        (lambda own: own.rename(own.with_name("elsewhere")), (0, "0022\n")),
+        (lambda own: (own / "untrusted.toml").write_text('commands = ["sh"]\n'), (125, "")),
+        (lambda own: (own / "a.toml").write_text('extends = ["untrusted"]\ncommands = ["sh"]\n'), (125, "")),
+        (lambda own: (own / "other.toml").write_text('extends = ["untrusted"]\ncommands = ["sh"]\n'), (125, "")),
+        (lambda own: (own / "other.toml").write_text('"'), (0, "0077\n")),
+    ],
+    ids=["not for it", "not a profile", "all gone", "hides one", "new one", "another as well", "not one by now"],
+)  # fmt: skip
+def test_what_could_be_for_a_command_is_looked_at_each_time(
+    native: Native, change: Profiles, outcome: tuple[int, str]
+) -> None:
+    own = own_profiles(native)
+    arguments = ("run", "sh", "-c", "umask")
+    native.run(*arguments)
+    assert native.is_kept(*arguments)
+    change(own)
+    done = native.run(*arguments)
+    assert native.python_was_started()
+    assert (done.returncode, done.stdout) == outcome
+
+
+def test_profiles_that_change_while_they_are_looked_at_are_looked_at_again(native: Native, tmp_path: Path) -> None:
+    trail = Trail()
+    trail.look(tmp_path / "gone")
+    assert store("0" * 64, plan_for(["true"]), trail, native.environment)
+    trail.look(make_file(tmp_path / "new"))
+    assert not store("1" * 64, plan_for(["true"]), trail, native.environment)
 
 
 @NEEDS_ROOT
@@ -262,7 +357,9 @@ def test_profile_that_others_can_write_to_by_now_is_refused_to_root(native: Nati
     "options",
     [
         ("--limit", "memory=1G"), ("--limit", "cpu=1"), ("-v",), ("--dry-run",),
-        ("--grant", "x=connect:tcp:localhost:1:timeout=1"),
+        ("--grant", "x=connect:tcp:localhost:1:timeout=1"), ("--net-allow", "tcp:localhost:1"),
+        ("--dns",), ("--explain",),
+        pytest.param(("--net", "veth"), marks=NEEDS_ROOT),
         pytest.param(("--user", "nobody"), marks=NEEDS_ROOT),
     ],
     ids=" ".join,

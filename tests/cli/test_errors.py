@@ -16,8 +16,13 @@ import pytest
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 # sandbox: <step>: <object>: <reason>; <hint>
-COMMANDS: Final = "run, check, explain, seal, unseal, unit, export, survey, probe, profiles, cache, completion"
 FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
+
+
+COMMANDS: Final = (
+    "run, learn, check, diff, explain, seal, unseal, unit, export, survey, probe, profiles, install, cache, "
+    "completion, man"
+)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,23 @@ FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
           for name in ("read", "write", "execute", "tmpfs", "private", "hide")),
         (["run", "--tmpfs", "/usr/no/where", "true"], 125, "view: /usr/no/where: No such file or directory; *make it*"),
         (["run", "--tmpfs", "/etc/passwd", "true"], 125, "view: /etc/passwd: Invalid argument; it takes a folder*"),
-        (["run", "--net", "nat", "true"], 125, "usage: --net: 'nat' is not one of 'none', 'loopback', 'host'; *"),
+        (["run", "--net", "nat", "true"], 125, "usage: --net: 'nat' is not one of 'none', 'loopback', 'host', *; *"),
+        (["run", "--net-allow", "db:80", "true"], 125, "usage: --net-allow db:80: 'db' is neither tcp nor udp; *"),
+        (["run", "--net-allow", "tcp:a:0", "true"], 125, "usage: --net-allow tcp:a:0: '0': not 1 to 65535*; *"),
+        (["run", "--net-allow", "tcp:*:1", "--net-allow", "tcp:::1:1", "true"], 125,
+         "usage: --net-allow tcp:::1:1: '::1': brackets are for IPv6 *; *"),
+        (["run", "--net-bind", "tcp:a:1", "true"], 125, "usage: --net-bind tcp:a:1: 'a' is no address; *"),
+        (["run", "--net-allow", "tcp:no.such.invalid:1", "true"], 125,
+         "usage: network.allow: tcp:no.such.invalid:1: host no.such.invalid: *; give its address*"),
+        (["run", "--net-allow", "tcp:localhost:1", "true"], 125,
+         "usage: network.allow: tcp:localhost:1: host localhost is *: this host itself; no name leads there; *"),
+        (["run", "--net", "host", "--dns", "true"], 125, "profile: *untrusted.toml: network.dns: with mode host *; *"),
+        (["run", "--net", "host", "--net-allow", "tcp:127.0.0.1:1", "true"], 125,
+         "profile: *untrusted.toml: network.allow[0]: 'tcp:127.0.0.1:1': in mode host *; *"),
+        (["run", "--net", "host", "--net-bind", "udp:1", "true"], 125,
+         "profile: *untrusted.toml: network.allow_bind[0]: 'udp:1': in mode host *; *"),
+        (["run", "--net", "host", "--net-allow", "tcp:*:1-2000", "true"], 125,
+         "usage: network.allow: they are 2000 ports, *; name fewer ports, or * for all"),
         (["run", "--tty", "own", "true"], 125, "usage: --tty: 'own' is not one of 'none', 'private', *; *"),
         (["run", "--share", "net", "true"], 125, "usage: --share: 'net' is not one of 'user', 'mount', *; *"),
         (["run", "--share", "pid", "true"], 125, "profile: *untrusted.toml: namespaces.share: /proc shows *; *"),
@@ -84,7 +105,6 @@ FORM = re.compile(r"sandbox: [a-z_]+: .+: .+; .+\n\Z")
         (["check", "sealde"], 125, "profile: sealde: *; did you mean 'sealed'? *"),
         (["explain", "-p", "sealde"], 125, "profile: sealde: *; did you mean 'sealed'? *"),
         (["explain", "--", ""], 125, "usage: command: it is empty; *"),
-        (["profiles"], 125, "usage: sandbox profiles COMMAND: missing; one of *"),
         (["profiles", "lst"], 125, "usage: lst: no such command; did you mean list?"),
         (["profiles", "show", "sealde"], 125, "profile: sealde: *"),
         (["survey"], 125, "usage: COMMAND: missing; see 'sandbox survey --help'"),

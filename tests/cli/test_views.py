@@ -11,13 +11,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import pexpect
 import pytest
 
+from sandbox.profile_files import shipped_folder
 from sandbox.protocols import PROTOCOLS
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 DATA: Final = Path(__file__).parent / "data"
-COMMANDS: Final = ("run", "check", "explain", "survey", "probe", "profiles", "completion")
+COMMANDS: Final = (
+    "run", "learn", "check", "diff", "explain", "seal", "unseal", "unit", "export", "survey", "probe", "profiles",
+    "install", "cache", "completion", "man",
+)  # fmt: skip
 
 
 def test_help_lists_every_command_with_a_line(sandbox: Run) -> None:
@@ -186,6 +191,38 @@ def test_explain_tells_namespaces_network_terminal_and_user(sandbox: Run) -> Non
     assert loopback[-1] == "network: a loopback of its own, and nothing else"
 
 
+def test_explain_tells_the_rules_of_the_network_and_what_they_do_not_cover(sandbox: Run) -> None:
+    rules = ("--net-allow", "tcp:192.0.2.7:80", "--net-allow", "udp:*:9-10", "--net-bind", "tcp:8080", "--dns")
+    names = "  names are those of the rules, looked up once at the start, in /etc/hosts"
+    reached = [
+        "  can reach tcp:192.0.2.7:80, in the caller's network",
+        "  can reach udp:*:9-10, in the caller's network",
+        "  can bind tcp:8080, in the caller's network",
+        "  can ask the caller's resolvers: what is asked for can tell others outside",
+        names,
+    ]
+
+    def told(*options: str) -> list[str]:
+        lines = sandbox("explain", *options).stdout.splitlines()
+        start = next(index for index, line in enumerate(lines) if line.startswith("  network: "))
+        return [line[2:] for line in lines[start : start + 8] if line.startswith("  ")]
+
+    assert told(*rules)[:6] == ["network: beside what the rules name, none, not even a loopback", *reached]
+    assert told("--net", "loopback", *rules)[1:6] == reached
+    assert told("--net", "loopback")[0] == "network: a loopback of its own, and nothing else"
+    host = told("--net", "host", "--net-allow", "tcp:*:443", "--net-bind", "tcp:1-9")
+    assert host[:4] == [
+        "network: the host's",
+        "  TCP ports that can be connected to, by Landlock: 443",
+        "  TCP ports that can be bound, by Landlock: 1-9",
+        "  not covered by that: other hosts' addresses, UDP and other protocols, Unix sockets",
+    ]
+    text = sandbox("explain", *rules).stdout
+    assert "asked of the supervisor: sockets of the internet, connect, bind, listen" in text
+    assert "asked of the supervisor: TCP sockets, connect" in sandbox("explain", *rules[:2]).stdout
+    assert "asked of the supervisor" not in sandbox("explain").stdout
+
+
 def test_explain_tells_landlock_and_what_it_does_not_hold(sandbox: Run) -> None:
     lines = section(sandbox("explain").stdout, "Landlock")
     if not lines[0].startswith("files: opened, executed, listed"):  # a kernel without it
@@ -218,8 +255,8 @@ def test_probe_tells_features_and_what_profiles_lose(sandbox: Run) -> None:
     done = sandbox("probe")
     assert done.returncode == 0
     assert re.search(r"^  seccomp_filter +yes +\(since 3\.17; required\)", done.stdout, re.MULTILINE)
-    for name in ("base", "untrusted", "sealed", "nested"):
-        assert f"profile {name}: nothing lost\n" in done.stdout
+    shipped = list(shipped_folder().glob("*.toml"))
+    assert done.stdout.endswith(f"\nprofiles, {len(shipped)}: nothing lost\n")
 
 
 def test_probe_json(sandbox: Run) -> None:
@@ -232,11 +269,15 @@ def test_profiles_list_show_path_and_schema(sandbox: Run, environment: dict[str,
     folder = Path(environment["HOME"]) / ".config/sandbox/profiles"
     folder.mkdir(parents=True)
     (folder / "sealed.toml").write_text('description = "mine"\nextends = ["base"]\n')
+    names = ["sealed", *sorted(path.stem for path in shipped_folder().glob("*.toml"))]
+    hidden = [index > 0 and name == "sealed" for index, name in enumerate(names)]
     listed = sandbox("profiles", "list").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["sealed", "base", "nested", "sealed", "untrusted"]
-    assert [line.endswith("(shadowed)") for line in listed] == [False, False, False, True, False]
+    assert sandbox("profiles").stdout.splitlines() == listed
+    assert [line.split()[0] for line in listed] == names
+    assert [line.endswith("(shadowed)") for line in listed] == hidden
     rows = json.loads(sandbox("profiles", "list", "--json").stdout)
-    assert [row["shadowed"] for row in rows] == [False, False, False, True, False]
+    assert [row["shadowed"] for row in rows] == hidden
+    assert {row["name"]: row["commands"] for row in rows}["jq"] == ["jq"]
     assert sandbox("profiles", "path", "sealed").stdout == f"{folder}/sealed.toml\n"
     assert sandbox("profiles", "show", "sealed", "--source").stdout == (folder / "sealed.toml").read_text()
     merged = tomllib.loads(sandbox("profiles", "show", "sealed").stdout)
@@ -253,3 +294,34 @@ def test_check_says_ok_for_valid_profiles_and_stops_at_the_first_that_is_not(san
     done = sandbox("check", str(bad), str(good))
     assert (done.returncode, done.stdout) == (125, "")
     assert re.fullmatch(r"sandbox: profile: .*bad\.toml: process\.unmask: unknown key; .*'umask'.*\n", done.stderr)
+
+
+def test_json_says_what_the_lines_say(sandbox: Run) -> None:
+    explained = json.loads(sandbox("explain", "--json", "-p", "sealed", cwd="/").stdout)
+    lines = sandbox("explain", "-p", "sealed", cwd="/").stdout.splitlines()
+    assert lines[0] == f"profile {explained['profile']}"
+    assert [f"{title}:" for title in list(explained)[1:]] == [line for line in lines[1:] if line and line[0] != " "]
+    assert [f"  {line}" for line in explained["Files"]] == lines[lines.index("Files:") + 1 :][: len(explained["Files"])]
+    shown = json.loads(sandbox("profiles", "show", "--json", "sealed").stdout)
+    assert shown == tomllib.loads(sandbox("profiles", "show", "sealed").stdout)
+    assert json.loads(sandbox("profiles", "path", "--json", "sealed").stdout) + "\n" == (
+        sandbox("profiles", "path", "sealed").stdout
+    )
+
+
+@pytest.mark.parametrize("words", [("profiles", "list"), ("check", "nested"), ("diff", "sealed", "untrusted")])
+def test_tables_are_for_terminals_and_plain_lines_for_all_else(
+    words: tuple[str, ...], sandbox: Run, sandbox_command: list[str], environment: dict[str, str]
+) -> None:
+    plain = sandbox(*words).stdout
+    child = pexpect.spawn(
+        sandbox_command[0], [*sandbox_command[1:], *words], env={**environment, "TERM": "xterm"}, dimensions=(50, 240),
+        encoding="utf-8", timeout=60,
+    )  # fmt: skip
+    child.expect(pexpect.EOF)
+    assert "──" in str(child.before)
+    assert "──" not in plain
+    assert plain.isascii()
+    # All that is said is said in both.
+    told = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(child.before)).split())
+    assert plain.splitlines()[-1].split()[-1] in told

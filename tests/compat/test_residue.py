@@ -20,7 +20,7 @@ from typing import Final, Unpack
 import pytest
 
 import sandbox
-from sandbox.explain import UNCHANGED, explain, residue
+from sandbox.explain import APPENDS, NO_FILE, NOT_CALLERS, RELAYED, UNCHANGED, explain, own_pipe, residue
 from sandbox.launch import Walls
 from sandbox.peers import Held, inherited_residue
 from tests.support.callers import PYTHON
@@ -28,7 +28,7 @@ from tests.support.callers import PYTHON
 # Each probe is Python that runs in the sandbox with the grant on 3 and prints what it saw: a value, or an error's name.
 # try_(f) gives "ok" or the error's name.
 PRELUDE: Final = """
-import array, errno, fcntl, mmap, os, socket
+import array, errno, fcntl, mmap, os, socket, stat
 def try_(f, *args):
     try:
         f(*args)
@@ -79,6 +79,14 @@ def file_rest(access: str) -> dict[str, tuple[str, object]]:
     }  # fmt: skip
 
 
+# What is written there goes through a pipe, which has no place, no size and no lock of the file's.
+NOT_A_FILE: tuple[str, object] = (
+    (
+        "[try_(os.read, 3, 1), try_(os.pwrite, 3, b'y', 0), try_(os.ftruncate, 3, 1), try_(os.lseek, 3, 0, 0), "
+        "try_(fcntl.fcntl, 3, fcntl.F_SETFL, 0), stat.S_ISFIFO(os.fstat(3).st_mode)]"
+    ),
+    ["EBADF", "ESPIPE", "EINVAL", "ESPIPE", "ok", True],
+)
 WRITES = "[try_(os.write, 3, b'x'), try_(os.ftruncate, 3, 0), try_(mmap.mmap, 3, 0)]"
 # Python cannot link what a descriptor's link leads to; tests/kernel/test_cells.py does.
 CHANGES = "[*metadata(), try_(os.execv, '/proc/self/fd/3', ['x'])]"
@@ -134,6 +142,11 @@ CLAIMS: Final[dict[str, dict[str, tuple[str, object]]]] = {
         ),
     },
     "file:{file}:append": {
+        APPENDS: ("[os.write(3, b'x'), try_(reopen, os.O_WRONLY)]", [1, "ok"]),
+        NO_FILE: NOT_A_FILE,
+        own_pipe(3): ("try_(reopen, os.O_RDONLY)", "ok"),
+    },
+    "file:{file}:append,raw": {
         "can: append, truncate": (
             "sizes_after(lambda: os.write(3, b'x'), lambda: os.pwrite(3, b'y', 0), lambda: os.ftruncate(3, 1))",
             [7, 8, 1],
@@ -370,9 +383,62 @@ def _file(path: Path) -> Iterator[tuple[object, object]]:
         yield inherit(REOPEN, mine.fileno(), HOST_VIEW, raw=True), ["ok"] * 5
 
 
+def of_appending(line: str) -> str:
+    return line.replace(": ", ": a file that is open for appending: ", 1)
+
+
+@claim(of_appending(APPENDS))
+def _append(path: Path) -> Iterator[tuple[object, object]]:
+    with open(path, "ab") as mine:
+        for profile in PROFILES:
+            before = path.read_bytes()
+            yield inherit("os.write(3, b'x')", mine.fileno(), profile), 1
+            yield path.read_bytes(), before + b"x"
+
+
+@claim(of_appending(NO_FILE))
+def _no_file(path: Path) -> Iterator[tuple[object, object]]:
+    with open(path, "ab") as mine:
+        for profile in PROFILES:
+            yield inherit(NOT_A_FILE[0], mine.fileno(), profile), NOT_A_FILE[1]
+            yield inherit("metadata()[:2]", mine.fileno(), profile), ["ok", "ok"]  # of the pipe
+            yield (path.stat().st_mode & 0o777, path.stat().st_mtime > 1), (0o755, True)
+
+
+@claim(RELAYED)
+def _relayed(path: Path) -> Iterator[tuple[object, object]]:
+    with open(path, "r+b", buffering=0) as mine:
+        yield relayed("[os.read(3, 3), try_(os.write, 3, b'x')]", mine.fileno(), "read"), [b"abc", "EBADF"]
+        yield relayed("[try_(os.read, 3, 3), os.write(3, b'X')]", mine.fileno(), "write"), ["EBADF", 1]
+        yield path.read_bytes(), b"Xbcdef"
+
+
+@claim(NOT_CALLERS)
+def _not_callers(path: Path) -> Iterator[tuple[object, object]]:
+    with open(path, "rb", buffering=0) as mine:
+        program = "[os.read(3, 3), try_(os.lseek, 3, 0, 0), os.set_blocking(3, False), *metadata()[:2]]"
+        yield relayed(program, mine.fileno(), "read"), [b"abc", "ESPIPE", None, "ok", "ok"]
+        yield (os.lseek(mine.fileno(), 0, os.SEEK_CUR), os.get_blocking(mine.fileno())), (0, True)
+        yield (path.stat().st_mode & 0o777, path.stat().st_mtime > 1), (0o755, True)
+
+
+@claim(own_pipe(3))
+def _own_pipe(_path: Path) -> Iterator[tuple[object, object]]:
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb", buffering=0) as reader:
+        with open(write_end, "wb"):
+            program = "[os.write(os.open('/proc/self/fd/3', os.O_WRONLY), b'own'), os.read(3, 9)]"
+            yield relayed(program, read_end, "read"), [3, b"own"]
+        yield reader.read(9), b""
+
+
+def relayed(program: str, fd: int, access: str) -> object:
+    return seen(program, f"inherit:{fd}:{access},relay", "untrusted")
+
+
 @claim(of_files(STILL)[1])
 def _file_for_writing(path: Path) -> Iterator[tuple[object, object]]:
-    with open(path, "ab") as mine:
+    with open(path, "wb") as mine:
         yield inherit(REOPEN, mine.fileno(), HOST_VIEW), ["ok"] * 5
 
 
@@ -385,7 +451,7 @@ def _file_that_is_held(path: Path) -> Iterator[tuple[object, object]]:
 
 @claim(of_files(CANNOT)[1])
 def _file_for_writing_that_is_held(path: Path) -> Iterator[tuple[object, object]]:
-    for mode, access in (("ab", "write"), ("r+b", "read-write")):
+    for mode, access in (("wb", "write"), ("r+b", "read-write")):
         with open(path, mode) as mine:
             yield inherit(REOPEN, mine.fileno()), REOPENED[access]
 
@@ -443,7 +509,7 @@ def test_residue_of_an_inherited_descriptor_is_true(file: Path, line: str) -> No
 def test_residue_lines_of_inherited_descriptors_each_have_a_test() -> None:
     every = [
         residue(numbered(words), HELD, governed=governed)
-        for words in ("inherit:9", "inherit:9:raw", "inherit:9:pipe")
+        for words in ("inherit:9", "inherit:9:raw", "inherit:9:pipe", "inherit:9:relay")
         for governed in (False, True)
     ]
     assert set().union(*every) - OF_SOCKETS == set(INHERITED)

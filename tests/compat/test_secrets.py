@@ -1,10 +1,11 @@
-"""Real programs take a secret by its number: gpg and openssl; it stands in no argument, variable or file of theirs."""
+"""Real programs take a secret by its number, no shell between: gpg, openssl, curl; it stands in no argument."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -83,5 +84,55 @@ def test_curl_takes_credentials_from_a_descriptor(tmp_path: Path) -> None:
                     "curl", "-q", "-s", "--noproxy", "*", *given, url,
                 )  # fmt: skip
                 assert ended.out == said
+        finally:
+            running.terminate()
+
+
+TLS_SERVER: Final = """
+import http.server, ssl, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+        self.wfile.write(repr(self.connection.getpeercert()["subject"]).encode())
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("server.pem")
+context.load_verify_locations("client.crt")
+context.verify_mode = ssl.CERT_REQUIRED
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def make_certificate(folder: Path, name: str) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{name}.key", "-out", f"{name}.crt"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    (folder / f"{name}.pem").write_text((folder / f"{name}.key").read_text() + (folder / f"{name}.crt").read_text())
+
+
+def test_curl_takes_its_key_and_certificate_from_a_secret(tmp_path: Path) -> None:
+    """`--cert` opens what it is told several times, by its name: /dev/fd/N opens the sealed copy anew each time."""
+    needs("curl")
+    needs("openssl")
+    for name in ("server", "client"):
+        make_certificate(tmp_path, name)
+    server = ["python3", "-c", TLS_SERVER]
+    with subprocess.Popen(
+        server, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:  # fmt: skip
+        try:
+            assert running.stdout is not None
+            url = f"https://127.0.0.1:{int(running.stdout.readline())}/"
+            for given, code in ((["--cert", "/dev/fd/7"], 0), ([], 56)):
+                ended = sandbox(
+                    "--net", "host", "--grant", f"key@7=secret:{tmp_path}/client.pem",
+                    "--grant", f"ca@8=copy:{tmp_path}/server.crt", "--",
+                    "curl", "-q", "-s", "--noproxy", "*", "--cacert", "/dev/fd/8", *given, url,
+                )  # fmt: skip
+                assert (ended.code == 0, "client" in ended.out) == (code == 0, code == 0), ended
         finally:
             running.terminate()

@@ -119,7 +119,8 @@ def test_http_server_is_activated_by_the_real_systemd_socket_activate(tmp_path: 
     port = free_port()
     command = [
         "systemd-socket-activate", f"--listen=127.0.0.1:{port}", "--fdname=outer",
-        *(["--setenv=PYTHONPATH"] if "PYTHONPATH" in os.environ else []), *SANDBOX, "run", "--activation",
+        *(["--setenv=PYTHONPATH"] if "PYTHONPATH" in os.environ else []),
+        *SANDBOX, "run", "-p", "untrusted", "--activation",
         "--grant", "web=inherit:systemd:outer:listener", "--read", str(tmp_path), "--tmpfs", "/srv",
         PYTHON, "-c", HTTP.replace("/srv", str(tmp_path)),
     ]  # fmt: skip

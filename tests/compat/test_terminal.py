@@ -20,7 +20,7 @@ from tests.support.callers import SANDBOX
 PACKAGES: Final = {
     "tmux": "tmux", "vim": "vim-tiny", "top": "procps", "less": "less", "bash": "bash", "script": "bsdutils",
 }  # fmt: skip
-COMMAND: Final = (*SANDBOX, "run", "--tty", "private", "--write", ".", "--")
+COMMAND: Final = (*SANDBOX, "run", "-p", "untrusted", "--tty", "private", "--write", ".", "--")
 PROMPT: Final = "READY>"
 SECONDS: Final = 30
 ROWS, COLUMNS = 30, 100

@@ -39,7 +39,7 @@ def as_service(*words: str, descriptors: list[int], other: int = 0, environment:
         for number, fd in enumerate(held, 3):
             os.dup2(fd, number)
 
-    command = [PYTHON, "-S", "-c", MANAGER, str(other), *SANDBOX, "run", *words]
+    command = [PYTHON, "-S", "-c", MANAGER, str(other), *SANDBOX, "run", "-p", "untrusted", *words]
     return run(command, setup=place, env={**os.environ, **environment})
 
 
@@ -47,7 +47,7 @@ def test_activation_tells_pid_count_and_names_as_the_child_has_them(tmp_path: Pa
     """The process ID is that of its own PID namespace."""
     words = ["--grant", "f=file:/etc/passwd", "--grant", "web=listen:tcp:127.0.0.1:0"]
     words += ["--grant", f"ctl=listen:unix:{tmp_path}/s", "--activation"]
-    command = [*SANDBOX, "run", *words, PYTHON, "-S", "-c", TOLD]
+    command = [*SANDBOX, "run", "-p", "untrusted", *words, PYTHON, "-S", "-c", TOLD]
     ended = run(command, env={**os.environ, "LISTEN_FDS": "9", "LISTEN_PID": "1", "LISTEN_FDNAMES": "x"})
     assert ended == Ended(
         0,
@@ -65,9 +65,12 @@ def test_without_activation_nothing_is_told_whatever_is_kept() -> None:
         "WATCHDOG_USEC": "1",
         "MAKEFLAGS": "--jobserver-auth=8,9",
     }
-    command = [*SANDBOX, "run", "--env", "*", PYTHON, "-S", "-c", TOLD]
+    command = [*SANDBOX, "run", "-p", "untrusted", "--env", "*", PYTHON, "-S", "-c", TOLD]
     assert run(command, env={**os.environ, **given}) == Ended(0, "False None None\n[]\n", "")
-    kept = run([*SANDBOX, "run", "--env", "*", "sh", "-c", "echo $OTHER"], env={**os.environ, "OTHER": "kept"})
+    kept = run(
+        [*SANDBOX, "run", "-p", "untrusted", "--env", "*", "sh", "-c", "echo $OTHER"],
+        env={**os.environ, "OTHER": "kept"},
+    )
     assert kept.out == "kept\n"
 
 
@@ -133,7 +136,24 @@ def test_notify_socket_works_where_it_is_asked_for(tmp_path: Path, notify: bool)
         script = MANAGER.replace("LISTEN_PID", "WATCHDOG_PID")
         words = ["--notify"] * notify
         ended = run(
-            [PYTHON, "-S", "-c", script, "0", *SANDBOX, "run", "--env", "*", *words, PYTHON, "-S", "-c", NOTIFY],
+            [
+                PYTHON,
+                "-S",
+                "-c",
+                script,
+                "0",
+                *SANDBOX,
+                "run",
+                "-p",
+                "untrusted",
+                "--env",
+                "*",
+                *words,
+                PYTHON,
+                "-S",
+                "-c",
+                NOTIFY,
+            ],
             env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "5000000"},
         )
         if notify:
@@ -147,8 +167,10 @@ def test_notify_socket_works_where_it_is_asked_for(tmp_path: Path, notify: bool)
 
 def test_notify_without_a_service_manager_changes_nothing_and_an_abstract_name_is_refused() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
-    assert run([*SANDBOX, "run", "--notify", "true"], env=environment) == Ended(0, "", "")
-    ended = run([*SANDBOX, "run", "--notify", "true"], env={**environment, "NOTIFY_SOCKET": "@abstract"})
+    assert run([*SANDBOX, "run", "-p", "untrusted", "--notify", "true"], env=environment) == Ended(0, "", "")
+    ended = run(
+        [*SANDBOX, "run", "-p", "untrusted", "--notify", "true"], env={**environment, "NOTIFY_SOCKET": "@abstract"}
+    )
     line = "sandbox: usage: process.notify: NOTIFY_SOCKET is '@abstract', which is no path; "
     assert (ended.code, ended.err.startswith(line)) == (125, True)
 
@@ -160,7 +182,7 @@ def test_jobserver_of_inherited_grants_works_under_their_new_numbers(tmp_path: P
     try:
         done = subprocess.run(
             [
-                *SANDBOX, "run", "--env", "*", "--grant", f"r@5+propagate=inherit:{read_end}",
+                *SANDBOX, "run", "-p", "untrusted", "--env", "*", "--grant", f"r@5+propagate=inherit:{read_end}",
                 "--grant", f"w@6+propagate=inherit:{write_end}", "--chdir", str(tmp_path), "--execute", str(tmp_path),
                 "sh", "-c", 'echo "$MAKEFLAGS"; make -s; exit 0',
             ],

@@ -77,7 +77,7 @@ def told(process: sandbox.Popen) -> Any:  # noqa: ANN401 - what the child said
 
 
 KINDS: Final = {
-    "read": "file:{file}", "write": "file:{file}:write", "append": "file:{file}:append",
+    "read": "file:{file}", "write": "file:{file}:write", "append": "file:{file}:append,raw",
     "both": "file:{file}:read-write", "new": "file:{file}-new:write,create", "raw": "file:{file}:raw",
     "secret": "secret:{file}", "variable": "secret:env:TOKEN",
     "data": "data:text", "copy": "copy:{file}", "scratch": "scratch:64K", "inherit": "inherit:{fd}:read,file",

@@ -28,7 +28,12 @@ from tests.support.native import memfd_holding
 from tests.support.probes import Probes
 
 NAMES = {number: name for name, number in NUMBERS.items()}
-FCNTL = {fcntl.F_GETFD: "F_GETFD", fcntl.F_GETFL: "F_GETFL", fcntl.F_GET_SEALS: "F_GET_SEALS"}
+FCNTL = {
+    fcntl.F_GETFD: "F_GETFD",
+    fcntl.F_GETFL: "F_GETFL",
+    fcntl.F_GET_SEALS: "F_GET_SEALS",
+    fcntl.F_SETPIPE_SZ: "F_SETPIPE_SZ",
+}
 FAULTS = [errno.EPERM, errno.ENOSYS, errno.ENOMEM]
 SOCKET = 251  # where what is only obtained goes
 GRANT = 9  # a descriptor of the caller's that the plan inherits
@@ -59,6 +64,8 @@ HARMLESS = {
     # A memfd is then taken for a file; both are safe types.
     ("launcher", "fcntl F_GET_SEALS"),
     ("apart", "fcntl F_GET_SEALS"),
+    # A relay's pipe is then smaller.
+    ("launcher", "fcntl F_SETPIPE_SZ"),
 }
 
 
@@ -121,7 +128,7 @@ def plan(
         f"l=listen:unix:{tmp_path}/stale:mode=600,owner={os.geteuid()}:{os.getegid()}",
         "t=listen:tcp:[::1]:0:ipv6_only,reuse_port", f"c=connect:unix:{tmp_path}/listening",
         f"d=datagram:unix:{tmp_path}/receiving",
-        "text=data:some text", f"cp=copy:{tmp_path}/secret", "x=scratch:64K",
+        "text=data:some text", f"cp=copy:{tmp_path}/secret", "x=scratch:64K", f"a=file:{tmp_path}/data:append",
     ]  # fmt: skip
     additions = Additions(
         filesystem=FilesystemPolicy(execute=(str(probes.folder),), write=(str(tmp_path),)),

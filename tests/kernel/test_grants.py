@@ -6,8 +6,7 @@ import errno
 import fcntl
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import sandbox
 from sandbox import Access, FdType, FileGrant, InheritGrant, SecretGrant
 from sandbox.grants import Grant
 from sandbox.profile import ExecPolicy
-from tests.support.callers import Ended, launch, plan_of, shown
+from tests.support.callers import Ended, held_open, launch, plan_of, shown
 from tests.support.callers import sandbox as command_line
 from tests.support.probes import Probes, table, verdicts
 
@@ -35,15 +34,6 @@ def identity(path: Path) -> tuple[int, int]:
     return os.stat(path).st_dev, os.stat(path).st_ino
 
 
-@contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
-    fd = os.open(path, flags)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "data"
@@ -57,14 +47,13 @@ def data(tmp_path: Path) -> Path:
     [
         (Access.READ, os.O_RDONLY, True, False),
         (Access.WRITE, os.O_WRONLY, False, True),
-        (Access.APPEND, os.O_WRONLY | os.O_APPEND, False, True),
         (Access.READ_WRITE, os.O_RDWR, True, True),
     ],
 )
 def test_grant_access_does_what_it_says_and_not_more(
     probes: Probes, data: Path, inherited: bool, access: Access, flags: int, may_read: bool, may_write: bool
 ) -> None:
-    with opened(data, flags) as fd:
+    with held_open(data, flags) as fd:
         grant: Grant = InheritGrant(name="a", inherit=fd, access=access)
         if not inherited:
             grant = FileGrant(name="a", file=str(data), access=access)
@@ -104,7 +93,7 @@ def test_grant_create_makes_a_file_that_obeys_the_umask_and_truncate_empties(tmp
 
 @pytest.mark.parametrize(("raw", "after"), [("", 4), (":raw", 6)])
 def test_grant_file_has_its_own_offset_and_a_raw_one_shares_the_callers(data: Path, raw: str, after: int) -> None:
-    with opened(data, os.O_RDONLY) as fd:
+    with held_open(data, os.O_RDONLY) as fd:
         os.lseek(fd, 4, os.SEEK_SET)
         done = run("sh", "-c", "head -c 2 <&3; head -c 2 <&4", grants=[f"a=file:{data}", f"b=inherit:{fd}{raw}"])
         assert done.stdout == "0145"
@@ -148,7 +137,7 @@ def test_grant_inherited_numbers_are_swapped_and_rotated_by_the_launcher(probes:
 
 
 def test_grant_inherited_by_api_stays_open_in_the_caller(data: Path) -> None:
-    with opened(data, os.O_RDONLY) as fd:
+    with held_open(data, os.O_RDONLY) as fd:
         assert run("cat", "/dev/fd/3", grants=[InheritGrant(name="a", inherit=fd)]).stdout == "0123456789"
         assert os.pread(fd, 1, 0) == b"0"
         assert not os.get_inheritable(fd)

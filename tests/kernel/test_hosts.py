@@ -6,7 +6,6 @@ import errno
 import os
 import resource
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ import sandbox
 from sandbox.filesystem import FilesystemPolicy
 from sandbox.plan import Plan
 from sandbox.profile import NetworkMode
+from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions
 from sandbox.syscall_table import NUMBERS
 from tests.support import callers
@@ -113,7 +113,21 @@ CONTAINERS: Final = {
 def test_all_works_in_a_container_that_lets_namespaces_be_made(name: str) -> None:
     if name.startswith("no ") and not ROOT:
         pytest.skip("needs root: others have no capability to be without")
-    command = [*CONTAINERS[name], *SANDBOX, "run", "--chdir", "/", "--net", "loopback", "--", "sh", "-c", "echo $$"]
+    command = [
+        *CONTAINERS[name],
+        *SANDBOX,
+        "run",
+        "-p",
+        "untrusted",
+        "--chdir",
+        "/",
+        "--net",
+        "loopback",
+        "--",
+        "sh",
+        "-c",
+        "echo $$",
+    ]
     assert callers.run(command) == Ended(0, "2\n", "")
 
 
@@ -121,7 +135,7 @@ def test_root_that_may_not_be_mapped_is_told_what_it_lacks() -> None:
     """user_namespaces(7): mapping user 0 takes CAP_SETFCAP since Linux 5.12."""
     if not ROOT:
         pytest.skip("needs root: nobody else maps user 0")
-    command = [*SANDBOX, "run", "--chdir", "/", "--", "echo", "in"]
+    command = [*SANDBOX, "run", "-p", "untrusted", "--chdir", "/", "--", "echo", "in"]
     ended = callers.run(["setpriv", "--bounding-set=-setfcap", *command])
     assert (ended.code, ended.out) == (125, "")
     assert ended.err.startswith("sandbox: namespace: user: Operation not permitted; ")
@@ -177,12 +191,12 @@ def within_sandbox(outer: Sequence[str], command: Sequence[str], folder: Path) -
     """Run a Python program of ours inside; root becomes nobody where the outer profile is for ordinary users only."""
     user = ["--user", "65534:65534"] if ROOT and "nested" in outer else []
     options = [*user, *own_folders(), "--env", "PYTHONPATH", "--chdir", str(folder)]
-    return callers.run([*SANDBOX, "run", *outer, *options, "--", *command])
+    return callers.run([*SANDBOX, "run", "-p", "untrusted", *outer, *options, "--", *command])
 
 
 def nested(outer: Sequence[str], inner: Sequence[str], folder: Path) -> Ended:
     """Run the command line within itself."""
-    return within_sandbox(outer, [*SANDBOX, "run", *inner, "--", "sh", "-c", "echo in"], folder)
+    return within_sandbox(outer, [*SANDBOX, "run", "-p", "untrusted", *inner, "--", "sh", "-c", "echo in"], folder)
 
 
 def test_sandbox_in_one_that_refuses_namespaces_says_so(folder: Path) -> None:
@@ -240,11 +254,11 @@ DELEGATED: Final = {
 
 @pytest.mark.parametrize("names", DELEGATED)
 def test_plan_that_an_outer_gate_closes_is_named(folder: Path, names: str) -> None:
-    loaded = tomllib.loads((PACKAGES / "sandbox" / "profiles" / "untrusted.toml").read_text())
+    loaded = load("untrusted", search=default_search_path({}))
     lists = {"filesystem": ("execute", "read", "tmpfs"), "filter": ("allow",)}
     text = f'extends = ["base"]\n[descriptors]\ndelegate = [{names}]\n'
     for table, keys in lists.items():
-        text += f"[{table}]\n" + "".join(f"{key} = {loaded[table][key]}\n" for key in keys)
+        text += f"[{table}]\n" + "".join(f"{key} = {list(getattr(getattr(loaded, table), key))}\n" for key in keys)
     ended = nested(["-p", profile(folder, text)], [], folder)
     assert (ended.code, ended.out) == (125, "")
     assert ended.err.startswith(DELEGATED[names])

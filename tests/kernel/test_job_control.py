@@ -29,7 +29,17 @@ def tty(request: pytest.FixtureRequest) -> str:
 
 
 def command_line(tty: str, *words: str) -> list[str]:
-    return [*SANDBOX, "run", "--tty", tty, *(f"--execute={folder}" for folder in folders_in(words)), "--", *words]
+    return [
+        *SANDBOX,
+        "run",
+        "-p",
+        "untrusted",
+        "--tty",
+        tty,
+        *(f"--execute={folder}" for folder in folders_in(words)),
+        "--",
+        *words,
+    ]
 
 
 @contextmanager

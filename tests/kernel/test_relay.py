@@ -6,16 +6,15 @@ import fcntl
 import hashlib
 import os
 import resource
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.support.callers import PYTHON, SANDBOX, Ended, launch, plan_of, run
+from tests.support.callers import PYTHON, SANDBOX, Ended, held_open, launch, plan_of, run
 
 # What a program tries with a stream that it has on a file of the caller's.
 TRY: Final = """
@@ -28,20 +27,11 @@ def attempt(name, call, *arguments):
 
 
 def sandbox(*words: str, streams: str = "safe") -> list[str]:
-    return [*SANDBOX, "run", "--streams", streams, "--chdir", "/", "--", *words]
+    return [*SANDBOX, "run", "-p", "untrusted", "--streams", streams, "--chdir", "/", "--", *words]
 
 
 def tried(text: str) -> dict[str, str]:
     return dict(line.split() for line in text.splitlines())
-
-
-@contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
-    fd = os.open(path, flags, 0o600)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 @pytest.fixture
@@ -57,7 +47,7 @@ def test_file_that_is_read_keeps_its_offset_and_cannot_be_changed(file: Path, st
         "os.read(0, 3); attempt('chmod', os.fchmod, 0, 0o600); "
         "attempt('write', os.open, '/proc/self/fd/0', os.O_WRONLY); os.lseek(0, 9, 0)"
     )
-    with opened(file, os.O_RDONLY) as fd:
+    with held_open(file, os.O_RDONLY) as fd:
         os.lseek(fd, 2, os.SEEK_SET)
         ended = run(sandbox(PYTHON, "-c", program, streams=streams), stdin=fd)
         assert os.lseek(fd, 0, os.SEEK_CUR) == (2 if kept else 9)
@@ -68,14 +58,14 @@ def test_file_that_is_read_keeps_its_offset_and_cannot_be_changed(file: Path, st
 
 
 def test_file_that_is_read_begins_where_the_caller_stands_and_can_be_sought_in(file: Path) -> None:
-    with opened(file, os.O_RDONLY) as fd:
+    with held_open(file, os.O_RDONLY) as fd:
         os.lseek(fd, 4, os.SEEK_SET)
         program = "import os; print(os.read(0, 2), os.lseek(0, 0, 0), os.read(0, 2))"
         assert run(sandbox(PYTHON, "-c", program), stdin=fd).out == "b'45' 0 b'01'\n"
 
 
 def test_file_without_a_name_is_relayed(file: Path) -> None:
-    with opened(file, os.O_RDONLY) as fd:
+    with held_open(file, os.O_RDONLY) as fd:
         file.unlink()
         os.lseek(fd, 4, os.SEEK_SET)
         assert run(sandbox("cat"), stdin=fd) == Ended(0, "456789", "")
@@ -84,7 +74,7 @@ def test_file_without_a_name_is_relayed(file: Path) -> None:
 
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_WRONLY | os.O_APPEND])
 def test_file_that_is_written_gets_what_is_written_in_its_place(file: Path, flags: int) -> None:
-    with opened(file, flags) as fd:
+    with held_open(file, flags) as fd:
         os.lseek(fd, 0, os.SEEK_END)
         os.write(fd, b" before")
         assert run(sandbox("sh", "-c", "echo ' out'; echo err >&2; echo out"), stdout=fd, stderr=fd).code == 0
@@ -98,7 +88,7 @@ def test_file_that_is_written_shows_nothing_and_loses_nothing(file: Path, stream
         "attempt('seek', os.lseek, 1, 0, 0); attempt('truncate', os.ftruncate, 1, 0)\n"
         "attempt('chmod', os.fchmod, 1, 0o777)"
     )
-    with opened(file, os.O_RDWR) as fd:
+    with held_open(file, os.O_RDWR) as fd:
         os.lseek(fd, 0, os.SEEK_END)
         ended = run(sandbox(PYTHON, "-c", program, streams=streams), stdout=fd)
     assert tried(ended.err)["truncate"] == ("EINVAL" if kept else "ok")
@@ -109,7 +99,7 @@ def test_file_that_is_written_shows_nothing_and_loses_nothing(file: Path, stream
 
 def test_stream_can_be_opened_by_its_name(file: Path) -> None:
     script = "cat </dev/stdin >/dev/stdout; echo err >/dev/stderr"
-    with opened(file, os.O_RDONLY) as given, opened(file.with_name("out"), os.O_WRONLY | os.O_CREAT) as out:
+    with held_open(file, os.O_RDONLY) as given, held_open(file.with_name("out"), os.O_WRONLY | os.O_CREAT) as out:
         assert run(sandbox("sh", "-c", script), stdin=given, stdout=out).err == "err\n"
     assert file.with_name("out").read_text() == "0123456789"
 
@@ -148,8 +138,22 @@ def test_pipe_is_the_callers_own_unless_it_is_relayed() -> None:
             os.close(write_end)
 
 
+@pytest.mark.parametrize(("streams", "own"), [("safe", True), ("relay", False)])
+def test_socket_is_the_callers_own_unless_it_is_relayed(streams: str, own: bool) -> None:
+    program = "import os; said = os.readlink('/proc/self/fd/1'); os.write(1, os.read(0, 9) + said.encode())"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b"given ")
+        ours.shutdown(socket.SHUT_WR)
+        command = sandbox(PYTHON, "-c", program, streams=streams)
+        assert run(command, stdin=theirs.fileno(), stdout=theirs.fileno()) == Ended(0, "", "")
+        link = os.readlink(f"/proc/self/fd/{theirs.fileno()}")
+        theirs.shutdown(socket.SHUT_WR)
+        assert (ours.recv(99).decode() == f"given {link}") is own
+
+
 def limited(*words: str) -> list[str]:
-    return [*SANDBOX, "run", "--chdir", "/", "--limit", "output=1000", "--", *words]
+    return [*SANDBOX, "run", "-p", "untrusted", "--chdir", "/", "--limit", "output=1000", "--", *words]
 
 
 @pytest.mark.parametrize("into", ["file", "pipe"])
@@ -174,7 +178,22 @@ def test_slow_reader_holds_up_neither_the_gate_nor_the_end_by_time() -> None:
     read_end, write_end = os.pipe()
     script = "yes & sleep 0.3; for n in 1 2 3; do /bin/true || exit 9; done; echo through >&2; wait"
     try:
-        command = [*SANDBOX, "run", "--streams", "relay", "--timeout", "2", "--chdir", "/", "--", "sh", "-c", script]
+        command = [
+            *SANDBOX,
+            "run",
+            "-p",
+            "untrusted",
+            "--streams",
+            "relay",
+            "--timeout",
+            "2",
+            "--chdir",
+            "/",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ]
         before = time.monotonic()
         ended = run(command, stdout=write_end)
         assert (ended.code, ended.err) == (124, "through\n")
@@ -196,14 +215,14 @@ def test_file_that_takes_no_more_is_told(file: Path) -> None:
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
-    with opened(file, os.O_WRONLY) as fd:
+    with held_open(file, os.O_WRONLY) as fd:
         ended = launch(plan_of(["head", "-c", "5000", "/dev/zero"]), stdout=fd, setup=small_files)
     assert ended.err == "sandbox: relay: standard output: File too large\n"
     assert file.stat().st_size == 100
 
 
 def test_callers_blocking_mode_and_locks_stay(file: Path) -> None:
-    with opened(file, os.O_RDONLY) as fd, opened(file, os.O_RDONLY) as other:
+    with held_open(file, os.O_RDONLY) as fd, held_open(file, os.O_RDONLY) as other:
         fcntl.flock(fd, fcntl.LOCK_EX)
         program = "import fcntl, os; os.set_blocking(0, False); fcntl.flock(0, fcntl.LOCK_UN)"
         assert run(sandbox(PYTHON, "-c", program), stdin=fd) == Ended(0, "", "")

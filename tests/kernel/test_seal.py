@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import http.server
 import os
 import shutil
 import struct
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox import seccomp, wire
+from sandbox.allowlist import parse_bind, parse_peer
 from sandbox.build import build
 from sandbox.caller import Caller
 from sandbox.errors import SandboxError
@@ -24,7 +28,7 @@ from sandbox.filesystem import FilesystemPolicy, Proc, View
 from sandbox.grants import parse_grant
 from sandbox.plan import OpCode, Plan
 from sandbox.probe import launcher_path
-from sandbox.profile import PATH_LISTS, NetworkMode, Profile, Scheduling, SharedNamespace, Tty
+from sandbox.profile import PATH_LISTS, ExecPolicy, NetworkMode, Profile, Scheduling, SharedNamespace, Tty
 from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions, for_caller
 from sandbox.seal import assemble, take_apart
@@ -122,6 +126,9 @@ ADDED: Final = {
     "chdir below": Additions(chdir="lib"),
     "network": Additions(network=NetworkMode.LOOPBACK, limits={"memory": "1G", "timeout": "5s", "open_files": 99}),
     "variables": Additions(variables={"A": "/{home}", "PATH": "/bin:/usr/bin"}, keep=("TERM",)),
+    "rules": Additions(
+        allow=tuple(map(parse_peer, ("tcp:192.0.2.0/24:80-90", "udp:*:53"))), bind=(parse_bind("tcp:1"),)),
+    "rules of ports": Additions(network=NetworkMode.HOST, allow=(parse_peer("tcp:*:443"),)),
     "terminal": Additions(tty=Tty.INHERIT, delegate=("dev-fd",)),
     "activation": Additions(activation=True, grants=(parse_grant("s=listen:unix:run.sock"),)),
 }  # fmt: skip
@@ -145,6 +152,30 @@ def test_sealed_view_of_the_host_and_shared_namespaces(tmp_path: Path) -> None:
     agree(tmp_path, replace(UNTRUSTED, filesystem=host), Additions(), ENV, "/usr/share")
     shared = replace(UNTRUSTED, filesystem=host, share=(SharedNamespace.MOUNT, SharedNamespace.PID))
     agree(tmp_path, shared, Additions(), ENV, "/usr/share")
+
+
+@pytest.mark.parametrize(
+    ("lists", "covered"),
+    [
+        ({"read": ("/usr",), "tmpfs": ("/usr/share",)}, False), ({"tmpfs": ("/usr",)}, True),
+        ({"tmpfs": ("/usr",), "read": ("/usr/share",)}, False),
+        ({"private": ("/usr",), "execute": ("/usr/bin",)}, False),
+        ({"read": ("/",), "hide": ("/usr",)}, True), ({"hide": ("/usr/share/doc",)}, False),
+        ({"tmpfs": ("/usr",), "hide": ("/usr/lib",), "read": ("/usr/lib/x", "/usr/share")}, False),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("chdir", [None, "/usr/share"])
+def test_sealed_view_of_the_host_shows_what_lies_in_empty_folders(
+    tmp_path: Path, lists: dict[str, tuple[str, ...]], covered: bool, chdir: str | None
+) -> None:
+    host = FilesystemPolicy(view=View.HOST, **lists)  # type: ignore[arg-type]
+    process = replace(UNTRUSTED.process, chdir=chdir)
+    cwd = "/" if chdir else "/usr/share"
+    found = agree(tmp_path, replace(UNTRUSTED, filesystem=host, process=process), Additions(), ENV, cwd)
+    reason = "sandbox: resolve: view: the working directory lies in what it hides or replaces; show that folder"
+    assert isinstance(found, str) is covered
+    assert not covered or str(found).startswith(reason)
 
 
 _PATHS = st.sampled_from(
@@ -238,6 +269,29 @@ def test_sealed_file_finds_a_closed_descriptor_missing_whatever_it_has_open_itse
 def test_sealed_file_with_closed_streams_has_the_null_device(tmp_path: Path) -> None:
     file = sealed_file(tmp_path / "sealed", UNTRUSTED, ["sh", "-c", "readlink /proc/self/fd/0 /proc/self/fd/2"])
     assert start("sh", "-c", f"exec {file} <&- 2>&-").stdout == "/dev/null\n/dev/null\n"
+
+
+def test_sealed_rules_let_their_peer_be_reached_and_no_other(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(2):
+            server = stack.enter_context(http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.shutdown)
+            ports.append(server.server_port)
+        added = Additions(allow=(parse_peer(f"tcp:127.0.0.1:{ports[0]}"),))
+        curl = ["curl", "--noproxy", "*", "-sS", "-o", "/dev/null", "-w", "%{http_code}"]
+        file = sealed_file(tmp_path / "sealed", UNTRUSTED, curl, added)
+        reached, refused = (start(file, f"http://127.0.0.1:{port}/") for port in ports)
+    assert (reached.returncode, reached.stdout, reached.stderr) == (0, "200", "")
+    assert (refused.returncode, refused.stdout) == (7, "000")  # could not connect
+
+
+def test_sealed_command_that_executes_nothing_more(tmp_path: Path) -> None:
+    once = replace(UNTRUSTED, process=replace(UNTRUSTED.process, exec=ExecPolicy.ONCE))
+    shell = ["sh", "-c", "echo started; /bin/true && echo executed"]
+    assert start(sealed_file(tmp_path / "once", once, shell)).stdout == "started\n"
+    assert start(sealed_file(tmp_path / "more", UNTRUSTED, shell)).stdout == "started\nexecuted\n"
 
 
 def test_sealed_file_in_a_home_folder_refuses_to_show_it(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from sandbox.plan import Plan
 from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions, for_caller
 from tests.support.callers import PYTHON, Ended, folders_in, launch, plan_of, shown, started
-from tests.support.probes import Probes, verdicts
+from tests.support.probes import Probes, as_table, verdicts
 
 TELL: Final = """
 import os, socket, sys
@@ -84,6 +84,7 @@ class Host:
     stream: socket.socket
     datagram: socket.socket
     other_datagram: socket.socket
+    other_stream: socket.socket
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def host() -> Iterator[Host]:
         yield Host(
             made(inet, stream, local), made(inet, stream, local), made(inet, datagram, local),
             made(inet, datagram, local), made(unix, stream, f"{name}-s"), made(unix, datagram, f"{name}-d"),
-            made(unix, datagram, f"{name}-o"),
+            made(unix, datagram, f"{name}-o"), made(unix, stream, f"{name}-t"),
         )  # fmt: skip
 
 
@@ -288,6 +289,97 @@ def test_connect_leaves_no_time_limit_on_the_socket(host: Host) -> None:
     for grant in (f"connect:tcp:127.0.0.1:{port_of(host.tcp)}", f"connect:unix:{text_of(host.stream)}"):
         done = sandbox.run([PYTHON, "-S", "-c", script], grants=[f"a={grant}"], capture_output=True, text=True)
         assert done.stdout == f"{bytes(16)!r}\n"
+
+
+# What can be done with each kind, and what cannot: each cell is a start of its own, since the steps change the socket
+
+TABLE: Final = {
+    "send": ["send:3"],
+    "end it": ["shutdown:3"],
+    "connect it elsewhere": ["connect:3:OTHER", "send:3"],
+    "disconnect it (`AF_UNSPEC`)": ["disconnect:3"],
+    "connect it elsewhere, disconnected": ["disconnect:3", "connect:3:OTHER", "send:3"],
+    "connect it elsewhere, shut down": ["shutdown:3", "connect:3:OTHER", "send:3"],
+    "connect it by Fast Open, disconnected": ["disconnect:3", "fastopen:3:OTHER"],
+    "the same by `sendmsg`": ["disconnect:3", "fastmsg:3:OTHER"],
+    "send elsewhere: `sendto`": ["sendto:3:OTHER"],
+    "send elsewhere: `sendmsg`": ["sendmsg:3:OTHER"],
+    "send elsewhere: `sendmmsg`": ["sendmmsg:3:OTHER"],
+    "bind it elsewhere": ["bind:3:FREE"],
+    "bind it elsewhere, disconnected": ["disconnect:3", "bind:3:FREE"],
+    "have it listen": ["listen:3"],
+    "have it listen, disconnected": ["disconnect:3", "listen:3"],
+    "choose its interface": ["device:3"],
+    "open it anew by its link": ["reopen:3"],
+    "see the interfaces of its network": ["interfaces:3"],
+    "its mode, which nothing looks at": ["chmod:3"],
+}
+EVERY: Final = frozenset({"see the interfaces of its network", "its mode, which nothing looks at"})
+TALKS: Final = EVERY | {"send", "end it"}
+LISTENS: Final = EVERY | {"end it", "have it listen"}
+KINDS: Final = {
+    "listen tcp": LISTENS | {"disconnect it (`AF_UNSPEC`)", "have it listen, disconnected"},
+    # Who receives from anyone must be able to answer anyone.
+    "listen udp": EVERY | {
+        "connect it elsewhere", "disconnect it (`AF_UNSPEC`)", "connect it elsewhere, disconnected",
+        "send elsewhere: `sendto`", "send elsewhere: `sendmsg`", "send elsewhere: `sendmmsg`",
+        "bind it elsewhere, disconnected",
+    },
+    "listen unix": LISTENS | {"have it listen, disconnected"},
+    "connect tcp": TALKS | {"disconnect it (`AF_UNSPEC`)"},
+    "connect unix": TALKS,
+    "datagram udp": TALKS,
+    "datagram unix": TALKS | {"disconnect it (`AF_UNSPEC`)"},
+}  # fmt: skip
+
+
+def goes_through(probes: Probes, grant: str, other: socket.socket, free: str, words: list[str]) -> bool:
+    """Tell whether the last of some steps goes through and, where it leads elsewhere, something comes there."""
+    where = text_of(other) if other.family == socket.AF_UNIX else str(port_of(other))
+    found = steps(probes, grant, *(word.replace("OTHER", where).replace("FREE", free) for word in words))
+    if any("OTHER" in word for word in words):
+        return not nothing_came(other)
+    return list(found.values())[-1] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_socket_can_what_its_kind_says_and_nothing_else(probes: Probes, host: Host, tmp_path: Path, kind: str) -> None:
+    name = f"@sandbox-test-{os.getpid()}-free"
+    grant, other, free = {
+        "listen tcp": ("tcp:127.0.0.1:0", host.other_tcp, "0"),
+        "listen udp": ("udp:127.0.0.1:0", host.other_udp, "0"),
+        "listen unix": (f"unix:{tmp_path}/socket", host.stream, name),
+        "connect tcp": (f"tcp:127.0.0.1:{port_of(host.tcp)}", host.other_tcp, "0"),
+        "connect unix": (f"unix:{text_of(host.stream)}", host.other_stream, name),
+        "datagram udp": (f"udp:127.0.0.1:{port_of(host.udp)}", host.other_udp, "0"),
+        "datagram unix": (f"unix:{text_of(host.datagram)}", host.other_datagram, name),
+    }[kind]
+    grant = f"{kind.partition(' ')[0]}:{grant}"
+    can = {row for row, words in TABLE.items() if goes_through(probes, grant, other, free, words)}
+    assert can == KINDS[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [
+        ("connect tcp", "connect it elsewhere, disconnected"),
+        ("datagram udp", "connect it elsewhere"), ("datagram udp", "send elsewhere: `sendto`"),
+        ("datagram udp", "send elsewhere: `sendmsg`"), ("datagram udp", "send elsewhere: `sendmmsg`"),
+        ("connect tcp", "have it listen, disconnected"), ("connect tcp", "connect it by Fast Open, disconnected"),
+    ],
+)  # fmt: skip
+def test_socket_that_nothing_holds_can_be_turned(probes: Probes, host: Host, kind: str, row: str) -> None:
+    """The twin: with the host's network nothing of this is held, and so the steps do what they say."""
+    at, other = (host.tcp, host.other_tcp) if kind == "connect tcp" else (host.udp, host.other_udp)
+    grant = f"{kind.replace(' ', ':')}:127.0.0.1:{port_of(at)}"
+    words = [word.replace("OTHER", str(port_of(other))) for word in TABLE[row]]
+    found = list(steps(probes, grant, *words, net="host").values())
+    assert (found[-1], "OTHER" in "".join(TABLE[row]) and nothing_came(other)) == (0, False)
+
+
+def test_document_has_the_table_that_is_tested() -> None:
+    lines = as_table("of a socket", {row: row for row in TABLE}, KINDS)
+    assert "\n".join(lines) in (Path(__file__).resolve().parents[2] / "docs" / "sockets.md").read_text()
 
 
 # Files of Unix sockets

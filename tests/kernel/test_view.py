@@ -735,6 +735,22 @@ def test_host_view_hides_copies_and_replaces(looker: Looker, place: Path) -> Non
     assert list(looker.look(FilesystemPolicy(View.HOST), *tries).values())[1:] == ["b", "ok"]
 
 
+def test_host_view_shows_what_is_declared_below_an_empty_or_private_folder(looker: Looker, place: Path) -> None:
+    """The start used to fail at Landlock, which found the path empty; below `private` what was written was lost."""
+    policy = FilesystemPolicy(
+        View.HOST, tmpfs=(str(place),), private=(f"{place}/b",), write=(f"{place}/a", f"{place}/b/sub")
+    )
+    tries = [
+        f"list {place}", f"open {place}/a/sub/deep", f"create {place}/a/new", f"open {place}/c/file",
+        f"create {place}/b/sub/new", f"create {place}/b/lost", "open sub/deep",
+    ]  # fmt: skip
+    found = looker.look(policy, *tries, cwd=place / "a")
+    assert list(found.values()) == ["a\nb", "ok", "ok", ENOENT, "ok", "ok", "ok"]
+    assert (place / "a" / "new").exists()
+    assert (place / "b" / "sub" / "new").exists()
+    assert not (place / "b" / "lost").exists()
+
+
 @pytest.mark.parametrize("name", ["hide", "tmpfs"])
 def test_host_view_working_directory_is_not_a_way_below_what_covers_it(looker: Looker, place: Path, name: str) -> None:
     for covered in (f"{place}/a", f"{place}/a/sub"):

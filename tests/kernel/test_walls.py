@@ -509,6 +509,8 @@ ELSEWHERE: Final = {
     },
     "test_cgroup": {OpCode.CGROUP, OpCode.CGROUP_SET},
     "test_supervisor": {OpCode.DIE_WITH_PARENT},
+    "test_network": {OpCode.ALLOW_LIST, OpCode.NET_RULE, OpCode.TEXT_FILE, OpCode.NOTIFY},
+    "test_veth": {OpCode.NETNS},
     "gives or tells": {
         OpCode.STATUS, OpCode.TRACE, OpCode.PROTOCOL, OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE,
         OpCode.SECRET_ENV, OpCode.DIRECTORY, OpCode.ENV_KEEP, OpCode.ENV_SET, OpCode.PORT_RULE, OpCode.DATA,

@@ -18,6 +18,7 @@
 #endif
 #endif
 
+#include "source.h"
 #include "sys.h"
 
 #include <linux/mman.h>
@@ -176,30 +177,6 @@ static void compare_joined(struct source *source)
 		names_from_caller_argument(&wanted.names, &plan, &wanted.context, texts + at);
 	demand(memcmp(&found.names, &wanted.names, sizeof found.names) == 0);
 	free(texts);
-}
-
-/* Numbers from the input, and then from a generator that the input has seeded. */
-struct source {
-	const uint8_t *input;
-	size_t size;
-	uint64_t state;
-};
-
-static uint64_t next(struct source *source)
-{
-	uint64_t number = 0;
-
-	if (source->size >= 2) {
-		number = (uint64_t)(source->input[0] << 8 | source->input[1]);
-		source->input += 2;
-		source->size -= 2;
-		source->state = source->state * 6364136223846793005u + number;
-		return number;
-	}
-	source->state ^= source->state << 13;
-	source->state ^= source->state >> 7;
-	source->state ^= source->state << 17;
-	return source->state >> 16;
 }
 
 static uint64_t any_address(struct source *source)

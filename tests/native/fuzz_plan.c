@@ -32,6 +32,8 @@ static size_t use_data(const struct plan *plan, const struct op *op)
 
 	switch (op->code) {
 	case OP_FILTER:
+	case OP_NOTIFY:
+		demand(op->data_size / 8 <= MAX_FILTER_LENGTH - (op->code == OP_NOTIFY ? GATE_LENGTH : 0));
 		for (uint32_t at = 0; at < op->data_size; at++)
 			used += (unsigned char)text[at];
 		return used;
@@ -46,6 +48,8 @@ static size_t use_data(const struct plan *plan, const struct op *op)
 		demand(op->a >= PLACE_VARIABLE && op->a <= PLACE_CALLER_ARGUMENT && op->b >= SHAPE_NUMBER && op->b <= SHAPE_ALL);
 		/* fall through */
 	case OP_CGROUP_SET:
+	case OP_TEXT_FILE:
+		demand(op->code != OP_TEXT_FILE || text[0] == '/');
 		used = text_length(text) + 1;
 		used += text_length(text + used) + 1;
 		demand(used == op->data_size);
@@ -53,6 +57,13 @@ static size_t use_data(const struct plan *plan, const struct op *op)
 	case OP_MOUNT:
 		demand(text[0] == '/' && op->a >= MOUNT_BIND && op->a <= MOUNT_HIDE && op->b <= 07777);
 		return text_length(text);
+	case OP_NET_RULE: /* all that network.c reads of it is there */
+		demand(address_family(text) == FAMILY_INET ? op->data_size == INET_SIZE && op->a <= 32
+							   : address_family(text) == FAMILY_INET6 && op->data_size == INET6_SIZE && op->a <= 128);
+		demand(op->b <= op->c && op->c <= UINT16_MAX && !(op->flags & ~NET_FLAGS));
+		for (uint32_t at = 0; at < op->data_size; at++)
+			used += (unsigned char)text[at];
+		return used;
 	case OP_LISTEN:
 	case OP_CONNECT:
 		demand(op->data_size >= FAMILY_SIZE && op->a < MAX_SLOTS);
@@ -99,6 +110,8 @@ static void use(const struct plan *plan)
 	demand(!whole || count_of(plan, OP_GATE) + count_of(plan, OP_EXEC_ONCE) >= 1);
 	demand(count_of(plan, OP_GATE) <= 1);
 	demand(count_of(plan, OP_PROTOCOL) <= MAX_PROTOCOLS);
+	demand(count_of(plan, OP_ALLOW_LIST) <= 1 && count_of(plan, OP_NOTIFY) == count_of(plan, OP_ALLOW_LIST));
+	demand(count_of(plan, OP_NET_RULE) <= (count_of(plan, OP_ALLOW_LIST) ? MAX_NET_RULES : 0));
 	for (const struct op *op = plan->ops; op < plan->ops + plan->op_count; op++) {
 		demand(op->code >= last);
 		last = op->code;
@@ -144,7 +157,7 @@ static void put_frame_right(unsigned char *bytes, size_t size)
 	ops_end = sizeof header + (uint64_t)header.op_count * sizeof(struct op);
 	memcpy(header.magic, PLAN_MAGIC, sizeof header.magic);
 	header.version = PLAN_VERSION;
-	header.flags &= PLAN_QUIET | PLAN_OBTAIN;
+	header.flags &= PLAN_QUIET | PLAN_OBTAIN | PLAN_POINT;
 	header.size = (uint32_t)size;
 	header.op_size = sizeof(struct op);
 	header.op_offset = sizeof header;

@@ -1,4 +1,4 @@
-"""Runs the C unit tests and the fuzzers of plans and of delegation protocols, under sanitizers."""
+"""Runs the C unit tests and the fuzzers of plans, protocols, network rules and messages, under sanitizers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from pathlib import Path
 import pytest
 
 from sandbox import wire
+from sandbox.allowlist import compiled, parse_bind, parse_peer
 from sandbox.protocols import PROTOCOLS
 from tests.native.make_corpus import CORPUS, seeds
-from tests.support import naming
+from tests.support import judging, naming
 from tests.support.native import SANITIZE, SANITIZER_ENVIRONMENT, build_harness, can_compile
 
 PLAN_FILES = ("plan", "text")
 LIBFUZZER = ("-O1", "-g", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
 RUNS = 200_000
 NAMES_RUNS = 20_000
+MESSAGES_RUNS = 8_000
+PEERS = ("tcp:*:443", "udp:[fe80::1%2]:5-9", "tcp:127.0.0.1:80", "tcp:10.0.0.0/9:1-2", "udp:[2001:db8::/33]:*")
 
 
 def run(command: list[str | Path], folder: Path, environment: Mapping[str, str] | None = None) -> str:
@@ -99,3 +102,47 @@ def test_fuzz_names_libfuzzer_finds_nothing(names_plan: Path, tmp_path: Path) ->
     program = build_harness("fuzz_names", naming.FILES, LIBFUZZER, "clang")
     run([program, *options, found], tmp_path, {"FUZZ_PLAN": str(names_plan)})
     assert len(list(found.iterdir())) > 50
+
+
+@pytest.fixture
+def rules_plan(tmp_path: Path) -> Path:
+    """Return a plan's file with rules of the network."""
+    rules = compiled([*map(parse_peer, PEERS)], [parse_bind("tcp:8080"), parse_bind("udp:[::1]:53")], {})
+    (tmp_path / "rules.plan").write_bytes(wire.encode(judging.plan_of(rules)))
+    return tmp_path / "rules.plan"
+
+
+def test_fuzz_network_own_addresses_find_nothing(rules_plan: Path, tmp_path: Path) -> None:
+    program = build_harness("fuzz_network", judging.FILES, (*SANITIZE, "-DSTANDALONE"))
+    assert run([program, f"-runs={RUNS}"], tmp_path, {"FUZZ_PLAN": str(rules_plan)}) == f"{RUNS} inputs\n"
+
+
+def test_fuzz_message_own_memory_finds_nothing(tmp_path: Path) -> None:
+    program = build_harness("fuzz_message", (), (*SANITIZE, "-DSTANDALONE"))
+    found = re.match(
+        r"(\d+) messages, (\d+) copied, (\d+) of them with descriptors\n\Z",
+        run([program, f"-runs={MESSAGES_RUNS}"], tmp_path),
+    )
+    assert found is not None
+    messages, copied, with_descriptors = map(int, found.groups())
+    # Both answers occur often, so what stands behind them was looked at.
+    assert messages == MESSAGES_RUNS
+    assert MESSAGES_RUNS / 20 < copied < MESSAGES_RUNS / 2
+    assert with_descriptors > MESSAGES_RUNS / 100
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="optional tool absent: clang")
+@pytest.mark.parametrize(("name", "files"), [("fuzz_network", judging.FILES), ("fuzz_message", ())])
+def test_fuzz_network_and_message_libfuzzer_find_nothing(
+    name: str, files: tuple[str, ...], rules_plan: Path, tmp_path: Path
+) -> None:
+    plan = {"FUZZ_PLAN": str(rules_plan)}
+    if not can_compile("clang", LIBFUZZER):
+        program = build_harness(name, files, ("-O1", "-g", "-DSTANDALONE"), "clang")
+        assert run([program, f"-runs={MESSAGES_RUNS}"], tmp_path, plan).startswith(f"{MESSAGES_RUNS} ")
+        return
+    found = tmp_path / "corpus"
+    found.mkdir()
+    options = [f"-runs={RUNS}", "-max_total_time=10", "-max_len=512", "-seed=1", "-timeout=5"]
+    run([build_harness(name, files, LIBFUZZER, "clang"), *options, found], tmp_path, plan)
+    assert list(found.iterdir())

@@ -244,11 +244,12 @@ class Running:
     """A launcher at work, its status pipe, and the records that came."""
 
     def __init__(
-        self, program: Path, script: str, *grants: Op, form: StatusFormat = StatusFormat.RECORDS, execs: bool = False,
-        more_ops: Sequence[Op] = (), environment: Mapping[str, str] | None = None, **more: object,
+        self, program: Path, script: str, *grants: Op, form: StatusFormat = StatusFormat.RECORDS,
+        told: ops.Trace = ops.NOTHING_TOLD, more_ops: Sequence[Op] = (), environment: Mapping[str, str] | None = None,
+        **more: object,
     ) -> None:  # fmt: skip
         self.status, write_end = os.pipe()
-        plan = shell(script, *grants, launcher=[ops.status(write_end, form, execs=execs), *more_ops], **more)
+        plan = shell(script, *grants, launcher=[ops.status(write_end, form, told), *more_ops], **more)
         inherited = [op.b for op in plan.only(ops.OpCode.INHERIT) if op.b != CLOSED]
         with memfd_holding(wire.encode(plan)) as fd:
             self.process = subprocess.Popen(
@@ -292,7 +293,7 @@ DEV_FD = ops.protocol("dev-fd", PROTOCOLS["dev-fd"].rules[0])
 
 def test_hosted_gate_closes_what_an_exec_does_not_name_and_tells_it(program: Path) -> None:
     read_end, write_end = os.pipe()
-    launcher = [ops.status(write_end, StatusFormat.RECORDS, execs=True), DEV_FD]
+    launcher = [ops.status(write_end, StatusFormat.RECORDS, told=ops.Trace.EXECS), DEV_FD]
     done = launched(program, shell(LEAKING, launcher=launcher))
     os.close(write_end)
     with open(read_end, "rb") as status:
@@ -312,7 +313,9 @@ def test_hosted_gate_that_observes_closes_nothing(program: Path) -> None:
 
 
 def test_hosted_gate_tells_execs_as_json_and_on_standard_error(program: Path) -> None:
-    with Running(program, LEAKING, form=StatusFormat.JSON, execs=True, more_ops=[ops.trace(), DEV_FD]) as running:
+    with Running(
+        program, LEAKING, form=StatusFormat.JSON, told=ops.Trace.EXECS, more_ops=[ops.trace(), DEV_FD]
+    ) as running:
         code, _, err = running.ended()
         with open(os.dup(running.status), encoding="utf-8") as status:
             events = [json.loads(line) for line in status]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sandbox import bpf, seccomp
 from sandbox.seccomp import ALLOW, FilterPolicy, Verdict
+from sandbox.sockets import Protocol
 from sandbox.syscall_table import NUMBERS
 from sandbox.syscalls import ENOSYS_ALWAYS, GROUPS, expand
 
@@ -55,12 +56,19 @@ PERSONALITIES = st.one_of(st.sampled_from([0, 8, 0xFFFFFFFF, 0x40000, 0x400008, 
 RESERVED = st.lists(st.one_of(st.integers(0, 12), st.integers(0, 65535), st.integers(0, 2**31 - 1)), max_size=12)
 
 
+SUPERVISED = [frozenset[Protocol](), frozenset({Protocol.TCP}), frozenset({Protocol.TCP, Protocol.UDP})]
+
+
 @st.composite
 def policies(draw: st.DrawFn) -> FilterPolicy:
     names = draw(st.lists(st.sampled_from([*GROUPS, *FILTERABLE]), max_size=30))
     usual = draw(st.sampled_from([(), WITH_ARGUMENTS, ("@base", "@process", "@sandbox")]))
-    flags = [draw(st.booleans()) for _ in range(6)]
-    return FilterPolicy(expand([*names, *usual]), tuple(draw(RESERVED)), *flags)
+    gated, strict, unix_sockets, offline, keeps_peers, keeps_listeners = (draw(st.booleans()) for _ in range(6))
+    supervised = draw(st.sampled_from(SUPERVISED))
+    return FilterPolicy(
+        expand([*names, *usual]), tuple(draw(RESERVED)), gated, strict, unix_sockets, offline, keeps_peers,
+        keeps_listeners, supervised,
+    )  # fmt: skip
 
 
 @st.composite
@@ -126,7 +134,8 @@ def many_calls(policy: FilterPolicy) -> st.SearchStrategy[list[bpf.SeccompData]]
 
 
 def decoded(policy: FilterPolicy) -> list[bpf.Program]:
-    return [bpf.validate(bpf.decode(program)) for program in seccomp.compile(policy)]
+    asking = (seccomp.compile_notifier(policy),) if policy.supervised else ()
+    return [bpf.validate(bpf.decode(program)) for program in (*asking, *seccomp.compile(policy))]
 
 
 def simulate(programs: list[bpf.Program], data: bpf.SeccompData) -> Verdict:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from sandbox.allowlist import BindRule, PeerRule, Ports
 from sandbox.errors import GrantError, ProfileError
 from sandbox.grants import (
     FIRST_NUMBER,
@@ -40,6 +41,8 @@ from sandbox.profile import (
     Environment,
     ExecPolicy,
     FilterSection,
+    NetworkMode,
+    NetworkPolicy,
     ProcessPolicy,
     Profile,
     ScmRights,
@@ -48,6 +51,7 @@ from sandbox.profile import (
 from sandbox.profile_format import format_profile
 from sandbox.profile_text import MAX_RULE_TEXT, merge, parse, schema
 from sandbox.protocols import PROTOCOLS, Place, Protocol, ProtocolRule, Shape
+from sandbox.sockets import Protocol as SocketProtocol
 
 VALIDATOR: Final = jsonschema.Draft202012Validator(schema())
 TEXT: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -104,6 +108,11 @@ def grants_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
             type=st.none() | st.sampled_from(sorted(set(FdType) - {FdType.DIRECTORY})),
             access=st.none() | st.sampled_from(Access), raw=st.booleans(), number=NUMBERS, propagate=st.booleans(),
         ),
+        st.builds(
+            InheritGrant, name=NAMES, inherit=st.integers(0, 2**31 - 1), relay=st.just(value=True),
+            type=st.none() | st.sampled_from([FdType.FILE, FdType.PIPE, FdType.STREAM, FdType.SOCKET]),
+            access=st.none() | st.sampled_from([Access.READ, Access.WRITE, Access.APPEND]), number=NUMBERS,
+        ),
         st.builds(FileGrant, name=NAMES, file=paths, raw=st.booleans(), number=NUMBERS, propagate=st.booleans()),
         st.builds(
             DirectoryGrant, name=NAMES, directory=paths, write=st.booleans(), create=st.booleans(),
@@ -119,7 +128,7 @@ def grants_with(paths: st.SearchStrategy[str]) -> st.SearchStrategy[Grant]:
         ),
         st.builds(
             InheritGrant, name=NAMES, inherit=st.from_regex(r"systemd:[!-9;-~]{1,8}", fullmatch=True), number=NUMBERS,
-            type=st.none() | st.sampled_from(FdType),
+            type=st.none() | st.sampled_from(sorted(set(FdType) - {FdType.DIRECTORY})),
         ),
         sockets_with(paths),
         st.builds(DataGrant, name=NAMES, data=TEXT, number=NUMBERS, propagate=st.booleans()),
@@ -150,6 +159,20 @@ def rules(draw: st.DrawFn) -> ProtocolRule:
     )  # fmt: skip
 
 
+ADDRESSES: Final = st.sampled_from(["127.0.0.1", "::1", "2001:db8::7"])
+RANGES: Final = st.just(Ports(0, 65535)) | st.tuples(PORTS, PORTS).map(lambda ends: Ports(min(ends), max(ends)))
+INTERNET: Final = st.sampled_from([SocketProtocol.TCP, SocketProtocol.UDP])
+NETWORKS: Final = st.builds(
+    NetworkPolicy,
+    mode=st.sampled_from(NetworkMode),
+    allow=st.lists(
+        st.builds(PeerRule, INTERNET, ADDRESSES | st.sampled_from(["*", "h.example", "10.0.0.0/8", "::/0"]), RANGES),
+        unique=True, max_size=4,
+    ).map(tuple),
+    bind=st.lists(st.builds(BindRule, INTERNET, ADDRESSES | st.just(""), RANGES), unique=True, max_size=4).map(tuple),
+    dns=st.booleans(),
+    resolvers=st.lists(ADDRESSES, unique=True, max_size=2).map(tuple),
+)  # fmt: skip
 PROTOCOLS_OF_OWN: Final = st.lists(
     st.builds(
         Protocol, name=NAMES.filter(lambda name: name not in PROTOCOLS),
@@ -163,6 +186,7 @@ PROFILES: Final = st.builds(
     name=st.just("p"),
     source_path=st.just("p.toml"),
     description=TEXT.filter(lambda text: text.isprintable()),
+    commands=st.lists(st.from_regex(r"[^/\x00-\x20\x7f]{1,8}", fullmatch=True), unique=True, max_size=3).map(tuple),
     process=st.builds(
         ProcessPolicy, umask=st.integers(0, 0o777), chdir=st.none() | PATHS, die_with_parent=st.booleans(),
         exec=st.sampled_from(ExecPolicy), notify=st.booleans(),
@@ -181,6 +205,7 @@ PROFILES: Final = st.builds(
         activation=st.booleans(),
     ),
     protocols=PROTOCOLS_OF_OWN,
+    network=NETWORKS,
 )  # fmt: skip
 
 
@@ -204,6 +229,9 @@ def test_merge_keeps_every_grant_name_call_and_kept_variable(profiles: list[Prof
     assert result.descriptors == replace(profiles[-1].descriptors, delegate=names)
     latest = {protocol.name: protocol for p in profiles for protocol in p.protocols}
     assert {protocol.name: protocol for protocol in result.protocols} == latest
+    assert set(result.network.allow) == {rule for p in profiles for rule in p.network.allow}
+    assert set(result.network.bind) == {rule for p in profiles for rule in p.network.bind}
+    assert (result.network.mode, result.network.dns) == (profiles[-1].network.mode, profiles[-1].network.dns)
 
 
 @given(PROFILES)

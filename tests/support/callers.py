@@ -25,7 +25,7 @@ from sandbox.launch import Walls, seal
 from sandbox.limits import Limits
 from sandbox.plan import Plan, StatusFormat
 from sandbox.probe import launcher_path
-from sandbox.profile import NetworkMode, Profile, SharedNamespace, Tty
+from sandbox.profile import NetworkMode, NetworkPolicy, Profile, SharedNamespace, Tty
 from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions, for_caller
 from tests.support.native import memfd_holding
@@ -68,6 +68,17 @@ def run(
     return Ended(done.returncode, done.stdout or "", done.stderr or "")
 
 
+@contextlib.contextmanager
+def held_open(path: Path, flags: int, *, inherits: bool = False) -> Iterator[int]:
+    """Yield a descriptor of a file. inherits: whatever run() starts has it, too."""
+    fd = os.open(path, flags, 0o600)
+    os.set_inheritable(fd, inherits)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def folders_in(words: Iterable[str | Path]) -> list[str]:
     """Return the tests' own folders that words name: probes and temporary files, which no view shows by itself."""
     return sorted(set(_OWN_FOLDER.findall(" ".join(map(str, words)))))
@@ -81,7 +92,7 @@ def shown(*words: str | Path) -> Walls:
 def sandbox(*words: str | Path, **options: Any) -> Ended:  # noqa: ANN401 - run()'s
     """Run the command line `sandbox run WORD ...`; the tests' own folders that words name are in the view."""
     own = [option for folder in folders_in(words) for option in ("--execute", folder, "--write", folder)]
-    return run([*SANDBOX, "run", *own, *words], **options)
+    return run([*SANDBOX, "run", "-p", "untrusted", *own, *words], **options)
 
 
 def opened(profile: Profile) -> Profile:
@@ -90,7 +101,7 @@ def opened(profile: Profile) -> Profile:
         profile,
         process=replace(profile.process, tty=Tty.INHERIT),
         filesystem=FilesystemPolicy(view=View.HOST),
-        network=NetworkMode.HOST,
+        network=NetworkPolicy(NetworkMode.HOST),
         share=tuple(SharedNamespace),
         limits=Limits(),
     )

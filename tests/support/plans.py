@@ -16,9 +16,11 @@ from sandbox import wire
 from sandbox.grants import SAFE_TYPES, STDIO_TYPES, Access, FdType
 from sandbox.plan import (
     ListenFlag,
+    ListFlag,
     MountFlag,
     MountKind,
     Namespace,
+    NetFlag,
     Op,
     OpCode,
     Plan,
@@ -76,7 +78,7 @@ def full_plan() -> Plan:
     return plan_for(
         ["prog", "-x", ""],
         launcher=[
-            ops.status(9, StatusFormat.JSON, execs=True),
+            ops.status(9, StatusFormat.JSON, told=ops.Trace.EXECS),
             ops.die_with_parent(1234),
             ops.trace(),
             ops.timeout(1500),
@@ -84,12 +86,18 @@ def full_plan() -> Plan:
             ops.cgroup("/sys/fs/cgroup/some"),
             ops.cgroup_set("pids.max", "64"),
             ops.oom_score(500),
+            ops.netns(20, 21, "a network"),
             ops.protocol("first", ProtocolRule(Place.VARIABLE, Shape.LIST, "--auth=", "FLAGS", anywhere=True)),
             ops.protocol("second", ProtocolRule(Place.PROGRAM, Shape.FIXED, program="prog", numbers=(3, 31))),
+            ops.allow_list(ListFlag.UDP | ListFlag.LOOPBACK),
+            ops.net_rule(_INET, 8, (1, 65535), "this host itself", NetFlag.DENY),
+            ops.net_rule(_INET6, 128, (53, 53), "udp:[::1]:53", NetFlag.UDP),
+            ops.net_rule(_INET, 0, (8080, 8088), "tcp:8080-8088", NetFlag.BIND),
         ],
         grants=[
             ops.inherit(0, 5, SAFE_TYPES, None, "grant a"),
             ops.inherit(1, 7, frozenset({FdType.TTY}), Access.READ_WRITE, "grant b"),
+            ops.inherit(13, 8, frozenset({FdType.STREAM}), Access.WRITE, "grant n", relay=True),
             ops.file(2, "/some/file", Access.APPEND, create=True, truncate=False, label="grant c"),
             ops.secret_file(3, "/some/secret", "grant d"),
             ops.secret_env(4, "TOKEN", "grant e"),
@@ -118,6 +126,7 @@ def full_plan() -> Plan:
                     (10, 72),
                     (11, 73),
                     (12, 74),
+                    (13, 75),
                 ]
             ),
         ],
@@ -134,6 +143,7 @@ def full_plan() -> Plan:
             ops.mount(MountKind.PROC, "/proc", MountFlag.PROCESSES),
             ops.mount(MountKind.HIDE, "/etc/shadow"),
             ops.enter(),
+            ops.text_file("/etc/hosts", "127.0.0.1 localhost\n"),
         ],
         attributes=[
             ops.rlimit(7, 1 << 40),
@@ -153,6 +163,7 @@ def full_plan() -> Plan:
             ops.restrict(),
             ops.exec_once(),
             ops.gate(observe=True),
+            ops.notify_program(ALLOW_ALL * 2),
         ],
         candidates=["/bin/prog", "/usr/bin/prog"],
         filters=[ALLOW_ALL, ALLOW_ALL * 3],
@@ -214,7 +225,10 @@ def with_checksum(data: bytes) -> bytes:
 _TEXT = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=20)
 _BYTES_TEXT = st.binary(max_size=20).map(lambda data: data.replace(b"\0", b"?")).map(os.fsdecode)
 _NAME = st.text("ABCDEFXYZ_", min_size=1, max_size=8)
+_TOLD = st.sampled_from([ops.NOTHING_TOLD, ops.Trace.EXECS, ops.Trace.NETWORK, ops.Trace.EXECS | ops.Trace.NETWORK])
 _FORMATS = st.sampled_from(list(StatusFormat))
+_LENGTHS = st.integers(1, 5)
+_HOW = st.sampled_from([{}, {"raw": True}, {"relay": True}])
 _TYPES = st.frozensets(st.sampled_from(list(FdType)))
 
 
@@ -241,7 +255,7 @@ def _obtaining(draw: st.DrawFn, slots: Sequence[int], status: int | None) -> lis
     sources = sorted(draw(st.sets(numbers | st.integers(3, 9).filter(lambda n: n != status), max_size=count)))
     access = st.sampled_from(list(Access))
     found = [
-        ops.inherit(slot, fd, draw(_TYPES), draw(st.none() | access), draw(_TEXT), raw=draw(st.booleans()))
+        ops.inherit(slot, fd, draw(_TYPES), draw(st.none() | access), draw(_TEXT), **draw(_HOW))
         for slot, fd in zip(slots, sources, strict=False)
     ]
     for slot in slots[len(found) :]:
@@ -290,6 +304,18 @@ _RULES = st.builds(
     anywhere=st.booleans(),
     numbers=st.sets(st.integers(3, 31), max_size=3).map(sorted).map(tuple),
 )
+_KINDS = st.sampled_from([0, NetFlag.DENY, NetFlag.BIND, NetFlag.UDP, NetFlag.UDP | NetFlag.DENY])
+_NET_RULES = st.builds(
+    lambda address, prefix, ports, label, kind: ops.net_rule(
+        address, prefix % (33 if address[0] == 2 else 129), (min(ports), max(ports)), label, kind
+    ),
+    _SOCKADDRS,
+    st.integers(0, 128),
+    st.tuples(st.integers(0, 65535), st.integers(0, 65535)),
+    _TEXT,
+    _KINDS,
+)
+_LISTS = st.builds(ops.allow_list, st.integers(0, sum(ListFlag)))
 # At least one of the two: without both, later execs would be unwatched.
 _LATER_EXECS = st.sampled_from(
     [[ops.exec_once()], [ops.gate()], [ops.gate(observe=True)], [ops.exec_once(), ops.gate()]]
@@ -303,14 +329,18 @@ def plans(draw: st.DrawFn) -> Plan:
     slots = draw(st.lists(st.integers(0, ops.MAX_SLOTS - 1), unique=True, max_size=6))
     numbers = draw(st.sets(st.integers(3, 65535) | st.integers(3, 12), min_size=len(slots), max_size=len(slots)))
     order = draw(st.permutations(slots))
+    supervision = draw(st.lists(_LISTS, max_size=1))
     drawn = plan_for(
         [draw(_BYTES_TEXT) for _ in range(draw(st.integers(1, 4)))],
         launcher=[
-            *([] if status is None else [ops.status(status, draw(_FORMATS), execs=draw(st.booleans()))]),
+            *([] if status is None else [ops.status(status, draw(_FORMATS), told=draw(_TOLD))]),
             *draw(st.lists(st.builds(ops.die_with_parent, st.integers(0, 2**31 - 1)), max_size=1)),
-            *draw(st.lists(st.builds(ops.trace), max_size=1)),
+            *draw(st.lists(st.builds(ops.trace, _TOLD.filter(bool)), max_size=1)),
             *draw(st.lists(st.builds(ops.protocol, _TEXT, _RULES), max_size=4)),
+            *supervision,
+            *(draw(st.lists(_NET_RULES, max_size=4)) if supervision else []),
         ],
+        walls=draw(st.lists(st.builds(ops.text_file, _BYTES_TEXT.map("/{}".format), _BYTES_TEXT), max_size=2)),
         grants=[
             *draw(_obtaining(slots, status)),
             *(
@@ -323,14 +353,15 @@ def plans(draw: st.DrawFn) -> Plan:
             *draw(st.lists(st.builds(ops.env_keep, _BYTES_TEXT), max_size=3)),
             *draw(st.lists(st.builds(ops.env_set, _NAME, _BYTES_TEXT), max_size=3)),
         ],
-        confinement=draw(_LATER_EXECS),
+        confinement=[*draw(_LATER_EXECS), *(ops.notify_program(ALLOW_ALL * draw(_LENGTHS)) for _ in supervision)],
         candidates=draw(st.lists(_BYTES_TEXT, min_size=1, max_size=3)),
-        filters=draw(st.lists(st.integers(1, 5).map(lambda count: ALLOW_ALL * count), min_size=1, max_size=4)),
+        filters=draw(st.lists(_LENGTHS.map(lambda count: ALLOW_ALL * count), min_size=1, max_size=4)),
         stdio=sorted(draw(_TYPES)),
         umask=draw(st.integers(0, 0o777)),
         quiet=draw(st.booleans()),
     )
-    return replace(drawn, ops=tuple(replace(op, label=_printable(op.label)) for op in drawn.ops))
+    point = draw(st.booleans())
+    return replace(drawn, point=point, ops=tuple(replace(op, label=_printable(op.label)) for op in drawn.ops))
 
 
 def _printable(label: str) -> str:
@@ -342,7 +373,7 @@ def mandatory_rules_hold(plan: Plan) -> bool:
     """Say the format's mandatory rules once more, in other words than wire.py's."""
     codes = [int(op.code) for op in plan.ops]
     once = [0x0301, 0x0502, 0x0503, 0x0601, 0x0602, 0x0408, 0x0606, 0x0701, 0x0802]
-    at_most_once = [0x0101, 0x0102, 0x0103, 0x0603, 0x0706, 0x0707]
+    at_most_once = [0x0101, 0x0102, 0x0103, 0x010A, 0x0603, 0x0706, 0x0707, 0x0709]
     rules = [op for op in plan.ops if op.code == 0x0104]
     filled = sorted(op.a for op in plan.ops if 0x0302 <= op.code <= 0x03FF and op.code != 0x0310)
     placed = sorted(op.a for op in plan.ops if op.code == 0x0501)
@@ -361,5 +392,17 @@ def mandatory_rules_hold(plan: Plan) -> bool:
         and all(1 <= op.a <= 5 and 1 <= op.b <= 5 and op.flags <= 1 and op.data.count(0) == 2 for op in rules)
         and all(op.a <= 1 for op in plan.ops if op.code == 0x0707)
         and all(op.flags <= 1 for op in plan.ops if op.code == 0x0501)
-        and all(op.c <= 1 for op in plan.ops if op.code == 0x0101)
+        and all(op.c <= 3 for op in plan.ops if op.code == 0x0101)
+        and all(1 <= op.a <= 3 for op in plan.ops if op.code == 0x0103)
+        and (0x010A in codes) is (0x0709 in codes)
+        and (0x010A in codes or 0x010B not in codes)
+        and all(op.a <= 7 for op in plan.ops if op.code == 0x010A)
+        and all(_net_rule_holds(op) for op in plan.ops if op.code == 0x010B)
+        and all(op.data[:1] == b"/" and op.data.count(0) == 2 for op in plan.ops if op.code == 0x0409)
+        and all(0 < len(op.data) <= 8 * (4096 - 25) for op in plan.ops if op.code == 0x0709)
     )
+
+
+def _net_rule_holds(op: Op) -> bool:
+    bits = {(2, 16): 32, (10, 28): 128}.get((int.from_bytes(op.data[:2], "little"), len(op.data)), -1)
+    return op.flags < 8 and op.flags & 3 != 3 and op.a <= bits and op.b <= op.c <= 65535

@@ -80,3 +80,11 @@ def table(text: str) -> Table:
     listed = frozenset(int(fd) for fd in re.findall(r"^proc (\d+)$", text, re.MULTILINE))
     assert listed == numbers.keys(), text
     return Table(numbers, listed)
+
+
+def as_table(heading: str, rows: dict[str, str], columns: dict[str, frozenset[str]]) -> list[str]:
+    """Return a table of a document: what goes through is `yes`. rows: words -> what is tested."""
+    lines = [f"| {heading} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for words, name in rows.items():
+        lines.append(f"| {words} | " + " | ".join("yes" if name in can else "-" for can in columns.values()) + " |")
+    return lines

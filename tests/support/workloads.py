@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from sandbox import NetworkMode, SharedNamespace, Tty, View, default_search_path, format_profile, load
+from sandbox import NetworkMode, NetworkPolicy, SharedNamespace, Tty, View, default_search_path, format_profile, load
 from sandbox.filesystem import FilesystemPolicy
 from sandbox.landlock import LandlockPolicy
 from sandbox.profile import Environment
@@ -85,7 +86,7 @@ def open_profile() -> str:
             description="the gate and the filter of untrusted, without its walls",
             process=replace(untrusted.process, tty=Tty.INHERIT),
             filesystem=FilesystemPolicy(view=View.HOST),
-            network=NetworkMode.HOST,
+            network=NetworkPolicy(NetworkMode.HOST),
             share=tuple(name for name in SharedNamespace if name is not SharedNamespace.USER),
             landlock=LandlockPolicy(optional=("landlock",)),
             environment=Environment(keep=("*",)),
@@ -221,3 +222,46 @@ def stage_command(stage: Path) -> str:
     )
     command.chmod(0o755)
     return str(command)
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """How a job went plain, while it was learned, and under what was learned: each with its seconds; and that text."""
+
+    plain: Done
+    learned: Done
+    again: Done
+    seconds: tuple[float, float, float]
+    profile: str
+
+    @property
+    def entries(self) -> int:
+        """How many paths, variables, protocols and groups the profile names."""
+        tables = tomllib.loads(self.profile)
+        return sum(
+            len(value) for table in tables.values() if isinstance(table, dict) for value in table.values()
+            if isinstance(value, list)
+        )  # fmt: skip
+
+
+def teach(job: Job, command: str, stage: Path, user: str | None) -> Taught | None:
+    """Run a job plain, learn it, and run it under what was learned; None if it is not done without us either.
+
+    The profile is left in the stage, as NAME.toml, for others to try.
+    """
+    path = stage / "scratch" / f"{job.name}.toml"
+    times: list[float] = []
+
+    def timed(launcher: str) -> Done:
+        start = time.monotonic()
+        done = run(job, stage, launcher=launcher, user=user)
+        times.append(time.monotonic() - start)
+        return done
+
+    plain = timed("")
+    if not plain.right:
+        return None
+    learned = timed(shlex.join([command, "learn", "--permissive", "-o", str(path), "--"]))
+    again = timed(shlex.join([command, "run", "-p", str(path), "--"]))
+    text = path.read_text() if path.exists() else ""
+    return Taught(plain, learned, again, (times[0], times[1], times[2]), text)

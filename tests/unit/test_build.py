@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 
 from sandbox import bpf, seccomp, wire
+from sandbox.allowlist import parse_peer
 from sandbox.build import DEFAULT_PATH, build, child_path, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, InternalError, PlanError, ProfileError, UsageError
@@ -40,11 +41,13 @@ from sandbox.plan import (
     MAX_COMMANDS,
     MAX_ENV_OPS,
     MAX_PROTOCOLS,
+    NOTHING_TOLD,
     OBTAINING,
     ListenFlag,
     OpCode,
     Plan,
     StatusFormat,
+    Trace,
     mask_of,
 )
 from sandbox.profile import (
@@ -53,6 +56,7 @@ from sandbox.profile import (
     ExecPolicy,
     FilterSection,
     NetworkMode,
+    NetworkPolicy,
     ProcessPolicy,
     Profile,
     ScmRights,
@@ -140,7 +144,7 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
         profile_of(*GRANTS, *SOCKETS[:-1], *MEMORY, keep=("PATH", "LISTEN_*"), descriptors=EVERY_PROTOCOL),
         process=process,
         filesystem=FilesystemPolicy(read=("/etc",)),
-        network=NetworkMode.LOOPBACK,
+        network=NetworkPolicy(NetworkMode.LOOPBACK, (parse_peer("tcp:db.example:5432"),), dns=True),
         share=(),
         limits=Limits(processes=5, timeout=1000, open_files=99),
     )
@@ -150,15 +154,17 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
         gid=0,
         identity=(5, 6),
         **LOOKED_UP,
+        peers={"db.example": ("192.0.2.7",)},
+        resolvers=("192.0.2.53",),
         delegated=Delegated("/cg", frozenset({"pids"})),
         environ={"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "0", "LISTEN_FDS": "1"},
     )
     everything = build(
-        walled, ["tool"], caller, status=(8, StatusFormat.JSON), exec_events=True, trace=True
+        walled, ["tool"], caller, status=(8, StatusFormat.JSON), told=Trace.EXECS, trace=Trace.EXECS
     )  # fmt: skip
     codes = [op.code for op in everything.ops]
     assert codes == sorted(codes)
-    assert set(OpCode) - set(codes) == {OpCode.EXEC_ONCE, OpCode.PORT_RULE}
+    assert set(OpCode) - set(codes) == {OpCode.EXEC_ONCE, OpCode.PORT_RULE, OpCode.NETNS}
     assert wire.decode(wire.encode(everything)) == everything
 
 
@@ -196,6 +202,16 @@ def test_build_inherit_without_a_type_takes_the_safe_ones_only() -> None:
     ).only(OpCode.INHERIT)
     assert untyped.c == mask_of(SAFE_TYPES)
     assert typed.c == FdType.DIRECTORY.bit
+
+
+def test_build_relay_takes_streams_of_bytes_only_and_says_which_way() -> None:
+    untyped, typed = plan_of(
+        InheritGrant(name="a", inherit=5, relay=True),
+        InheritGrant(name="b", inherit=6, type=FdType.SOCKET, access=Access.WRITE, relay=True),
+    ).only(OpCode.INHERIT)
+    assert untyped.c == FdType.FILE.bit | FdType.PIPE.bit | FdType.STREAM.bit
+    assert typed.c == FdType.STREAM.bit
+    assert (untyped.flags, typed.flags) == (16, 18)
 
 
 def test_build_file_is_opened_as_its_grant_says() -> None:
@@ -456,15 +472,17 @@ def test_build_only_a_grant_that_says_so_passes_at_every_exec() -> None:
     assert placed == {f"grant {grant.name}: number {n}": int(grant.propagate) for n, grant in enumerate(grants, 3)}
 
 
-@pytest.mark.parametrize("execs", [False, True])
-def test_build_exec_events_go_to_the_status_descriptor(execs: bool) -> None:
-    plan = build(profile_of(), ["tool"], CALLER, status=(8, StatusFormat.RECORDS), exec_events=execs)
-    assert [op.c for op in plan.only(OpCode.STATUS)] == [int(execs)]
+@pytest.mark.parametrize("told", [NOTHING_TOLD, Trace.EXECS, Trace.NETWORK])
+def test_build_what_is_told_goes_to_the_status_descriptor(told: Trace) -> None:
+    plan = build(profile_of(), ["tool"], CALLER, status=(8, StatusFormat.RECORDS), told=told)
+    assert [op.c for op in plan.only(OpCode.STATUS)] == [int(told)]
 
 
-@pytest.mark.parametrize("trace", [False, True])
-def test_build_trace_is_an_op_of_its_own(trace: bool) -> None:
-    assert len(build(profile_of(), ["tool"], CALLER, trace=trace).only(OpCode.TRACE)) == int(trace)
+@pytest.mark.parametrize("trace", [NOTHING_TOLD, Trace.EXECS, Trace.EXECS | Trace.NETWORK])
+def test_build_trace_is_an_op_of_its_own(trace: Trace) -> None:
+    assert [op.a for op in build(profile_of(), ["tool"], CALLER, trace=trace).only(OpCode.TRACE)] == [trace][
+        : int(trace)
+    ]
 
 
 # The filter
@@ -701,7 +719,7 @@ def test_build_notify_and_a_socket_that_keeps_its_peer_do_not_go_together() -> N
     caller = dataclasses.replace(CALLER, environ={"NOTIFY_SOCKET": "/run/n"})
     grant = DatagramGrant(name="a", datagram="udp:127.0.0.1:9")
     profile = dataclasses.replace(
-        profile_of(grant, process=ProcessPolicy(notify=True)), network=NetworkMode.NONE, share=()
+        profile_of(grant, process=ProcessPolicy(notify=True)), network=NetworkPolicy(NetworkMode.NONE), share=()
     )
     with pytest.raises(UsageError, match=r"process.notify: with a udp grant no call may name an address"):
         build(profile, ["tool"], caller)

@@ -10,7 +10,19 @@ import pytest
 from sandbox import errors
 from sandbox import plan as ops
 from sandbox.errors import PlanError
-from sandbox.events import REASONS, STEPS, Descriptor, Executed, Exited, Failed, Started, event_of
+from sandbox.events import (
+    REASONS,
+    STEPS,
+    Connection,
+    Descriptor,
+    Executed,
+    Exited,
+    Failed,
+    NetworkCall,
+    NetworkVerdict,
+    Started,
+    event_of,
+)
 from sandbox.grants import FdType
 from sandbox.plan import OpCode
 from sandbox.wire import Record
@@ -76,7 +88,24 @@ def test_event_descriptor_closed_was_passed_by_nothing() -> None:
     assert event == Descriptor(5, 42, 7, "/f", None)
 
 
-@pytest.mark.parametrize("kind", [0, 6, 2**32 - 1])
+@pytest.mark.parametrize(("number", "call"), list(enumerate(NetworkCall, 1)))
+def test_event_connection_names_program_call_address_and_the_rule_of_its_op(number: int, call: NetworkCall) -> None:
+    told = record(
+        6, pid=42, code=1, op=index_of(OpCode.NET_RULE), error=errno.EINPROGRESS, detail=number,
+        text="tcp:127.0.0.1:80", source="/bin/curl",
+    )  # fmt: skip
+    assert event_of(told, PLAN) == Connection(
+        5, 42, "/bin/curl", call, "tcp:127.0.0.1:80", NetworkVerdict.ALLOWED, "this host itself", errno.EINPROGRESS
+    )
+
+
+@pytest.mark.parametrize(("number", "verdict"), list(enumerate(NetworkVerdict, 1)))
+def test_event_connection_that_no_rule_fits_has_none(number: int, verdict: NetworkVerdict) -> None:
+    event = event_of(record(6, code=number, op=-1, detail=1, error=errno.EACCES, text="udp:[::1]:5"), PLAN)
+    assert event == Connection(5, 0, "", NetworkCall.CONNECT, "udp:[::1]:5", verdict, None, errno.EACCES)
+
+
+@pytest.mark.parametrize("kind", [0, 7, 2**32 - 1])
 def test_event_of_unknown_type_is_refused(kind: int) -> None:
     with pytest.raises(PlanError, match="unknown"):
         event_of(record(kind), PLAN)
@@ -108,12 +137,16 @@ def test_failure_of_exec_is_told_apart(op: OpCode, error: int, kind: type[errors
     assert found.exit_code == code
 
 
-@pytest.mark.parametrize("number", [number for number in REASONS if number not in {-1, -2, -3, -4, -5, -13, -49}])
+@pytest.mark.parametrize("number", [number for number in REASONS if number not in {-1, -2, -3, -4, -5, -13, -34, -49}])
 def test_failure_for_a_reason_of_the_launcher_s_own_says_it(number: int) -> None:
     error = failure(OpCode.SECRET_ENV, number)
     assert error.reason == REASONS[number]
     assert isinstance(error, errors.LaunchError)
     assert error.errno == 0
+
+
+def test_failure_by_a_signal_names_it() -> None:
+    assert failure(OpCode.CONNECT, -34, 15).reason == "ended while it waited, by signal 15"
 
 
 @pytest.mark.parametrize("fd_type", list(FdType))

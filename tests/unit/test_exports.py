@@ -32,7 +32,7 @@ def test_installed_package_holds_launcher_profiles_and_type_marker() -> None:
 
 
 def test_installed_package_holds_no_native_source() -> None:
-    assert [path.name for path in (INSTALLED / "launcher").iterdir()] == ["sandbox-launch"]
+    assert {path.name for path in (INSTALLED / "launcher").iterdir()} == {"sandbox-launch", "sandbox-trace"}
 
 
 def test_launcher_is_static_and_has_no_interpreter() -> None:

@@ -72,6 +72,12 @@ ACCEPTED: Final[dict[str, Grant]] = {
     "a=inherit:systemd:my web.socket:stream": InheritGrant(
         name="a", inherit="systemd:my web.socket", type=FdType.STREAM
     ),
+    "a=inherit:5:relay": InheritGrant(name="a", inherit=5, relay=True),
+    "a=inherit:5:write,stream,relay": InheritGrant(
+        name="a", inherit=5, access=Access.WRITE, type=FdType.STREAM, relay=True
+    ),
+    "a=inherit:5:append,relay": InheritGrant(name="a", inherit=5, access=Access.APPEND, relay=True),
+    "a=file:/x:relay": FileGrant(name="a", file="/x:relay"),
     "a=inherit:5:listener": InheritGrant(name="a", inherit=5, type=FdType.LISTENER),
     "a=listen:tcp:127.0.0.1:80": ListenGrant(name="a", listen="tcp:127.0.0.1:80"),
     "a=listen:tcp:[::1]:0:ipv6_only,backlog=5": ListenGrant(name="a", listen="tcp:[::1]:0", ipv6_only=True, backlog=5),
@@ -133,6 +139,9 @@ REFUSED: Final[dict[str, tuple[str, str, str]]] = {
     "a=inherit:5:pipe,socket": ("a", "is not a descriptor number", "NAME=inherit:5"),
     "a=inherit:5:read,write": ("a", "is not a descriptor number", "NAME=inherit:5"),
     "a=inherit:5:read,create": ("a", "is not a descriptor number", "NAME=inherit:5"),
+    "a=inherit:5:relay,raw": ("a", "raw is the caller's own", "leave one of them out"),
+    "a=inherit:5:read-write,relay": ("a", "a relay goes one way", "read or write"),
+    "a=inherit:5:directory,relay": ("a", "a relay copies bytes, and a directory has none", "file, pipe, stream"),
     "a=inherit:systemd:": ("a", "'systemd:' is not a descriptor", "systemd:NAME"),
     "a=inherit:systemd:a:b": ("a", "'systemd:a:b' is not a descriptor", "systemd:NAME"),
     "a=inherit:systemd:\u00e9": ("a", "is not a descriptor", "systemd:NAME"),

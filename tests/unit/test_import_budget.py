@@ -16,7 +16,7 @@ def loaded_by(statement: str) -> frozenset[str]:
 
 
 # library -> milliseconds that it adds to the start, measured with Python 3.11: pyseccomp 13, pyroute2 100 and more.
-@pytest.mark.parametrize("library", ["pyseccomp", "pyroute2", "asyncio", "ctypes", "jsonschema"])
+@pytest.mark.parametrize("library", ["pyseccomp", "pyroute2", "asyncio", "ctypes", "jsonschema", "rich", "socket"])
 @pytest.mark.parametrize("package", ["sandbox", "sandbox.cli", "sandbox.cli.app"])
 def test_import_of_package_does_not_load_library(package: str, library: str) -> None:
     assert library not in loaded_by(f"import {package}")

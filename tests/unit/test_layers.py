@@ -25,23 +25,25 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "sizes": "errors",
         "grants": "errors sizes sockets",
         "protocols": "",
+        "allowlist": "errors sockets",
         "filesystem": "",
         "plan": "grants protocols sockets",
         "limits": "errors plan sizes",
         "landlock": "errors filesystem plan",
         "caller": "errors cgroups limits probe",
-        "profile": "errors caller filesystem grants landlock limits protocols sockets syscalls",
-        "profile_text": "errors filesystem grants landlock limits protocols profile",
+        "profile": "errors allowlist caller filesystem grants landlock limits protocols sockets syscalls",
+        "profile_text": "errors allowlist filesystem grants landlock limits protocols profile",
         "profile_format": "grants limits protocols profile sizes",
-        "resolve": "carried caller errors filesystem grants limits profile",
+        "resolve": "allowlist carried caller errors filesystem grants limits profile",
         # Tables and pure functions over values.
         "syscall_table": "",
         "syscalls": "errors syscall_table",
         "kernel": "",
         "bpf": "errors",
-        "seccomp": "errors syscall_table syscalls bpf",
+        "seccomp": "errors plan sockets syscall_table syscalls bpf",
         "mounts": "filesystem plan",
-        "walls": "caller errors filesystem grants landlock limits mounts plan profile",
+        "veth": "allowlist caller profile sockets",
+        "walls": "allowlist caller errors filesystem grants landlock limits mounts plan profile sockets",
         "wire": "errors grants plan protocols sockets",
         "template": "errors plan wire",
         "units": "errors grants limits profile sockets",
@@ -53,29 +55,51 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         # Effects.
         "profile_files": "errors profile profile_text",
         "cgroups": "limits",
-        "addresses": "errors caller grants sockets",
+        "addresses": "errors allowlist caller grants profile sockets",
+        "wrappers": "errors profile_files",
         "cache": "caller grants limits plan profile profile_files template wire",
         "channel": "errors events",
+        "network": "allowlist caller errors probe profile veth",
+        "netns": "caller errors network profile",
         "launch": (
-            "addresses channel errors caller filesystem grants probe profile profile_files plan resolve wire build "
-            "events"
+            "addresses allowlist channel errors caller filesystem grants netns probe profile profile_files plan "
+            "resolve wire "
+            "build events"
         ),
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
-        "explain": ("caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"),
+        "lint": "build caller filesystem grants places profile protocols refusals resolve sockets syscalls",
+        "compare": "build filesystem limits places profile profile_format syscalls",
+        "explain": (
+            "allowlist caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"
+        ),
         "seal": (
             "build caller carried errors explain filesystem grants landlock limits mounts plan profile profile_format "
             "resolve template walls wire"
         ),
         "exports": "errors filesystem landlock limits plan profile seccomp syscall_table syscalls units walls",
+        # Refusals: what is told of calls is a value too; only the tracer, which tells it, has effects.
+        "calls": "syscall_table",
+        "places": "",
+        "refusals": (
+            "bpf build caller calls filesystem grants limits places profile profile_format seccomp syscall_table "
+            "syscalls"
+        ),
+        "trace": "calls errors events launch plan probe wire",
+        "explaining": "build caller calls errors events plan profile refusals trace",
+        "recording": "calls",
+        "learned": "caller calls errors places profile recording refusals syscall_table syscalls",
+        "learning": ("build caller calls events explaining learned observe plan profile recording refusals trace"),
         # The edge.
         "sandbox": (
-            "errors caller filesystem grants landlock limits profile profile_files profile_format profile_text plan "
-            "build events launch observe protocols resolve survey "
-            "addresses"
+            "allowlist errors caller filesystem grants landlock limits profile profile_files profile_format "
+            "profile_text plan build events launch observe protocols resolve survey addresses wrappers"
         ),
-        "cli": "sandbox build errors exports kernel cli cache explain probe profile seal sizes units walls",
+        "cli": (
+            "sandbox build errors exports kernel cli cache compare explain explaining learned learning lint probe "
+            "profile refusals seal sizes units walls"
+        ),
         "__main__": "cli",
     }.items()
 }
@@ -84,7 +108,9 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
 IMPORTER: Final = {
     "click": "cli",
     "msgspec": "profile_text",
+    "pyroute2": "network",
     "pyseccomp": "seccomp",
+    "rich": "cli",
 }
 
 # Standard modules that make an effect; who has none may not import them. ctypes is for nobody: system calls are the
@@ -97,7 +123,8 @@ WITHOUT_EFFECTS: Final = frozenset(
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
-        "carried", "peers", "sockets", "sizes",
+        "carried", "peers", "sockets", "sizes", "allowlist", "veth", "calls", "places",
+        "refusals", "recording", "learned", "lint", "compare",
     }
 )  # fmt: skip
 
@@ -171,11 +198,14 @@ def test_layers_table_has_no_cycle_between_modules() -> None:
         ("seccomp", "def f():\n    import pyseccomp", True),
         ("launch", "def f():\n    import pyseccomp", False),
         ("launch", "import numpy", False),
+        ("network", "from pyroute2 import IPRoute", True),
+        ("netns", "from pyroute2 import IPRoute", False),
         ("launch", "import subprocess", True),
         ("plan", "import subprocess", False),
         ("profile_text", "import msgspec", True),
         ("profile", "import msgspec", False),
-        ("cli", "from rich import print", False),
+        ("cli", "def f():\n    from rich import print", True),
+        ("survey", "from rich import print", False),
         ("observe", "from sandbox.survey import Survey", True),
         ("survey", "from sandbox.observe import survey_command", False),
         ("survey", "import subprocess", False),

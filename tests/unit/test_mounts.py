@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from sandbox import plan, wire
-from sandbox.filesystem import FilesystemPolicy, Kind, Proc, Rights, View, entries
+from sandbox.filesystem import FilesystemPolicy, Kind, Proc, Rights, View, entries, normal
 from sandbox.mounts import describe, view_ops
 from sandbox.plan import MountFlag, MountKind, Namespace, Op, OpCode
 from tests.support.plans import plan_for
@@ -79,6 +79,22 @@ def test_view_bind_of_proc_or_dev_is_never_the_hosts() -> None:
     assert mounts(FilesystemPolicy(read=("/",))) == [root, DEV, SHM, PROC]
 
 
+def test_view_of_the_host_binds_what_is_declared_below_what_it_replaces() -> None:
+    policy = FilesystemPolicy(
+        View.HOST, read=("/t/r", "/t/h/r"), write=("/c/w", "/tea"), execute=("-/t/x/y",),
+        tmpfs=("/t",), private=("/c",), hide=("/t/h",),
+    )  # fmt: skip
+    assert list(view_ops(policy, terminals=True)) == [
+        plan.mount(MountKind.COPY, "/c", W),
+        plan.mount(MountKind.BIND, "/c/w", W),
+        PROC,
+        plan.mount(MountKind.TMPFS, "/t", W, mode=0o755),
+        plan.mount(MountKind.HIDE, "/t/h"),
+        plan.mount(MountKind.BIND, "/t/r"),
+        plan.mount(MountKind.BIND, "/t/x/y", X | OPTIONAL),
+    ]
+
+
 def test_view_of_the_host_has_no_root_and_no_binds() -> None:
     policy = FilesystemPolicy(View.HOST, read=("/usr",), write=("/w",), tmpfs=("/t",), private=("/c",), hide=("/h",))
     assert list(view_ops(policy, terminals=True)) == [
@@ -87,6 +103,20 @@ def test_view_of_the_host_has_no_root_and_no_binds() -> None:
         PROC,
         plan.mount(MountKind.TMPFS, "/t", W, mode=0o755),
     ]
+
+
+def lies_in_a_new_folder(policy: FilesystemPolicy, path: str) -> bool:
+    """Tell by the text of the lists: of those but the shown ones, the longest that it lies in is tmpfs or private."""
+    lists = {"tmpfs": policy.tmpfs, "private": policy.private, "hide": policy.hide}
+    found = [
+        (len(folder), name == "hide") for name, texts in lists.items() for folder in map(normal_of, texts)
+        if path != folder and f"{path}/".startswith(folder.rstrip("/") + "/")
+    ]  # fmt: skip
+    return bool(found) and not max(found)[1]
+
+
+def normal_of(text: str) -> str:
+    return normal(text.removeprefix("-"))
 
 
 @given(POLICIES)
@@ -100,7 +130,7 @@ def test_view_property_ops_are_a_plan_and_say_what_the_entries_do(policy: Filesy
     flags = {op.label: MountFlag(op.flags) for op in ops}
     for entry in entries(policy):
         if entry.kind is Kind.BIND and policy.view is View.HOST:
-            assert entry.path not in flags
+            assert (entry.path in flags) == lies_in_a_new_folder(policy, entry.path)
         else:
             assert (W in flags[entry.path]) == (Rights.WRITE in entry.rights)
             assert (X in flags[entry.path]) == (Rights.EXECUTE in entry.rights)

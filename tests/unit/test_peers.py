@@ -10,7 +10,7 @@ import pytest
 from sandbox.grants import FdType, InheritGrant, parse_grant
 from sandbox.landlock import LandlockPolicy
 from sandbox.peers import Held, held, inherited_residue, residue
-from sandbox.profile import FilterSection, NetworkMode, Profile
+from sandbox.profile import FilterSection, NetworkMode, NetworkPolicy, Profile
 
 PROFILE: Final = Profile("p", filter=FilterSection(("@base",)), landlock=LandlockPolicy(optional=("landlock",)))
 LISTEN_TCP, LISTEN_UDP, LISTEN_UNIX = "a=listen:tcp:h:1", "b=listen:udp:h:1", "c=listen:unix:/x"
@@ -54,7 +54,7 @@ def test_held_without_a_network(texts: tuple[str, ...], abi: int, named: bool, l
     found = held(PROFILE, grants, abi)
     assert found == Held(tcp=abi >= 4, abstract=abi >= 6, offline=True, named=named, listening=listening)
     for network in (NetworkMode.LOOPBACK, NetworkMode.HOST):
-        assert held(replace(PROFILE, network=network), grants, abi) == Held(abstract=abi >= 6)
+        assert held(replace(PROFILE, network=NetworkPolicy(network)), grants, abi) == Held(abstract=abi >= 6)
 
 
 OFFLINE: Final = Held(tcp=True, abstract=True, offline=True)

@@ -15,9 +15,11 @@ from sandbox.plan import (
     OBTAINING,
     RULES,
     ListenFlag,
+    ListFlag,
     MountFlag,
     MountKind,
     Namespace,
+    NetFlag,
     Op,
     OpCode,
     Plan,
@@ -38,11 +40,48 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         "status          write json to descriptor 9",
     ),
     (
-        ops.status(9, StatusFormat.RECORDS, execs=True), (OpCode.STATUS, 9, 1, 1, 0, b""), "status",
+        ops.status(9, StatusFormat.RECORDS, told=ops.Trace.EXECS), (OpCode.STATUS, 9, 1, 1, 0, b""), "status",
         "status          write records to descriptor 9, of each exec too",
     ),
     (
-        ops.trace(), (OpCode.TRACE, 0, 0, 0, 0, b""), "trace", "trace           tell each exec on standard error",
+        ops.status(9, StatusFormat.RECORDS, told=ops.Trace.EXECS | ops.Trace.NETWORK),
+        (OpCode.STATUS, 9, 1, 3, 0, b""), "status",
+        "status          write records to descriptor 9, of each exec too, of each network call too",
+    ),
+    (
+        ops.trace(), (OpCode.TRACE, 1, 0, 0, 0, b""), "trace", "trace           tell each exec on standard error",
+    ),
+    (
+        ops.trace(ops.Trace.NETWORK), (OpCode.TRACE, 2, 0, 0, 0, b""), "trace",
+        "trace           tell each network call on standard error",
+    ),
+    (
+        ops.trace(ops.Trace.EXECS | ops.Trace.NETWORK), (OpCode.TRACE, 3, 0, 0, 0, b""), "trace",
+        "trace           tell each exec and network call on standard error",
+    ),
+    (
+        ops.allow_list(ListFlag.UDP | ListFlag.UNGOVERNED), (OpCode.ALLOW_LIST, 5, 0, 0, 0, b""), "network",
+        "allow_list      the supervisor makes sockets, and connects and binds them by these rules",
+    ),
+    (
+        ops.net_rule(TCP, 8, (80, 90), "r"), (OpCode.NET_RULE, 8, 80, 90, 0, TCP), "network",
+        "net_rule        allow tcp 127.0.0.1/8 ports 80-90",
+    ),
+    (
+        ops.net_rule(TCP6, 128, (0, 65535), "r", NetFlag.DENY | NetFlag.UDP),
+        (OpCode.NET_RULE, 128, 0, 65535, 5, TCP6), "network", "net_rule        deny udp [::1]/128 ports 0-65535",
+    ),
+    (
+        ops.net_rule(TCP, 0, (80, 80), "r", NetFlag.BIND), (OpCode.NET_RULE, 0, 80, 80, 2, TCP), "network",
+        "net_rule        bind tcp 127.0.0.1/0 ports 80-80",
+    ),
+    (
+        ops.text_file("/etc/a b", "é\n"), (OpCode.TEXT_FILE, 0, 0, 0, 0, b"/etc/a b\0\xc3\xa9\n\0"), "view",
+        "text_file       a text of 3 bytes at '/etc/a b'",
+    ),
+    (
+        ops.notify_program(ALLOW_ALL * 2), (OpCode.NOTIFY, 0, 0, 0, 0, ALLOW_ALL * 2), "filter",
+        "notify          ask the supervisor by 2 instructions",
     ),
     (
         ops.protocol("p", ProtocolRule(Place.VARIABLE, Shape.LIST, "--auth=", "FLAGS", anywhere=True)),
@@ -104,7 +143,12 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
     (
         ops.file(1, "/a", Access.APPEND, create=False, truncate=False, label="g"),
         (OpCode.FILE, 1, os.O_WRONLY | os.O_APPEND, 0, 0, b"/a"), "open",
-        "file            slot 1: open '/a' for append",
+        "file            slot 1: open '/a' for append, relayed",
+    ),
+    (
+        ops.file(1, "/a", Access.APPEND, create=False, truncate=False, label="g", raw=True),
+        (OpCode.FILE, 1, os.O_WRONLY | os.O_APPEND, 0, 8, b"/a"), "open",
+        "file            slot 1: open '/a' for append, raw",
     ),
     (
         ops.file(1, "/a", Access.READ, create=False, truncate=False, label="g", raw=True),
@@ -113,6 +157,10 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
     (
         ops.inherit(2, 5, frozenset({FdType.FILE}), Access.APPEND, "g", raw=True), (OpCode.INHERIT, 2, 5, 1, 11, b""),
         "inherit", "inherit         slot 2: the caller's 5, if it is one of: file, append, raw",
+    ),
+    (
+        ops.inherit(2, 5, frozenset({FdType.PIPE}), Access.READ, "g", relay=True), (OpCode.INHERIT, 2, 5, 2, 17, b""),
+        "inherit", "inherit         slot 2: the caller's 5, if it is one of: pipe, read, relayed",
     ),
     (
         ops.directory(1, "/d", write=False, execute=False, label="g"), (OpCode.DIRECTORY, 1, 0, 0, 0, b"/d"), "open",
@@ -173,6 +221,13 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
     (
         ops.scratch(3, 4097, "g"), (OpCode.SCRATCH, 3, 5, 0, 0, b""), "scratch",
         "scratch         slot 3: an empty file in memory that grows to 5 KiB",
+    ),
+    (
+        ops.netns(20, 21, "a network"), (OpCode.NETNS, 20, 21, 0, 0, b""), "network",
+        "netns           join a network, and keep 21 open to the end",
+    ),
+    (
+        ops.netns(20, 0, "a network"), (OpCode.NETNS, 20, 0, 0, 0, b""), "network", "netns           join a network",
     ),
     (ops.place(3, 7, "g"), (OpCode.PLACE, 3, 7, 0, 0, b""), "place", "place           slot 3 becomes descriptor 7"),
     (
@@ -379,7 +434,7 @@ def test_plan_describe_gives_one_line_per_op() -> None:
 
 def test_plan_only_gives_the_ops_of_that_code_in_order() -> None:
     plan = full_plan()
-    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 10, 11, 12, 13, 70, 71, 72, 73, 74]
+    assert [op.b for op in plan.only(OpCode.PLACE)] == [3, 4, 5, 9, 10, 11, 12, 13, 70, 71, 72, 73, 74, 75]
     assert plan_for(["x"]).only(OpCode.PLACE) == ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from msgspec import Struct
 
 from sandbox import profile_text as model
+from sandbox.allowlist import parse_bind, parse_peer
 from sandbox.caller import Caller
 from sandbox.errors import GrantError, ProfileError
 from sandbox.filesystem import FilesystemPolicy, Proc, View
@@ -37,6 +39,7 @@ from sandbox.profile import (
     ExecPolicy,
     FilterSection,
     NetworkMode,
+    NetworkPolicy,
     ProcessPolicy,
     Profile,
     Scheduling,
@@ -45,6 +48,7 @@ from sandbox.profile import (
     Tty,
     check,
     delegated,
+    ports_of,
 )
 from sandbox.profile_files import default_search_path, load, shipped_folder
 from sandbox.profile_format import format_profile
@@ -61,6 +65,7 @@ CALLER: Final = Caller(
 COMPLETE: Final = """
 description = "everything at once"
 extends = ["base", "./other.toml"]
+commands = ["app", "app-admin", "app"]
 
 [process]
 umask = "027"
@@ -88,6 +93,10 @@ hide = ["-/etc/shadow"]
 
 [network]
 mode = "loopback"
+allow = ["tcp:db.example:5432", "udp:[2001:db8::/32]:9000-9010"]
+allow_bind = ["tcp:8080"]
+dns = true
+resolvers = ["192.0.2.53"]
 
 [namespaces]
 share = ["ipc"]
@@ -136,6 +145,11 @@ inherit = 5
 type = "pipe"
 access = "read"
 propagate = true
+
+[grants.feed]
+inherit = 6
+access = "write"
+relay = true
 
 [grants.log]
 file = "{cwd}/log"
@@ -186,6 +200,7 @@ def test_parse_complete_text_gives_every_value() -> None:
         name="x",
         source_path="x.toml",
         description="everything at once",
+        commands=("app", "app-admin"),
         process=ProcessPolicy(
             umask=0o27,
             chdir="{home}/x",
@@ -210,7 +225,13 @@ def test_parse_complete_text_gives_every_value() -> None:
             hide=("-/etc/shadow",),
             proc=Proc.PROCESSES,
         ),
-        network=NetworkMode.LOOPBACK,
+        network=NetworkPolicy(
+            NetworkMode.LOOPBACK,
+            allow=(parse_peer("tcp:db.example:5432"), parse_peer("udp:[2001:db8::/32]:9000-9010")),
+            bind=(parse_bind("tcp:8080"),),
+            dns=True,
+            resolvers=("192.0.2.53",),
+        ),
         share=(SharedNamespace.IPC,),
         limits=Limits(512 << 20, 64, 0.5, 30, 256, 1 << 30, 0, 300_000, 2 << 30),
         landlock=LandlockPolicy(("ioctl_dev", "signal"), files=False),
@@ -218,6 +239,7 @@ def test_parse_complete_text_gives_every_value() -> None:
         filter=FilterSection(("@base", "openat")),
         grants=(
             InheritGrant(name="in", inherit=5, type=FdType.PIPE, access=Access.READ, propagate=True),
+            InheritGrant(name="feed", inherit=6, access=Access.WRITE, relay=True),
             FileGrant(
                 name="log", file="{cwd}/log", access=Access.APPEND, create=True, truncate=True, number=5, propagate=True
             ),
@@ -288,6 +310,27 @@ def own(words: str) -> str:
 
 # text -> key, part of the reason, part of the hint; and the same text put right.
 REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
+    "allow-no-port": (
+        "[network]\nallow=['tcp:h:80', 'tcp:h:']", "network.allow[1]", "'tcp:h:': '' is no port", "PORT 443",
+        "[network]\nallow=['tcp:h:80', 'tcp:h:*']",
+    ),
+    "allow-protocol": (
+        "[network]\nallow=['icmp:h:1']", "network.allow[0]", "'icmp' is neither tcp nor udp", "write tcp:HOST",
+        "[network]\nallow=['udp:h:1']",
+    ),
+    "allow-network": (
+        "[network]\nallow=['tcp:10.0.0.1/8:80']", "network.allow[0]", "'10.0.0.1/8' is an address in a network",
+        "the network is 10.0.0.0/8", "[network]\nallow=['tcp:10.0.0.0/8:80']",
+    ),
+    "allow-mapped": (
+        "[network]\nallow=['tcp:[::ffff:10.0.0.1]:80']", "network.allow[0]", "is IPv4 in IPv6",
+        "write the IPv4 address", "[network]\nallow=['tcp:10.0.0.1:80']",
+    ),
+    "bind-name": (
+        "[network]\nallow_bind=['tcp:h:80']", "network.allow_bind[0]", "'h' is no address", "tcp:ADDRESS:PORT",
+        "[network]\nallow_bind=['tcp:127.0.0.1:80']",
+    ),
+    "dns-type": ("[network]\ndns='yes'", "network.dns", "expected `bool`", "", "[network]\ndns=true"),
     "syntax": ("a = @", "", "line 1, column 5", "quotes", ""),
     "syntax-line": ('description = "x"\n[process\n', "", "line 2, column 9", "quotes",
         'description = "x"\n[process]\n'),
@@ -295,7 +338,7 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
     "deep-nesting": ("a = " + "[" * 20_000, "", "nested too deeply", "", "extends = []"),
     "long-number": ("a = " + "9" * 5_000, "", "too long", "", "extends = []"),
     "unknown-top": ("[enviroment]", "enviroment", "unknown key", "did you mean 'environment'?", "[environment]"),
-    "unknown-lists": ("[zzz]", "zzz", "unknown key", "known here: description, descriptors, environment", "[filter]"),
+    "unknown-lists": ("[zzz]", "zzz", "unknown key", "known here: commands, description, descriptors", "[filter]"),
     "unknown-process": ("[process]\numsk='022'", "process.umsk", "unknown key", "'umask'", "[process]\numask='022'"),
     "unknown-odd": ('"a\\nb" = 1', '"a\\nb"', "unknown key", "known here", "[process]"),
     "deny-list": ("[filter]\ndeny=[]", "filter.deny", "unknown key", "known here: allow", "[filter]\nallow=[]"),
@@ -315,6 +358,10 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
     "description-escape": ('description = "\\u001b[2J"', "description", "control", "", 'description = "[2J"'),
     "extends-type": ("extends = 'base'", "extends", "expected `array`", "", "extends = ['base']"),
     "extends-item": ("extends = ['a', 1]", "extends[1]", "expected `str`", "", "extends = ['a', 'b']"),
+    "commands-type": ("commands = 'git'", "commands", "expected `array`", "", "commands = ['git']"),
+    "commands-path": ("commands = ['a', '/bin/b']", "commands[1]", "no command's name", "", "commands = ['a', 'b']"),
+    "commands-empty": ("commands = ['']", "commands[0]", "no command's name", "without its folder", "commands = []"),
+    "commands-blank": ("commands = ['a b']", "commands[0]", "no command's name", "", "commands = ['a-b']"),
     "umask-type": ("[process]\numask=22", "process.umask", "expected `str`", '"022"', "[process]\numask='22'"),
     "umask-digit": ("[process]\numask='089'", "process.umask", "'089' does not fit", '"022"', "[process]\numask='077'"),
     "umask-big": ("[process]\numask='1777'", "process.umask", "does not fit", '"022"', "[process]\numask='0777'"),
@@ -354,6 +401,10 @@ REFUSED: Final[dict[str, tuple[str, str, str, str, str]]] = {
                     "[grants.a]\nfile='/x'\nnumber=65535"),
     "number-bool": ("[grants.a]\nfile='/x'\nnumber=true", "grants.a.number", "got `bool`", "",
                     "[grants.a]\nfile='/x'\nnumber=4"),
+    "relay-kind": ("[grants.a]\nfile='/x'\nrelay=true", "grants.a.relay", "unknown key", "",
+                   "[grants.a]\ninherit=5\nrelay=true"),
+    "relay-raw": ("[grants.a]\ninherit=5\nrelay=true\nraw=true", "grants.a", "raw is the caller's own", "one of them",
+                  "[grants.a]\ninherit=5\nrelay=true\nraw=false"),
     "inherit-low": ("[grants.a]\ninherit=-1", "grants.a.inherit", ">= 0", "", "[grants.a]\ninherit=0"),
     "inherit-text": ("[grants.a]\ninherit='5'", "grants.a", "'5' is not a descriptor", "systemd:NAME",
         "[grants.a]\ninherit='systemd:5'"),
@@ -716,6 +767,7 @@ def test_check_grants_that_collide_are_refused() -> None:
 
 
 BASE: Final = "[filter]\nallow=['@base']\n"
+SHARED: Final = "[namespaces]\nshare=['mount', 'pid']\n[filesystem]\nview='host'\n[network]\n"
 
 
 def test_check_protocol_that_does_not_exist_is_refused_with_the_nearest() -> None:
@@ -725,6 +777,80 @@ def test_check_protocol_that_does_not_exist_is_refused_with_the_nearest() -> Non
     assert (caught.value.path, caught.value.key) == ("x.toml", "descriptors.delegate")
     assert "did you mean 'jobserver'?" in caught.value.hint
     assert "pass-fds" in caught.value.hint
+
+
+# what a profile says of the network and its namespaces -> the key that is wrong, words of the reason; and put right
+NETWORK: Final[list[tuple[str, str, str, str]]] = [
+    ("mode='host'\nallow=['tcp:h:80']", "network.allow[0]", "TCP ports only", "mode='host'\nallow=['tcp:*:80']"),
+    (
+        "mode='host'\nallow=['tcp:*:1', 'udp:*:80']", "network.allow[1]", "TCP ports only",
+        "mode='none'\nallow=['tcp:*:1', 'udp:*:80']",
+    ),
+    (
+        "mode='host'\nallow=['tcp:0.0.0.0/0:80']", "network.allow[0]", "TCP ports only",
+        "mode='loopback'\nallow=['tcp:0.0.0.0/0:80']",
+    ),
+    (
+        "mode='host'\nallow_bind=['tcp:127.0.0.1:80']", "network.allow_bind[0]", "TCP ports only",
+        "mode='host'\nallow_bind=['tcp:80']",
+    ),
+    ("mode='host'\nallow_bind=['udp:80']", "network.allow_bind[0]", "TCP ports only", "allow_bind=['udp:80']"),
+    ("mode='host'\ndns=true", "network.dns", "all resolvers can be asked", "dns=true"),
+    ("resolvers=['192.0.2.53']", "network.resolvers", "dns is false", "dns=true\nresolvers=['192.0.2.53']"),
+    (
+        "dns=true\nresolvers=['192.0.2.53', 'dns.example']", "network.resolvers[1]", "'dns.example' is no address",
+        "dns=true\nresolvers=['192.0.2.53', '2001:db8::53']",
+    ),
+    (
+        SHARED + "allow=['tcp:h:80']", "namespaces.share", "a mount namespace of its own",
+        SHARED + "allow=['tcp:192.0.2.7:80']",
+    ),
+    (SHARED + "dns=true", "namespaces.share", "a mount namespace of its own", "dns=true"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "key", "reason", "right"), NETWORK)
+def test_check_rules_that_nothing_would_hold_are_refused(wrong: str, key: str, reason: str, right: str) -> None:
+    def profile(text: str) -> Profile:
+        return one(BASE + ("" if text.startswith("[") else "[network]\n") + text)
+
+    check(profile(right))
+    with pytest.raises(ProfileError) as caught:
+        check(profile(wrong))
+    assert (caught.value.path, caught.value.key) == ("x.toml", key)
+    assert reason in caught.value.reason
+    assert caught.value.hint
+
+
+def test_supervised_is_a_network_with_rules_that_is_not_the_hosts() -> None:
+    for text in ("allow=['tcp:h:1']", "allow_bind=['tcp:1']", "dns=true"):
+        assert one("[network]\n" + text).network.is_supervised
+        assert one("[network]\nmode='loopback'\n" + text).network.is_supervised
+        assert not one("[network]\nmode='host'\n" + text).network.is_supervised
+    assert not one("").network.is_supervised
+
+
+def test_merge_joins_rules_and_the_later_words_win() -> None:
+    first = parse("[network]\nmode='host'\nallow=['tcp:a:1', 'tcp:b:1']\ndns=true\nresolvers=['192.0.2.1']", "a")
+    second = parse("[network]\nmode='none'\nallow=['tcp:b:1', 'tcp:c:1']\nallow_bind=['tcp:1']", "b")
+    merged = merge([first, second], "x").network
+    assert (merged.mode, merged.dns, merged.resolvers) == (NetworkMode.NONE, True, ("192.0.2.1",))
+    assert list(map(str, merged.allow)) == ["tcp:a:1", "tcp:b:1", "tcp:c:1"]
+    assert list(map(str, merged.bind)) == ["tcp:1"]
+    assert merge([first, parse("[network]\ndns=false", "b")], "x").network.dns is False
+
+
+@pytest.mark.parametrize(
+    ("texts", "ports"),
+    [
+        ([], None),
+        (["tcp:*:443"], (443,)),
+        (["tcp:*:80-82", "tcp:*:81", "tcp:*:1"], (1, 80, 81, 82)),
+        (["tcp:*:80", "tcp:*:*"], None),
+    ],
+)
+def test_ports_of_rules_are_landlocks(texts: list[str], ports: tuple[int, ...] | None) -> None:
+    assert ports_of([parse_peer(text) for text in texts]) == ports
 
 
 def test_delegated_finds_built_in_and_own_protocols_in_the_order_of_the_profile() -> None:
@@ -813,6 +939,12 @@ def test_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
 
 
+def test_schema_is_published_as_it_is() -> None:
+    """`sandbox profiles schema >docs/profile.schema.json` after a change."""
+    published = Path(__file__).resolve().parents[2] / "docs" / "profile.schema.json"
+    assert json.loads(published.read_text()) == json.loads(json.dumps(schema()))
+
+
 def test_schema_accepts_what_parse_accepts() -> None:
     texts = [COMPLETE, "", *(path.read_text() for path in shipped_folder().glob("*.toml"))]
     for text in (*texts, *(right for *_, right in REFUSED.values())):
@@ -825,7 +957,8 @@ BEYOND_SCHEMA: Final = {
     "syntax", "syntax-line", "double-key", "deep-nesting", "long-number", "create-read",
     "rule-no-place", "rule-two-places", "rule-program-number", "rule-fixed-bare", "rule-numbers-bare",
     "rule-variable-program", "rule-after-argument", "rule-anywhere-bare", "rule-anywhere-next", "rule-program-path",
-    "rule-long", "rule-long-bytes", "rule-nul", "limit-text", "limit-range",
+    "rule-long", "rule-long-bytes", "rule-nul", "limit-text", "limit-range", "relay-raw",
+    "allow-network", "allow-mapped", "bind-name",
 }  # fmt: skip
 
 

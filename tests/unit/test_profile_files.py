@@ -11,8 +11,17 @@ from typing import Final
 
 import pytest
 
-from sandbox.errors import ProfileError
-from sandbox.profile_files import MAX_BYTES, MAX_DEPTH, SearchPath, available, default_search_path, load, read
+from sandbox.errors import ProfileError, UsageError
+from sandbox.profile_files import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    SearchPath,
+    available,
+    default_search_path,
+    for_command,
+    load,
+    read,
+)
 
 IS_ROOT: Final = os.geteuid() == 0
 NEEDS_ROOT: Final = pytest.mark.skipif(not IS_ROOT, reason="needs root: only root asks who could have written")
@@ -486,3 +495,119 @@ def test_extends_mistake_in_the_parent_names_the_parent(tmp_path: Path) -> None:
     app = write(tmp_path / "app.toml", "extends=['./parent.toml']")
     error = refusal(lambda: load(str(app), search=search_in(tmp_path)))
     assert (error.path, error.key) == (str(parent), "process.umask")
+
+
+def test_extends_of_a_shipped_profile_leads_to_shipped_ones(tmp_path: Path) -> None:
+    user, shipped = tmp_path / "user", tmp_path / "shipped"
+    for folder in (user, shipped):
+        write(folder / "lower.toml", f'description = "x"\n[environment]\nset = {{ FROM = "{folder.name}" }}')
+    write(shipped / "middle.toml", 'extends = ["lower"]')
+    write(shipped / "app.toml", 'extends = ["middle"]')
+    write(user / "mine.toml", 'extends = ["lower"]')
+    search = SearchPath((user, shipped), shipped)
+    found = {name: dict(load(name, search=search).environment.set) for name in ("lower", "app", "mine")}
+    assert found == {"lower": {"FROM": "user"}, "app": {"FROM": "shipped"}, "mine": {"FROM": "user"}}
+
+
+# Finding by command
+
+
+PATHS: Final = "/usr/local/bin:/usr/bin:.:relative"
+
+
+def test_for_command_takes_the_profile_that_names_it(tmp_path: Path) -> None:
+    write(tmp_path / "user/mine.toml", 'commands = ["tool", "python", "a.b"]')
+    write(tmp_path / "user/tool.toml", 'description = "a name alone says nothing"')
+    search = search_in(tmp_path / "user")
+    for command in (
+        "tool",
+        "/usr/bin/tool",
+        "/usr/local/bin/tool4",
+        "tool-4",
+        "tool3.11",
+        "python3",
+        "python3.12",
+        "a.b",
+        "a.b12",
+    ):
+        assert for_command(command, PATHS, search=search) == "mine", command
+    for command in (
+        "",
+        "/",
+        "toolbox",
+        "tool/",
+        "tool-",
+        "tool.",
+        "mytool",
+        "python3-config",
+        "3",
+        "a",
+        "ython",
+        "./tool",
+        "relative/tool",
+        "/bin/tool",
+        "/tool",
+    ):
+        assert for_command(command, PATHS, search=search) is None, command
+
+
+def test_for_command_exact_name_comes_before_the_one_without_version(tmp_path: Path) -> None:
+    write(tmp_path / "user/any.toml", 'commands = ["lua"]')
+    write(tmp_path / "user/five.toml", "commands = ['lua5.4']")
+    search = search_in(tmp_path / "user")
+    assert [for_command(f"lua{version}", PATHS, search=search) for version in ("", "5.4", "5.3")] == [
+        "any",
+        "five",
+        "any",
+    ]
+
+
+def test_for_command_several_of_one_folder_are_an_error_and_the_first_folder_decides(tmp_path: Path) -> None:
+    write(tmp_path / "system/one.toml", 'commands = ["tool"]')
+    write(tmp_path / "system/two.toml", 'commands = ["tool", "other"]')
+    search = search_in(tmp_path / "user", tmp_path / "system")
+    assert for_command("other", PATHS, search=search) == "two"
+    with pytest.raises(UsageError) as caught:
+        for_command("tool", PATHS, search=search)
+    assert (caught.value.object, caught.value.hint) == ("command tool", "name one: -p NAME")
+    assert caught.value.reason.endswith(": one, two")
+    write(tmp_path / "user/mine.toml", 'commands = ["tool"]')
+    assert for_command("tool", PATHS, search=search) == "mine"
+
+
+def test_for_command_profile_that_is_hidden_says_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "system/app.toml", 'commands = ["tool"]')
+    search = search_in(tmp_path / "user", tmp_path / "system")
+    assert for_command("tool", PATHS, search=search) == "app"
+    write(tmp_path / "user/app.toml", 'extends = ["base"]')
+    assert for_command("tool", PATHS, search=search) is None
+
+
+def test_for_command_is_not_taken_over_by_extends(tmp_path: Path) -> None:
+    write(tmp_path / "user/app.toml", 'commands = ["tool"]')
+    write(tmp_path / "user/more.toml", 'extends = ["app"]')
+    search = search_in(tmp_path / "user")
+    assert for_command("tool", PATHS, search=search) == "app"
+    assert (load("app", search=search).commands, load("more", search=search).commands) == (("tool",), ())
+
+
+def test_for_command_spelt_by_escapes_is_found(tmp_path: Path) -> None:
+    write(tmp_path / "user/app.toml", 'commands = ["\\u0074ool"]')
+    assert for_command("tool", PATHS, search=search_in(tmp_path / "user")) == "app"
+
+
+@pytest.mark.parametrize("text", ['commands = ["tool"', 'commands = "tool"', 'x = 1\ncommands = ["tool"]'])
+def test_for_command_profile_that_may_be_for_it_and_cannot_be_used_is_an_error(tmp_path: Path, text: str) -> None:
+    write(tmp_path / "user/bad.toml", text)
+    search = search_in(tmp_path / "user")
+    refusal(lambda: for_command("tool", PATHS, search=search))
+    assert for_command("other", PATHS, search=search) is None, "it cannot be for this one"
+
+
+@NEEDS_ROOT
+def test_for_command_profile_of_another_user_is_an_error_for_root(tmp_path: Path) -> None:
+    path = write(tmp_path / "user/app.toml", 'commands = ["tool"]')
+    search = search_in(tmp_path / "user")
+    assert for_command("tool", PATHS, search=search) == "app"
+    os.chown(path, OTHER, OTHER)
+    assert "belongs to another user" in refusal(lambda: for_command("tool", PATHS, search=search)).reason

@@ -7,11 +7,12 @@ from typing import Final
 
 import pytest
 
+from sandbox.allowlist import parse_bind, parse_peer
 from sandbox.caller import Caller
 from sandbox.errors import ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy
 from sandbox.limits import Limits
-from sandbox.profile import NetworkMode, ProcessPolicy, Profile, SharedNamespace, Tty
+from sandbox.profile import NetworkMode, NetworkPolicy, ProcessPolicy, Profile, SharedNamespace, Tty
 from sandbox.resolve import Additions, for_caller
 
 CALLER: Final = Caller(environ={}, cwd="/src/x", home="/home/u", runtime_dir="/run/u", tmp="/t", parent_pid=1)
@@ -95,11 +96,26 @@ def test_for_caller_scalars_of_the_caller_win() -> None:
         user="c",
     )  # fmt: skip
     result = for_caller(profile, CALLER, added)
-    assert result.network is NetworkMode.HOST
+    assert result.network.mode is NetworkMode.HOST
     assert result.share == (SharedNamespace.IPC, SharedNamespace.UTS)
     assert result.descriptors.delegate == ("apt",)
     assert result.limits == Limits(memory=1 << 20, processes=9, timeout=2000)
     assert (result.process.tty, result.process.user, result.process.group) == (Tty.INHERIT, "c", None)
+
+
+def test_for_caller_rules_of_the_network_join_those_of_the_profile() -> None:
+    own = NetworkPolicy(
+        NetworkMode.LOOPBACK, (parse_peer("tcp:a:1"),), (parse_bind("tcp:1"),), resolvers=("192.0.2.1",)
+    )
+    profile = Profile("p", network=own)
+    assert for_caller(profile, CALLER).network == own
+    added = Additions(allow=(parse_peer("tcp:a:1"), parse_peer("udp:b:2")), bind=(parse_bind("udp:2"),), dns=True)
+    result = for_caller(profile, CALLER, added).network
+    assert result == NetworkPolicy(
+        NetworkMode.LOOPBACK, (parse_peer("tcp:a:1"), parse_peer("udp:b:2")),
+        (parse_bind("tcp:1"), parse_bind("udp:2")), dns=True, resolvers=("192.0.2.1",),
+    )  # fmt: skip
+    assert for_caller(Profile("p", network=result), CALLER, Additions()).network.dns, "nothing takes it back"
 
 
 def test_for_caller_unknown_or_bad_limit_is_refused() -> None:

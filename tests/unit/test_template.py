@@ -9,12 +9,13 @@ from typing import Final
 import pytest
 
 from sandbox import wire
+from sandbox.allowlist import parse_bind, parse_peer
 from sandbox.errors import PlanError, SandboxError
 from sandbox.filesystem import FilesystemPolicy
 from sandbox.grants import parse_grant
 from sandbox.landlock import KERNELS
 from sandbox.plan import Data, OpCode
-from sandbox.profile import Profile
+from sandbox.profile import NetworkMode, NetworkPolicy, Profile
 from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions
 from sandbox.seal import assemble, is_sealed, seal_profile, take_apart
@@ -111,6 +112,10 @@ def grants(*texts: str) -> Additions:
             replace(grants("x=inherit:3"), keep=("MAKEFLAGS",)),
             "keeps MAKEFLAGS, which a sealed launcher does not rewrite",
         ),
+        (Additions(allow=(parse_peer("tcp:localhost:1"),)), "network.allow: tcp:localhost:1: host localhost: a sealed"),
+        (Additions(dns=True), "network.dns: which resolvers a host has, a sealed launcher does not look up"),
+        (Additions(network=NetworkMode.VETH), "network.mode: veth: a sealed launcher makes no network"),
+        (Additions(network=NetworkMode.VETH, netns="x"), "network.mode: veth: a sealed launcher makes no network"),
         (replace(grants("x=datagram:udp:127.0.0.1:1"), notify=True), "with a udp grant no call may name an address"),
     ],
     ids=str,
@@ -126,12 +131,19 @@ def test_what_the_start_cannot_resolve_is_refused_when_it_is_sealed(added: Addit
         grants("x=connect:tcp:127.0.0.1:1"), grants("x=listen:unix:/s:owner=0:0"), Additions(user="1000", group="1000"),
         Additions(filesystem=FilesystemPolicy(read=("x", "a/../b"))), grants("x=inherit:3"),
         Additions(keep=("MAKEFLAGS",)), Additions(notify=True), grants("x=datagram:udp:127.0.0.1:1"),
-        Additions(limits={"memory": "1G", "processes": 9}),
+        Additions(limits={"memory": "1G", "processes": 9}), Additions(network=NetworkMode.HOST),
+        Additions(allow=(parse_peer("tcp:10.0.0.0/8:1-9"), parse_peer("udp:*:53")), bind=(parse_bind("tcp:80"),)),
     ],
     ids=str,
 )  # fmt: skip
 def test_what_the_start_can_resolve_is_sealed(added: Additions) -> None:
     assert template_of(UNTRUSTED, added).records
+
+
+def test_resolvers_that_the_profile_names_are_sealed() -> None:
+    named = replace(UNTRUSTED, network=NetworkPolicy(dns=True, resolvers=("192.0.2.53",)))
+    rules = [record for record in template_of(named).records if record.code == OpCode.NET_RULE]
+    assert any("192.0.2.53" in record.label for record in rules)
 
 
 def test_template_asks_for_no_newer_kernel_than_it_needs() -> None:

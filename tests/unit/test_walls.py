@@ -8,16 +8,28 @@ from typing import Final
 import pytest
 
 from sandbox import walls
+from sandbox.allowlist import parse_bind, parse_peer
 from sandbox.caller import Caller
 from sandbox.errors import LaunchError, ProfileError, SandboxError, UnsupportedError, UsageError
 from sandbox.filesystem import FilesystemPolicy, Proc, View
 from sandbox.grants import FileGrant, Grant, SecretGrant, number_grants
-from sandbox.landlock import LandlockPolicy, Scope
+from sandbox.landlock import LandlockPolicy, NetRight, Scope
 from sandbox.limits import Limits
-from sandbox.plan import MountFlag, MountKind, Namespace, Op, OpCode, Terminal
+from sandbox.plan import (
+    MAX_PORT_RULES,
+    ListFlag,
+    MountFlag,
+    MountKind,
+    Namespace,
+    NetFlag,
+    Op,
+    OpCode,
+    Terminal,
+)
 from sandbox.profile import (
     FilterSection,
     NetworkMode,
+    NetworkPolicy,
     ProcessPolicy,
     Profile,
     Scheduling,
@@ -25,11 +37,13 @@ from sandbox.profile import (
     Tty,
     check,
 )
+from sandbox.sockets import Protocol
 
 CALLER: Final = Caller(
     environ={}, cwd="/src", home="/h", runtime_dir="/r", tmp="/t", parent_pid=1, landlock_abi=7, nice=4
 )
 ROOT: Final = replace(CALLER, uid=0, gid=0)
+LOOKED_UP: Final = replace(CALLER, peers={"db": ("192.0.2.7",)}, resolvers=("192.0.2.53",))
 PROFILE: Final = Profile("p", filesystem=FilesystemPolicy(read=("/src",)), filter=FilterSection(("@base",)))
 HOST: Final = replace(PROFILE, filesystem=FilesystemPolicy(View.HOST))
 
@@ -55,13 +69,13 @@ def test_every_namespace_is_the_sandboxs_own_unless_shared() -> None:
     for name in SharedNamespace:
         shared = {op.a for op in only(sharing(name, profile=HOST), OpCode.NAMESPACE, ROOT)}
         assert set(Namespace) - shared == {Namespace[name.name]}
-    host = replace(PROFILE, network=NetworkMode.HOST)
+    host = replace(PROFILE, network=NetworkPolicy(NetworkMode.HOST))
     assert set(Namespace) - {op.a for op in only(host, OpCode.NAMESPACE)} == {Namespace.NETWORK}
 
 
 def test_loopback_is_up_only_where_it_is_wanted() -> None:
     for mode in NetworkMode:
-        ops = only(replace(PROFILE, network=mode), OpCode.LOOPBACK)
+        ops = only(replace(PROFILE, network=NetworkPolicy(mode)), OpCode.LOOPBACK)
         assert len(ops) == (mode is NetworkMode.LOOPBACK)
 
 
@@ -116,7 +130,7 @@ def test_ordinary_user_without_a_user_namespace_is_told_so() -> None:
     with pytest.raises(UsageError, match="only root gets the others"):
         ops_of(sharing(SharedNamespace.USER))
     assert Namespace.USER not in {op.a for op in only(sharing(SharedNamespace.USER), OpCode.NAMESPACE, ROOT)}
-    everything = replace(sharing(*SharedNamespace, profile=HOST), network=NetworkMode.HOST)
+    everything = replace(sharing(*SharedNamespace, profile=HOST), network=NetworkPolicy(NetworkMode.HOST))
     assert only(everything, OpCode.NAMESPACE) == []
 
 
@@ -164,9 +178,92 @@ def landlock(profile: Profile, *grants: Grant, abi: int = 7) -> list[Op]:
 
 def test_landlock_holds_ports_without_a_network_and_signals_with_processes_of_its_own() -> None:
     assert walls.wanted_ruleset(PROFILE).net
-    assert not walls.wanted_ruleset(replace(PROFILE, network=NetworkMode.LOOPBACK)).net
+    assert not walls.wanted_ruleset(replace(PROFILE, network=NetworkPolicy(NetworkMode.LOOPBACK))).net
     assert walls.wanted_ruleset(PROFILE).scopes & Scope.SIGNAL
     assert not walls.wanted_ruleset(sharing(SharedNamespace.PID, profile=HOST)).scopes & Scope.SIGNAL
+
+
+def supervised(*peers: str, **changes: object) -> Profile:
+    policy = NetworkPolicy(allow=tuple(map(parse_peer, peers)))
+    return replace(PROFILE, network=replace(policy, **changes))  # type: ignore[arg-type]
+
+
+def network(profile: Profile, *protocols: Protocol, caller: Caller = CALLER) -> list[Op]:
+    return list(walls.network_ops(profile, caller, protocols))
+
+
+def test_network_without_rules_has_no_list_and_the_hosts_has_none_either() -> None:
+    assert network(PROFILE, Protocol.TCP) == []
+    assert network(supervised("tcp:*:1", mode=NetworkMode.HOST), Protocol.TCP) == []
+    assert network(supervised("tcp:192.0.2.7:1"), Protocol.TCP)[0].code is OpCode.ALLOW_LIST
+    assert network(supervised(bind=(parse_bind("tcp:1"),)), Protocol.TCP)
+    assert network(supervised(dns=True), Protocol.TCP)
+
+
+def test_network_list_says_what_is_asked_where_refusals_go_and_what_landlock_holds() -> None:
+    def flags(profile: Profile, *protocols: Protocol, abi: int = 7) -> int:
+        return network(profile, *protocols, caller=replace(CALLER, landlock_abi=abi))[0].a
+
+    plain, loopback = supervised("tcp:192.0.2.7:1"), supervised("tcp:192.0.2.7:1", mode=NetworkMode.LOOPBACK)
+    assert flags(plain, Protocol.TCP) == 0
+    assert flags(plain, Protocol.TCP, Protocol.UDP) == ListFlag.UDP
+    assert flags(loopback, Protocol.TCP) == ListFlag.LOOPBACK
+    assert flags(plain, Protocol.TCP, abi=3) == ListFlag.UNGOVERNED
+    assert flags(plain, Protocol.TCP, abi=4) == 0
+
+
+def test_network_rules_are_the_compiled_ones_in_their_order() -> None:
+    profile = supervised("tcp:db:5432", "udp:[2001:db8::/32]:1-9", bind=(parse_bind("tcp:127.0.0.1:80"),))
+    rules = [op for op in network(profile, Protocol.TCP, caller=LOOKED_UP) if op.code is OpCode.NET_RULE]
+    assert [op.label for op in rules if not op.flags & NetFlag.DENY] == [
+        "tcp:db:5432", "udp:[2001:db8::/32]:1-9", "tcp:127.0.0.1:80",
+    ]  # fmt: skip
+    udp, bind = rules[-2], rules[-1]
+    assert (udp.a, udp.b, udp.c, udp.flags, udp.data[8:12].hex()) == (32, 1, 9, NetFlag.UDP, "20010db8")
+    assert (bind.a, bind.b, bind.c, bind.flags, bind.data[4:8]) == (32, 80, 80, NetFlag.BIND, b"\x7f\0\0\x01")
+    denied = {op.flags for op in rules if op.flags & NetFlag.DENY}
+    assert denied == {NetFlag.DENY, NetFlag.DENY | NetFlag.UDP}
+
+
+def test_network_files_show_the_names_and_resolvers_that_there_are() -> None:
+    def texts(profile: Profile) -> dict[str, bytes]:
+        found = network(profile, Protocol.TCP, caller=LOOKED_UP)
+        return {op.label: op.data.split(b"\0")[1] for op in found if op.code is OpCode.TEXT_FILE}
+
+    named = texts(supervised("tcp:db:5432"))
+    assert b"192.0.2.7 db\n" in named["/etc/hosts"]
+    assert named["/etc/resolv.conf"] == b""
+    assert texts(supervised(dns=True))["/etc/resolv.conf"] == b"nameserver 192.0.2.53\n"
+    own = supervised(dns=True, resolvers=("192.0.2.1",))
+    assert texts(own)["/etc/resolv.conf"] == b"nameserver 192.0.2.1\n"
+    labels = [op.label for op in network(own, Protocol.TCP) if op.code is OpCode.NET_RULE and not op.flags & 1]
+    assert labels == ["udp:192.0.2.1:53", "tcp:192.0.2.1:53"]
+    shared = sharing(SharedNamespace.MOUNT, SharedNamespace.PID, profile=replace(HOST, network=own.network))
+    assert texts(shared) == {}
+
+
+def test_landlock_holds_every_tcp_port_where_the_supervisor_connects_and_reads_its_files() -> None:
+    (ruleset,) = [op for op in landlock(supervised("tcp:192.0.2.7:1")) if op.code is OpCode.RULESET]
+    assert ruleset.c & 3 == 3
+    assert [op for op in landlock(supervised("tcp:192.0.2.7:1")) if op.code is OpCode.PORT_RULE] == []
+    shown = {op.data for op in landlock(supervised("tcp:192.0.2.7:1"))} - {op.data for op in landlock(PROFILE)}
+    assert shown == {b"/etc/hosts", b"/etc/resolv.conf"}
+
+
+def test_landlock_holds_the_ports_of_the_hosts_network() -> None:
+    policy = NetworkPolicy(
+        NetworkMode.HOST, (parse_peer("tcp:*:443"), parse_peer("tcp:*:80-81")), (parse_bind("tcp:443"),)
+    )
+    profile = replace(PROFILE, network=policy)
+    rules = {op.b: op.a for op in landlock(profile) if op.code is OpCode.PORT_RULE}
+    assert rules == {80: NetRight.CONNECT_TCP, 81: NetRight.CONNECT_TCP, 443: NetRight.CONNECT_TCP | NetRight.BIND_TCP}
+    only_connects = replace(profile, network=replace(policy, bind=()))
+    assert walls.wanted_ruleset(only_connects).net == NetRight.CONNECT_TCP
+    assert walls.wanted_ruleset(replace(PROFILE, network=NetworkPolicy(NetworkMode.HOST))).net == NetRight(0)
+    many = replace(policy, allow=(parse_peer(f"tcp:*:1-{MAX_PORT_RULES}"),))
+    assert walls.wanted_ruleset(replace(profile, network=many))
+    with pytest.raises(UsageError, match=r"network\.allow: they are 1025 ports, each a rule of Landlock's"):
+        walls.wanted_ruleset(replace(profile, network=replace(many, bind=(parse_bind("tcp:1025"),))))
 
 
 def test_landlock_lets_descriptors_be_opened_anew_before_it_is_enforced() -> None:
@@ -215,6 +312,33 @@ def test_working_directory_lies_in_the_view() -> None:
     with pytest.raises(UsageError, match="the working directory is gone"):
         walls.working_directory(PROFILE, replace(CALLER, cwd=""))
     assert walls.working_directory(HOST, CALLER) is None
+
+
+def test_working_directory_that_an_empty_folder_covers_is_an_error_in_the_hosts_tree_too() -> None:
+    def start_in(folder: str, *, named: bool, **lists: tuple[str, ...]) -> str | None:
+        profile = replace(HOST, filesystem=FilesystemPolicy(View.HOST, **lists))  # type: ignore[arg-type]
+        profile = replace(profile, process=ProcessPolicy(chdir=folder if named else None))
+        return walls.working_directory(profile, replace(CALLER, cwd="/" if named else folder))
+
+    shown = "show it: --read /t/x; or start elsewhere: --chdir /"
+    for lists, reason in (
+        ({"tmpfs": ("/t",)}, f"tmpfs /t covers it; {shown}"),
+        ({"hide": ("/t",)}, f"hide /t hides it; {shown}"),
+        ({"hide": ("/t/x",)}, f"hide /t/x hides it; {shown}"),
+        ({"read": ("/t/x",), "tmpfs": ("/t", "/t/x")}, None),
+        ({"read": ("/t/x",), "tmpfs": ("/t",)}, None),
+        ({"tmpfs": ("/t/x",)}, None),
+        ({"private": ("/t",)}, None),
+        ({"tmpfs": ("/tea",)}, None),
+    ):
+        if reason is None:
+            assert start_in("/t/x", named=False, **lists) is None
+            assert start_in("/t/x", named=True, **lists) == "/t/x"
+            continue
+        for named in (False, True):
+            with pytest.raises(LaunchError) as caught:
+                start_in("/t/x", named=named, **lists)
+            assert str(caught.value) == f"chdir: /t/x: {reason}"
     assert walls.working_directory(process(HOST, chdir="/x"), CALLER) == "/x"
 
 

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -134,6 +135,47 @@ def test_record_types_and_verdicts_agree_with_the_document_and_the_launcher() ->
     assert f"{verdicts} (type 5)" in meanings[20]
 
 
+def test_records_of_the_network_agree_with_the_document_and_the_launcher() -> None:
+    text = (LAUNCHER_SOURCES / "netreport.h").read_text()
+    meanings = {int(offset): meaning for offset, _, meaning in table("Status records, 320 bytes each")}
+    kinds: list[tuple[str, type[events.NetworkCall | events.NetworkVerdict], int]] = [
+        ("net_call", events.NetworkCall, 36), ("net_verdict", events.NetworkVerdict, 20),
+    ]  # fmt: skip
+    for name, ours, offset in kinds:
+        (listed,) = re.findall(rf"enum {name} {{([^}}]+)}}", text)
+        theirs = re.findall(r"\bNET_([A-Z]+)(?:_TO)? = (\d+)", listed)
+        assert [(word.lower(), int(number)) for word, number in theirs] == [
+            (str(member), number) for number, member in enumerate(ours, 1)
+        ]
+        assert (
+            ", ".join(f"{number} {member}" for number, member in enumerate(ours, 1)) + " (type 6)" in meanings[offset]
+        )
+    shown = (LAUNCHER_SOURCES / "report.c").read_text()
+    for array, words in (("net_calls", events.NetworkCall), ("net_verdicts", events.NetworkVerdict)):
+        (listed,) = re.findall(rf"\b{array}\[\] = {{([^}}]+)}}", shown)
+        assert re.findall(r'"(\w*)"', listed) == ["", *words]
+
+
+def test_flags_of_the_network_agree_with_the_document_and_the_launcher() -> None:
+    cells = {row[0]: row[4] for row in table("Op, 32 bytes", 1)}
+    text = (LAUNCHER_SOURCES / "plan.h").read_text()
+    kinds: list[tuple[str, type[ops.NetFlag | ops.ListFlag | ops.Trace]]] = [
+        ("NET", ops.NetFlag), ("LIST", ops.ListFlag), ("TELL", ops.Trace),
+    ]  # fmt: skip
+    for prefix, ours in kinds:
+        (listed,) = [line for line in re.findall(r"^enum {(.+)};", text, re.MULTILINE) if f" {prefix}_" in line]
+        theirs = {name: int(value) for name, value in re.findall(rf"\b{prefix}_([A-Z]+) = (\d+)", listed)}
+        assert theirs == {str(member.name): int(member) for member in ours} | {
+            "ALL" if ours is ops.Trace else "FLAGS": sum(ours)
+        }
+    assert "flags: 1 deny, 2 bind, 4 UDP" in cells["NET_RULE"]
+    assert "flags: 1 UDP, 2 loopback, 4 ungoverned" in cells["ALLOW_LIST"]
+    assert "flags: 1 execs, 2 network calls" in cells["STATUS"]
+    (length,) = re.findall(r"GATE_LENGTH = (\d+)", text)
+    assert int(length) == ops.GATE_LENGTH
+    assert f"the exec gate's {length} instructions in one filter, which has at most {ops.MAX_FILTER_LENGTH}" in DOCUMENT
+
+
 def sizes(rows: list[list[str]]) -> list[int]:
     return [int(size) for _, size, *_ in rows]
 
@@ -169,9 +211,10 @@ def test_header_lies_where_the_document_says() -> None:
 
 
 OBTAIN: Final = Plan((ops.status(9, StatusFormat.RECORDS), ops.data_text(0, "text", "grant d")), obtain=True)
+POINT: Final = replace(plan_for(["x"]), point=True)
 
 
-@pytest.mark.parametrize("plan", [full_plan(), plan_for(["x"]), plan_for(["x"], quiet=True), OBTAIN])
+@pytest.mark.parametrize("plan", [full_plan(), plan_for(["x"]), plan_for(["x"], quiet=True), OBTAIN, POINT])
 def test_wire_decode_of_encode_is_the_plan(plan: Plan) -> None:
     data = wire.encode(plan)
     assert wire.decode(data) == plan
@@ -259,6 +302,11 @@ def mount_at_a_relative_path(parts: Parts) -> None:
     parts.op(OpCode.MOUNT)[plans.SIZE] -= 1
 
 
+def text_at_a_relative_path(parts: Parts) -> None:
+    parts.op(OpCode.TEXT_FILE)[plans.DATA] += 1
+    parts.op(OpCode.TEXT_FILE)[plans.SIZE] -= 1
+
+
 def variable_without_name(parts: Parts) -> None:
     parts.op(OpCode.ENV_SET)[plans.DATA] += 1
     parts.op(OpCode.ENV_SET)[plans.SIZE] -= 1
@@ -282,10 +330,10 @@ def many_arguments() -> bytes:
     return parts.joined()
 
 
-def long_filter(length: int) -> Callable[[], bytes]:
+def long_filter(length: int, code: OpCode = OpCode.FILTER) -> Callable[[], bytes]:
     def build() -> bytes:
         parts = taken_apart(full_plan())
-        parts.op(OpCode.FILTER)[plans.DATA : plans.SIZE + 1] = [len(parts.area), 8 * length]
+        parts.op(code)[plans.DATA : plans.SIZE + 1] = [len(parts.area), 8 * length]
         parts.area += ALLOW_ALL * length + bytes(8)
         return parts.joined()
 
@@ -294,14 +342,7 @@ def long_filter(length: int) -> Callable[[], bytes]:
 
 def pair_of(data: bytes) -> Callable[[], bytes]:
     """Return the full plan's bytes with other texts for its first protocol rule."""
-
-    def build() -> bytes:
-        parts = taken_apart(full_plan())
-        parts.op(OpCode.PROTOCOL)[plans.DATA : plans.SIZE + 1] = [len(parts.area), len(data)]
-        parts.area += data + bytes(8 - len(data) % 8)
-        return parts.joined()
-
-    return build
+    return data_of(OpCode.PROTOCOL, data)
 
 
 def without(*codes: OpCode) -> Callable[[], bytes]:
@@ -310,8 +351,8 @@ def without(*codes: OpCode) -> Callable[[], bytes]:
     )
 
 
-def address_of(code: OpCode, data: bytes, nth: int = 0) -> Callable[[], bytes]:
-    """Return the full plan's bytes with another address in an op."""
+def data_of(code: OpCode, data: bytes, nth: int = 0) -> Callable[[], bytes]:
+    """Return the full plan's bytes with other data in an op."""
 
     def build() -> bytes:
         parts = taken_apart(full_plan())
@@ -400,7 +441,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("an address lies outside the data area", changed(OpCode.LISTEN, plans.DATA, OUTSIDE)),
     ("an address lies outside the data area", changed(OpCode.CONNECT, plans.SIZE, 2**32 - 1)),
     *(
-        ("an address is malformed", address_of(OpCode.CONNECT, data))
+        ("an address is malformed", data_of(OpCode.CONNECT, data))
         for data in (
             b"", b"\x02", b"\0\0" + bytes(14), b"\x10\0" + bytes(14), INET[:-1], INET + b"\0", INET + INET6[:-1],
             INET + b"\x01\0/x\0", b"\x01\0", b"\x01\0\0", b"\x01\0/x", b"\x01\0/\0x\0", b"\x01\0" + b"x" * 108 + b"\0",
@@ -421,9 +462,9 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a listening socket is unknown", changed(OpCode.LISTEN, plans.C, 65536)),
     ("a listening socket is unknown", changed(OpCode.LISTEN, plans.C, 1, 1)),
     ("a listening socket is unknown", changed(OpCode.LISTEN, plans.FLAGS, 4 | 8, 1)),
-    ("a listening socket is unknown", address_of(OpCode.LISTEN, b"\x01\0\0name")),
-    ("a listening socket is unknown", address_of(OpCode.LISTEN, INET6 + INET6, 1)),
-    ("a listening socket is unknown", address_of(OpCode.LISTEN, INET, 1)),  # ipv6_only
+    ("a listening socket is unknown", data_of(OpCode.LISTEN, b"\x01\0\0name")),
+    ("a listening socket is unknown", data_of(OpCode.LISTEN, INET6 + INET6, 1)),
+    ("a listening socket is unknown", data_of(OpCode.LISTEN, INET, 1)),  # ipv6_only
     ("a connection is unknown", changed(OpCode.CONNECT, plans.B, 0)),
     ("a connection is unknown", changed(OpCode.CONNECT, plans.B, 3)),
     ("a connection is unknown", changed(OpCode.CONNECT, plans.B, 2)),
@@ -435,7 +476,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
         if code
         not in {
             OpCode.STDIO, OpCode.INHERIT, OpCode.FILE, OpCode.DIRECTORY, OpCode.PROTOCOL, OpCode.PLACE, OpCode.MOUNT,
-            OpCode.PATH_RULE, OpCode.LISTEN, OpCode.DATA,
+            OpCode.PATH_RULE, OpCode.LISTEN, OpCode.DATA, OpCode.NET_RULE,
         }
     ),
     ("a protocol rule is unknown", changed(OpCode.PROTOCOL, plans.FLAGS, 2)),
@@ -463,12 +504,36 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a gate's mode is unknown", changed(OpCode.GATE, plans.A, 2)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 0)),
     ("the status format is unknown", changed(OpCode.STATUS, plans.B, 3)),
-    ("the status format is unknown", changed(OpCode.STATUS, plans.C, 2)),
+    ("the status format is unknown", changed(OpCode.STATUS, plans.C, 4)),
+    ("what is told of is unknown", changed(OpCode.TRACE, plans.A, 0)),
+    ("what is told of is unknown", changed(OpCode.TRACE, plans.A, 4)),
+    ("an allow-list is unknown", changed(OpCode.ALLOW_LIST, plans.A, 8)),
+    ("an allow-list is unknown", changed(OpCode.ALLOW_LIST, plans.A, 2**31)),
+    ("an allow-list is incomplete", without(OpCode.ALLOW_LIST)),
+    ("an allow-list is incomplete", without(OpCode.ALLOW_LIST, OpCode.NOTIFY)),  # rules are left
+    ("an allow-list is incomplete", without(OpCode.ALLOW_LIST, OpCode.NET_RULE)),  # the filter asks
+    ("an allow-list is incomplete", without(OpCode.NOTIFY)),
+    ("a rule is unknown", changed(OpCode.NET_RULE, plans.FLAGS, 8)),
+    ("a rule is unknown", changed(OpCode.NET_RULE, plans.FLAGS, 1 | 2)),  # what no rule binds is refused anyway
+    ("a rule is unknown", changed(OpCode.NET_RULE, plans.A, 33)),
+    ("a rule is unknown", changed(OpCode.NET_RULE, plans.A, 129, 1)),
+    ("a rule is unknown", changed(OpCode.NET_RULE, plans.B, 54, 1)),
+    ("a rule is unknown", changed(OpCode.NET_RULE, plans.C, 65536)),
+    ("a rule is unknown", data_of(OpCode.NET_RULE, b"\x01\0/x\0")),
+    ("a rule is unknown", data_of(OpCode.NET_RULE, INET + INET)),
+    ("a rule is unknown", data_of(OpCode.NET_RULE, INET6 + INET, 1)),
+    ("an address is malformed", data_of(OpCode.NET_RULE, INET6[:-1])),
+    ("a text has no place", with_parts(text_at_a_relative_path)),
+    ("a text has no place", data_of(OpCode.TEXT_FILE, b"\0text\0")),
+    ("a filter has a wrong size", changed(OpCode.NOTIFY, plans.SIZE, 0)),
+    ("a filter has a wrong size", long_filter(ops.MAX_FILTER_LENGTH - ops.GATE_LENGTH + 1, OpCode.NOTIFY)),
     ("a mode of streams is unknown", changed(OpCode.STDIO, plans.FLAGS, 3)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.B, 2**31)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 5)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 13)),
-    ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 16)),
+    ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 24)),
+    ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 21)),
+    ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 32)),
     ("open flags are unknown", changed(OpCode.FILE, plans.FLAGS, 1)),
     ("open flags are unknown", changed(OpCode.FILE, plans.FLAGS, 16)),
     ("a folder's flags are unknown", changed(OpCode.DIRECTORY, plans.FLAGS, 4)),
@@ -479,6 +544,12 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("data comes from an unknown place", changed(OpCode.DATA, plans.FLAGS, 1)),  # a file without a limit
     ("data comes from an unknown place", changed(OpCode.DATA, plans.FLAGS, 0, 1)),
     ("a scratch file has no size", changed(OpCode.SCRATCH, plans.B, 0)),
+    ("a network is out of range", changed(OpCode.NETNS, plans.A, 2)),
+    ("a network is out of range", changed(OpCode.NETNS, plans.A, 2**31)),
+    ("a network is out of range", changed(OpCode.NETNS, plans.B, 2)),
+    ("a network is out of range", changed(OpCode.NETNS, plans.B, 2**31)),
+    ("a network is out of range", changed(OpCode.NETNS, plans.A, 21)),  # that of B
+    ("a network is out of range", changed(OpCode.NETNS, plans.C, 1)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 2)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 65536, 4)),
     ("a number is out of range", changed(OpCode.PLACE, plans.A, ops.MAX_SLOTS)),
@@ -496,6 +567,10 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a descriptor is used twice", changed(OpCode.INHERIT, plans.B, 5, 1)),
     ("a descriptor is used twice", changed(OpCode.INHERIT, plans.B, 4, 1)),  # they must ascend
     ("a descriptor is used twice", changed(OpCode.STATUS, plans.A, 7)),
+    ("a descriptor is used twice", changed(OpCode.NETNS, plans.A, 7)),  # a grant's
+    ("a descriptor is used twice", changed(OpCode.NETNS, plans.B, 7)),
+    ("a descriptor is used twice", changed(OpCode.NETNS, plans.A, 9)),  # of the status
+    ("a descriptor is used twice", changed(OpCode.NETNS, plans.B, 9)),
     ("a slot is filled twice", changed(OpCode.FILE, plans.A, 0)),
     ("a number is used twice", changed(OpCode.PLACE, plans.B, 3, 1)),
     ("a number is used twice", changed(OpCode.PLACE, plans.B, 8, 4)),  # they must ascend
@@ -527,6 +602,9 @@ def test_refused_plan_less_its_fault_is_accepted() -> None:
     parts = taken_apart(full_plan())
     assert wire.decode(parts.joined()) == full_plan()
     assert wire.decode(long_filter(ops.MAX_FILTER_LENGTH)()).only(OpCode.FILTER)[0].data
+    longest = long_filter(ops.MAX_FILTER_LENGTH - ops.GATE_LENGTH, OpCode.NOTIFY)()
+    assert wire.decode(longest).only(OpCode.NOTIFY)[0].data
+    assert check_plan(build_launcher(), longest).returncode == 0
     for code, rule in RULES.items():
         if code not in OBTAINING | {OpCode.PLACE, OpCode.SOCKET_OWNER}:
             data = repeat(code, rule.most)()
@@ -541,19 +619,32 @@ def test_refused_plan_less_its_fault_is_accepted() -> None:
         without(OpCode.EXEC_ONCE),
         changed(OpCode.GATE, plans.A, 0),
         changed(OpCode.STATUS, plans.C, 0),
+        changed(OpCode.STATUS, plans.C, 3),
+        changed(OpCode.TRACE, plans.A, 3),
+        changed(OpCode.ALLOW_LIST, plans.A, 0),
+        changed(OpCode.ALLOW_LIST, plans.A, 7),
+        without(OpCode.NET_RULE),
+        without(OpCode.ALLOW_LIST, OpCode.NET_RULE, OpCode.NOTIFY),
+        *(changed(OpCode.NET_RULE, plans.FLAGS, flags) for flags in (0, 1, 2, 4, 5, 6)),
+        changed(OpCode.NET_RULE, plans.A, 32),
+        changed(OpCode.NET_RULE, plans.B, 53, 1),
+        changed(OpCode.NET_RULE, plans.B, 0),
+        data_of(OpCode.NET_RULE, INET6),
+        data_of(OpCode.TEXT_FILE, b"/\0\0"),
         changed(OpCode.PLACE, plans.FLAGS, 1),
         changed(OpCode.INHERIT, plans.FLAGS, 12),
         changed(OpCode.STDIO, plans.FLAGS, 2),
         changed(OpCode.STDIO, plans.C, 2**32 - 1),
         changed(OpCode.FILE, plans.FLAGS, 8),
         changed(OpCode.DIRECTORY, plans.FLAGS, 3),
+        changed(OpCode.NETNS, plans.B, 0),
         changed(OpCode.PROTOCOL, plans.FLAGS, 0),
         changed(OpCode.PROTOCOL, plans.C, 2**32 - 1),
-        address_of(OpCode.CONNECT, INET + INET6 + INET),
-        address_of(OpCode.CONNECT, b"\x01\0" + b"x" * 107 + b"\0"),
-        address_of(OpCode.CONNECT, b"\x01\0\0" + b"\0" * 107),
-        address_of(OpCode.CONNECT, b"\x01\0\0x"),
-        address_of(OpCode.LISTEN, INET6, 1),
+        data_of(OpCode.CONNECT, INET + INET6 + INET),
+        data_of(OpCode.CONNECT, b"\x01\0" + b"x" * 107 + b"\0"),
+        data_of(OpCode.CONNECT, b"\x01\0\0" + b"\0" * 107),
+        data_of(OpCode.CONNECT, b"\x01\0\0x"),
+        data_of(OpCode.LISTEN, INET6, 1),
         pair_of(b"\0\0"),
         pair_of(b"a\0\0"),
         pair_of(b"\0b\0"),

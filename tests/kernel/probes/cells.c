@@ -1,4 +1,4 @@
-/* cells.c: every operation on the file or folder that a descriptor stands for. Usage: cells NUMBER file|folder */
+/* cells.c: every operation on what a descriptor stands for. Usage: cells NUMBER file|folder|pipe */
 #define _GNU_SOURCE
 #include "probe.h"
 
@@ -116,6 +116,37 @@ static void folder(int fd)
 	metadata(fd);
 }
 
+/* An end of a pipe. What has no verdict of its own the caller sees afterwards on the end that is its own. */
+static void pipe_end(int fd, const char *link)
+{
+	int same = fcntl(fd, F_GETFL) & O_ACCMODE, other = same == O_RDONLY ? O_WRONLY : O_RDONLY, end;
+	const struct timespec times[2] = {{1, 0}, {1, 0}};
+	char bytes[64];
+
+	verdict("read", read(fd, bytes, 1) < 0 ? -1 : 0);
+	verdict("write", write(fd, "W", 1) < 0 ? -1 : 0);
+	verdict("seek", lseek(fd, 0, SEEK_SET));
+	verdict("truncate", ftruncate(fd, 0));
+	verdict("punch", fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 1));
+	verdict("map-read", mapped(fd, PROT_READ, MAP_SHARED));
+	verdict("map-write", mapped(fd, PROT_READ | PROT_WRITE, MAP_SHARED));
+	verdict("xattr", fsetxattr(fd, "user.probe", "1", 1, 0));
+	verdict("link", linkat(AT_FDCWD, link, AT_FDCWD, "linked", AT_SYMLINK_FOLLOW));
+	verdict("link-empty", linkat(fd, "", AT_FDCWD, "linked", AT_EMPTY_PATH));
+	verdict("execute", executed(fd, ""));
+	verdict("parent", opened(fd, "..", O_RDONLY));
+	verdict("reopen", opened(AT_FDCWD, link, same | O_NONBLOCK));
+	end = open(link, other | O_NONBLOCK | O_CLOEXEC);
+	verdict("reopen-other", end < 0 ? -1 : 0);
+	if (other == O_WRONLY ? write(end, "B", 1) < 0 : read(end, bytes, sizeof bytes) < 0)
+		errno = 0;
+	flock(fd, LOCK_EX);
+	fcntl(fd, F_SETPIPE_SZ, 8192);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	fchmod(fd, 0700);
+	futimens(fd, times);
+}
+
 int main(int argc, char **argv)
 {
 	char link[32];
@@ -126,6 +157,8 @@ int main(int argc, char **argv)
 	snprintf(link, sizeof link, "/proc/self/fd/%s", argv[1]);
 	if (strcmp(argv[2], "file") == 0)
 		file(atoi(argv[1]), link);
+	else if (strcmp(argv[2], "pipe") == 0)
+		pipe_end(atoi(argv[1]), link);
 	else
 		folder(atoi(argv[1]));
 	return 0;

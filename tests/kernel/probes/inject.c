@@ -2,7 +2,8 @@
  *
  * Usage: inject REPORT ROLE INDEX ACTION PROGRAM ...   ROLE is launcher, apart (who opens files through mounts of their
  * own where the launcher may not mount), init or child; INDEX counts from 0, -1 is none;
- * ACTION is an errno (the call is not made), or `kill`: SIGKILL in place of the call.
+ * ACTION is an errno (the call is not made), or `kill`: SIGKILL in place of the call, or `put=FROM=TO`: before the call,
+ * FROM takes the place of TO.
  *
  * The count runs over all calls of one process, so that the child's first is told from the launcher's first. REPORT
  * gets `ROLE INDEX NUMBER SECOND-ARGUMENT` for each call up to the child's exec, and `executed` at that. Exits as the
@@ -55,6 +56,14 @@ static void enter(struct traced *process)
 		return;
 	if (strcmp(action, "kill") == 0) {
 		kill(process->pid, SIGKILL);
+		return;
+	}
+	if (strncmp(action, "put=", 4) == 0) {
+		char *from = strdup(action + 4), *to = strchr(from, '=');
+
+		*to++ = '\0';
+		fprintf(report, "put %d\n", rename(from, to));
+		free(from);
 		return;
 	}
 	registers.orig_rax = (unsigned long long)-1;

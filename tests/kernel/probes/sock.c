@@ -7,9 +7,12 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <stddef.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 struct address {
@@ -71,6 +74,23 @@ static long disconnect(int fd)
 	return connect(fd, &none, sizeof none);
 }
 
+static long reopen(int fd)
+{
+	char link[32];
+	int opened;
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	opened = open(link, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	return opened < 0 ? -1 : 0;
+}
+
+static long interfaces(int fd)
+{
+	struct ifconf found = {0};
+
+	return ioctl(fd, SIOCGIFCONF, &found);
+}
+
 static long own_socket(int kind, const char *text)
 {
 	struct address address;
@@ -115,6 +135,14 @@ static long step(const char *what, int fd, const char *text)
 		return send_message(fd, &address, MSG_FASTOPEN);
 	if (!strcmp(what, "sendmmsg"))
 		return send_messages(fd, &address);
+	if (!strcmp(what, "reopen"))
+		return reopen(fd);
+	if (!strcmp(what, "interfaces"))
+		return interfaces(fd);
+	if (!strcmp(what, "device"))
+		return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2);
+	if (!strcmp(what, "chmod"))
+		return fchmod(fd, 0600);
 	if (!strcmp(what, "dup"))
 		return dup2(fd, atoi(text)) < 0 ? -1 : 0;
 	if (!strcmp(what, "own")) /* the number is the kind of socket */
