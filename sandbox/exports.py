@@ -160,6 +160,9 @@ def _lost_of_walls(profile: Profile) -> Iterator[str]:
             yield f"filesystem.private {entry.path}: shown read-only; changes are refused"
     if any(entry.kind is Kind.HIDE for entry in entries(profile.filesystem)):
         yield "filesystem.hide: covered by empty folders and /dev/null, which can be read"
+    network = profile.network
+    if network.allow or network.bind or network.dns or network.mode is NetworkMode.VETH:
+        yield f"network {network.mode}: its rules are nobody's; only what none, loopback or host say is expressed"
     if profile.limits.timeout is not None or profile.limits.output is not None:
         yield "limits.timeout, limits.output: nobody watches them"
     if profile.process.notify or profile.descriptors.activation:

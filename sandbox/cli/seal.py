@@ -37,7 +37,7 @@ def command(choice: Choice, output: str | None, landlock_abi: int | None, comman
 
     \b
     sandbox seal untrusted -o ~/bin/ls-here -- ls -l
-    sandbox seal --write '~/data' ./service.toml -o ~/bin/service -- /usr/bin/service
+    sandbox seal ./service.toml -o /usr/local/bin/service -- service --foreground
     """
     assert choice.profile is not None
     loaded = load(choice.profile, search=default_search_path(os.environ))

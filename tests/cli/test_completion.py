@@ -40,7 +40,7 @@ def completions(shell: Run, words: str, prepare: str = "") -> list[str]:
     [
         ("sandbox ''", [*COMMANDS]),
         ("sandbox pro", ["probe", "profiles"]),
-        ("sandbox profiles ''", ["list", "path", "schema", "show"]),
+        ("sandbox profiles ''", ["import", "list", "path", "schema", "show"]),
         ("sandbox run -p ''", SHIPPED),
         ("sandbox run -p unt", ["untrusted"]),
         ("sandbox explain --profile sea", ["sealed"]),

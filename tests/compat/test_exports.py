@@ -167,6 +167,10 @@ def test_each_export_tells_what_it_leaves_out() -> None:
             assert f"not expressed: {word}" in said or word in said, (form, word)
     once = exported("--docker", "sealed").stderr
     assert 'process.exec = "once"' in once
+    assert (
+        "network none: its rules are nobody's"
+        in exported("--oci", "--net-allow", "tcp:127.0.0.1:80", "untrusted").stderr
+    )
     grant = exported("--oci", "--grant", "x=file:/etc/hosts", "untrusted").stderr
     assert "grant x: descriptors are not opened" in grant
 
