@@ -51,6 +51,11 @@ static int pid_of(int pidfd)
 	return 0;
 }
 
+static bool asks_for_an_end(uint32_t signal)
+{
+	return signal == SIGNAL_HANG_UP || signal == SIGNAL_INTERRUPT || signal == SIGNAL_QUIT || signal == SIGNAL_TERMINATE;
+}
+
 /* A terminal signals groups, and so does a shell that continues a job; kill(2) means one process. */
 static void signal_child(struct watched *watched, unsigned signal, bool group)
 {
@@ -68,6 +73,9 @@ static void signal_child(struct watched *watched, unsigned signal, bool group)
 	 * as it takes all others to be used (they are given out in a circle). */
 	if (failed == -EINVAL && group)
 		sys2(__NR_kill, -watched->child, signal);
+	/* It is dead, and its end on its way to us: whoever asks for an end then means what is still to be written. */
+	if (failed == -ESRCH && asks_for_an_end(signal))
+		relay_hurry();
 }
 
 static void take_start(struct watched *watched, int pidfd)
@@ -185,11 +193,6 @@ static bool is_for_child(const struct watched *watched, const struct signalfd_si
 	if (info->ssi_code == SENT_BY_KERNEL)
 		return watched->own_group || info->ssi_signo == SIGNAL_ALARM;
 	return info->ssi_pid != (uint32_t)sys0(__NR_getpid);
-}
-
-static bool asks_for_an_end(uint32_t signal)
-{
-	return signal == SIGNAL_HANG_UP || signal == SIGNAL_INTERRUPT || signal == SIGNAL_QUIT || signal == SIGNAL_TERMINATE;
 }
 
 static void forward(struct watched *watched)
