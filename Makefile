@@ -27,8 +27,7 @@ demo: setup
 
 test: check
 	@tests/setup-system tests/profiles/packages
-	$(PYTHON) -m pytest
-	@if [ "$$(id -u)" = 0 ]; then tests/kernel/run-as-ordinary-user; fi
+	tests/run $(PYTHON)
 
 check: setup
 	$(VENV)/bin/ruff check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,10 +24,17 @@ from sandbox.learning import Lesson, default_name, learn_command
 @click.option("--permissive", is_flag=True, help="Refuse nothing meanwhile: the command can do all that you can.")
 @click.option("--update", is_flag=True, help="Add to a profile that was learned before: shows the difference and asks.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Tell what was learned as a JSON object, on standard error.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=complete_file)
 def command(
-    choice: Choice, output: str | None, permissive: bool, update: bool, yes: bool, command: tuple[str, ...]
-) -> int:  # fmt: skip
+    choice: Choice,
+    output: str | None,
+    permissive: bool,
+    update: bool,
+    yes: bool,
+    as_json: bool,
+    command: tuple[str, ...],
+) -> int:
     r"""Run COMMAND and write the smallest profile that lets it do the same again.
 
     It runs within the profile that -p and the other options say, `untrusted` otherwise; what that refuses is in the
@@ -50,8 +58,15 @@ def command(
     with nullcontext(caller) if base is None else network_for(base, caller) as caller:
         lesson = learn_command(command, path.stem, caller, base, open_descriptors())
     learned = lesson.learned if old is None else old.merged(named(lesson.learned, old.name))
-    if _write(path, before, as_text(learned), ask=not yes):
-        _tell(path, learned, lesson, within=None if base is None else base.name)
+    text = as_text(learned)
+    written = before != text and _write(path, before, text, ask=not yes)
+    within = None if base is None else base.name
+    if as_json:
+        click.echo(json.dumps(_told(path, learned, lesson, within, written=written)), err=True)
+    elif written:
+        _tell(path, learned, lesson, within)
+    elif before == text:
+        say(f"learn: {path}: it needs no change")
     return lesson.code
 
 
@@ -63,9 +78,6 @@ def _target(output: str | None, command: tuple[str, ...]) -> Path:
 
 def _write(path: Path, before: str | None, text: str, *, ask: bool) -> bool:
     """Write the profile, if it is new or the caller agrees; it passes `check`, or an error says why not."""
-    if before == text:
-        say(f"learn: {path}: it needs no change")
-        return False
     if before is not None:
         changes = difflib.unified_diff(before.splitlines(), text.splitlines(), str(path), "learned", lineterm="", n=1)
         for line in changes:
@@ -77,6 +89,13 @@ def _write(path: Path, before: str | None, text: str, *, ask: bool) -> bool:
     profile = load(str(path.absolute()), search=default_search_path(os.environ))
     check(profile)
     return True
+
+
+def _told(path: Path, learned: Learned, lesson: Lesson, within: str | None, *, written: bool) -> dict[str, object]:
+    return {
+        "profile": str(path), "written": written, "entries": size_of(learned), "calls": lesson.calls,
+        "withheld": [*learned.withheld], "within": within, "refused": lesson.refused, "code": lesson.code,
+    }  # fmt: skip
 
 
 def _tell(path: Path, learned: Learned, lesson: Lesson, within: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -207,3 +208,19 @@ def test_without_an_output_it_goes_to_the_users_profiles(sandbox: Run, work: Pat
     done = sandbox("run", "-p", "sort", "sort", "numbers", cwd=work)
     assert (done.returncode, done.stdout) == (0, "1\n2\n")
     assert parsed(work.parent / "home/.config/sandbox/profiles/sort.toml")["process"]["exec"] == "once"
+
+
+def test_what_was_learned_is_told_as_json(sandbox: Run, work: Path) -> None:
+    words = ("learn", "--json", "--permissive", "--yes", "-o", "tool.toml")
+    first = sandbox(*words, "--", "./tool", cwd=work)
+    told = json.loads(first.stderr.splitlines()[-1])
+    assert (told["profile"], told["written"], told["within"], told["code"]) == (
+        "tool.toml",
+        True,
+        None,
+        first.returncode,
+    )
+    assert told["entries"] > 0
+    assert told["calls"] > 0
+    again = sandbox(*words, "--update", "--", "./tool", cwd=work)
+    assert json.loads(again.stderr.splitlines()[-1])["written"] is False
