@@ -72,16 +72,16 @@ def rows(folder: Path, port: int) -> Iterator[tuple[str, str, list[str], str, bo
     url = f"http://127.0.0.1:{port}"
     rate, transfer = r"^Requests per second: +([\d.]+)", r"^Transfer rate: +([\d.]+)"
     quiet = ["ab", "-q", "-r"]
-    yield "requests on 16 kept connections", "/s", [*quiet, "-k", "-c16", "-n40000", f"{url}/small"], rate, True
-    yield "4 MiB files on 4 kept connections", "KB/s", [*quiet, "-k", "-c4", "-n300", f"{url}/large"], transfer, True
+    yield "requests on 16 kept connections", "/s", [*quiet, "-k", "-c16", "-n150000", f"{url}/small"], rate, True
+    yield "4 MiB files on 4 kept connections", "KB/s", [*quiet, "-k", "-c4", "-n1000", f"{url}/large"], transfer, True
     yield "requests, each on a connection of its own", "/s", [*quiet, "-c16", "-n8000", f"{url}/small"], rate, True
     connect = [str(folder / "connect"), str(CONNECTS), str(port)]
     yield "socket and connect, median", "ns", connect, r"^(\d+)$", False
 
 
 def measured(rounds: int) -> Iterator[str]:
-    yield "| | bare | in a sandbox | ratio |"
-    yield "|---|---|---|---|"
+    yield "| | no sandbox | `--net host` | rules | rules to `--net host` | rules to no sandbox |"
+    yield "|---|---|---|---|---|---|"
     sandbox = str(Path(sys.executable).with_name("sandbox"))
     with tempfile.TemporaryDirectory(prefix="sandbox-bench-") as name:
         folder = Path(name)
@@ -89,15 +89,26 @@ def measured(rounds: int) -> Iterator[str]:
         tool = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", f"{folder}/connect"]
         subprocess.run([*tool, f"{HERE}/connect.c"], check=True)
         with server(folder) as port:
-            inside = [sandbox, "run", "--execute", str(folder), "--net-allow", f"tcp:127.0.0.1:{port}", "--"]
+            start = [sandbox, "run", "-p", "untrusted", "--execute", str(folder)]
+            ways = {
+                "bare": [], "host": [*start, "--net", "host", "--"],
+                "rules": [*start, "--net-allow", f"tcp:127.0.0.1:{port}", "--"],
+            }  # fmt: skip
             for words, unit, client, pattern, more in rows(folder, port):
-                bare, held = [], []
+                found: dict[str, list[float]] = {way: [] for way in ways}
                 for _ in range(rounds):
-                    bare.append(figure(client, pattern))
-                    held.append(figure([*inside, *client], pattern))
-                left, right = median(bare), median(held)
+                    for way, before in ways.items():
+                        found[way].append(figure([*before, *client], pattern))
                 better = "" if more else " (less is better)"
-                yield f"| {words}{better} | {left:,.0f} {unit} | {right:,.0f} {unit} | {right / left:.3f} |"
+                figures = [f"{median(values):,.0f} {unit}" for values in found.values()]
+                ratios = [spread(found[other], found["rules"]) for other in ("host", "bare")]
+                yield f"| {words}{better} | {' | '.join((*figures, *ratios))} |"
+
+
+def spread(ones: Sequence[float], others: Sequence[float]) -> str:
+    """Return the ratio of pairs: its median and range."""
+    ratios = [right / left for left, right in zip(ones, others, strict=True)]
+    return f"{median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def main() -> None:
