@@ -398,9 +398,11 @@ def _argument_rules(policy: FilterPolicy) -> Iterator[Rule]:
 def _socket_rules(policy: FilterPolicy) -> Iterator[Rule]:
     others = _others(_families(policy))
     for name in ("socket", "socketpair"):
-        for mask, value in others:
-            if not (policy.supervised and name == "socket" and (mask, value) != (LOW32, AF_UNIX)):
-                yield Rule(name, (Condition(0, mask, value),))
+        # Where the supervisor is asked, it refuses other families and tells so; of AF_UNIX it is not asked.
+        told = bool(policy.supervised) and name == "socket"
+        unix = [] if policy.unix_sockets else [(LOW32, AF_UNIX)]
+        for mask, value in unix if told else others:
+            yield Rule(name, (Condition(0, mask, value),))
         for protocol in HIDDEN_TCP.values():
             yield Rule(name, (Condition(2, LOW32, protocol),))
 

@@ -13,6 +13,7 @@ import pytest
 from sandbox import bpf, seccomp
 from sandbox.errors import InternalError, UnsupportedError, UsageError
 from sandbox.seccomp import ABSENT, ALLOW, REFUSED, FilterPolicy, Verdict
+from sandbox.sockets import Protocol
 from sandbox.syscall_table import NUMBERS
 from sandbox.syscalls import GROUPS, expand
 
@@ -491,3 +492,14 @@ def test_describe_tells_the_reason_of_every_call_that_is_refused_by_its_nature()
             assert f"EPERM: {group.name}: {group.reason}" in lines
         for name, reason in group.reasons.items():
             assert [line for line in lines if name in line and line.endswith(f": {reason}")], name
+
+
+@pytest.mark.parametrize("unix_sockets", [False, True])
+@pytest.mark.parametrize("supervised", [frozenset[Protocol](), frozenset({Protocol.TCP})], ids=["alone", "supervised"])
+def test_unix_sockets_are_refused_where_none_may_be_made(unix_sockets: bool, supervised: frozenset[Protocol]) -> None:
+    policy = FilterPolicy(expand(["@base", "@network"]), unix_sockets=unix_sockets, supervised=supervised)
+    asking = (seccomp.compile_notifier(policy),) if supervised else ()
+    programs = [bpf.decode(program) for program in (*asking, *seccomp.compile(policy))]
+    data = bpf.SeccompData(NUMBERS["socket"], args=(1, 1, 0, 0, 0, 0))
+    found = seccomp.verdict_of(bpf.combine(bpf.run(program, data) for program in programs))
+    assert found == (seccomp.ALLOW if unix_sockets else seccomp.REFUSED)
