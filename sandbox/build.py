@@ -330,10 +330,9 @@ def _confinement_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) 
     if policy.keeps_peers and notify_variables(profile, caller):
         reason = "with a udp grant no call may name an address, and sd_notify(3) does"
         raise UsageError("process.notify", reason, "leave notify or the grant out")
-    for program in seccomp.compile(policy):
-        yield ops.filter_program(program)
-    if policy.supervised:
-        yield ops.notify_program(seccomp.compile_notifier(policy))
+    *asking, first, second = seccomp.compile_stack(policy)
+    yield from map(ops.filter_program, (first, second))
+    yield from map(ops.notify_program, asking)
 
 
 def child_path(profile: Profile, caller: Caller) -> str:

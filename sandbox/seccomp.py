@@ -498,7 +498,7 @@ def _strict_rules() -> Iterator[Rule]:
 
 
 def compile(policy: FilterPolicy) -> tuple[bytes, ...]:  # noqa: A001 - the verb for policy -> program
-    """Return the programs (arrays of struct sock_filter), in the order in which they are to be loaded.
+    """Return the programs (arrays of struct sock_filter) but for the one that asks, in the order to load them in.
 
     The second refuses seccomp(2) unless it is allowed, so anything else that is to be loaded comes before it; the
     first refuses SECCOMP_FILTER_FLAG_NEW_LISTENER, so a filter with a listener comes before both.
@@ -508,34 +508,28 @@ def compile(policy: FilterPolicy) -> tuple[bytes, ...]:  # noqa: A001 - the verb
     Raises: UnsupportedError if libseccomp is missing, too old, or not for x86-64; UsageError if so many reserved
     numbers are scattered that no program could hold them; InternalError if libseccomp miscompiled.
     """
+    return compile_stack(policy)[-2:]
+
+
+def compile_stack(policy: FilterPolicy) -> tuple[bytes, ...]:
+    """Return compile()'s programs, before them, if there is a supervisor, the one by which it is asked.
+
+    That one stands behind the exec gate's, in one filter. Establishes, raises: as compile().
+    """
     library = _library()
     try:
         programs = (_compile_argument_rules(library, policy), _compile_allow_list(library, policy))
+        asking = (_compile_asking_rules(library, policy),) if policy.supervised else ()
     except OSError as error:
         raise InternalError("filter", f"libseccomp refused a rule: {error}") from error
     if any(len(program) // 8 > bpf.MAX_INSTRUCTIONS for program in programs):
         hint = "use fewer grants, or let their numbers be chosen: neighbouring ones take less"
         raise UsageError("filter", "too many scattered numbers are reserved", hint)
-    asking = (compile_notifier(policy),) if policy.supervised else ()
-    _verify(policy, (*asking, *programs))
-    return programs
-
-
-def compile_notifier(policy: FilterPolicy) -> bytes:
-    """Return the program by which the supervisor is asked; it stands behind the exec gate's, in one filter.
-
-    compile() holds it against the policy, together with the others.
-
-    Raises: as compile().
-    """
-    library = _library()
-    try:
-        program = _compile_asking_rules(library, policy)
-    except OSError as error:
-        raise InternalError("filter", f"libseccomp refused a rule: {error}") from error
-    if len(program) // 8 > bpf.MAX_INSTRUCTIONS - GATE_LENGTH:
+    if any(len(program) // 8 > bpf.MAX_INSTRUCTIONS - GATE_LENGTH for program in asking):
         raise InternalError("filter", "the program that asks the supervisor is too long")
-    return program
+    stack = (*asking, *programs)
+    _verify(policy, stack)
+    return stack
 
 
 def _compile_asking_rules(library: Any, policy: FilterPolicy) -> bytes:  # noqa: ANN401

@@ -136,8 +136,7 @@ def test_filter_kernel_and_simulator_and_policy_agree(
 ) -> None:
     chance = random.Random(seed)
     policy = random_policy(chance, kind)
-    asking = [seccomp.compile_notifier(policy)] if policy.supervised else []
-    programs = [*asking, *seccomp.compile(policy)]
+    programs = [*seccomp.compile_stack(policy)]
     entries = (NATIVE, NATIVE, NATIVE, I386) if has_i386 else (NATIVE,)
     cases = [random_case(chance, policy, entries) for _ in range(CASES)]
     lines = ask(probe, "verdicts", question(tmp_path / "question", programs, cases))

@@ -492,6 +492,21 @@ def test_connections_that_wait_hold_up_nothing_and_leave_nothing(peers: Peers, d
         assert process.wait(STARTED) == 0
 
 
+def counts_after_rounds(process: sandbox.Popen) -> list[int]:
+    """Return how many descriptors the launcher has after each of three rounds of a program that waits for lines."""
+    assert process.stdout is not None
+    assert process.stdin is not None
+    process.stdout.readline()
+    counts = []
+    for _ in range(3):
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        counts.append(descriptors_of(process.pid))
+    process.stdin.close()
+    return counts
+
+
 ROUNDS: Final = r"""
 print("up", flush=True)
 for line in sys.stdin:
@@ -509,17 +524,8 @@ def test_the_supervisor_keeps_no_descriptor_of_what_is_over(peers: Peers) -> Non
         [PYTHON, "-S", "-c", PRELUDE + ROUNDS, *peers.words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         net_allow=peers.rules,
     ) as process:  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdin is not None
-        process.stdout.readline()
-        counts = []
-        for _ in range(3):
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            process.stdout.readline()
-            counts.append(descriptors_of(process.pid))
+        counts = counts_after_rounds(process)
         assert counts == counts[:1] * 3
-        process.stdin.close()
 
 
 INTERRUPTIONS: Final = r"""
@@ -544,17 +550,8 @@ def test_the_supervisor_keeps_no_descriptor_of_what_was_interrupted(peers: Peers
         [PYTHON, "-S", "-c", PRELUDE + INTERRUPTIONS, *peers.words, str(port_of(deaf))], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, text=True, net_allow=[f"tcp:127.0.0.1:{port_of(deaf)}"],
     ) as process:  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdin is not None
-        process.stdout.readline()
-        counts = []
-        for _ in range(3):
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            process.stdout.readline()
-            counts.append(descriptors_of(process.pid))
+        counts = counts_after_rounds(process)
         assert counts == counts[:1] * 3
-        process.stdin.close()
 
 
 THOUSAND: Final = r"""

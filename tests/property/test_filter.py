@@ -134,8 +134,7 @@ def many_calls(policy: FilterPolicy) -> st.SearchStrategy[list[bpf.SeccompData]]
 
 
 def decoded(policy: FilterPolicy) -> list[bpf.Program]:
-    asking = (seccomp.compile_notifier(policy),) if policy.supervised else ()
-    return [bpf.validate(bpf.decode(program)) for program in (*asking, *seccomp.compile(policy))]
+    return [bpf.validate(bpf.decode(program)) for program in seccomp.compile_stack(policy)]
 
 
 def simulate(programs: list[bpf.Program], data: bpf.SeccompData) -> Verdict:

@@ -498,8 +498,7 @@ def test_describe_tells_the_reason_of_every_call_that_is_refused_by_its_nature()
 @pytest.mark.parametrize("supervised", [frozenset[Protocol](), frozenset({Protocol.TCP})], ids=["alone", "supervised"])
 def test_unix_sockets_are_refused_where_none_may_be_made(unix_sockets: bool, supervised: frozenset[Protocol]) -> None:
     policy = FilterPolicy(expand(["@base", "@network"]), unix_sockets=unix_sockets, supervised=supervised)
-    asking = (seccomp.compile_notifier(policy),) if supervised else ()
-    programs = [bpf.decode(program) for program in (*asking, *seccomp.compile(policy))]
+    programs = [bpf.decode(program) for program in seccomp.compile_stack(policy)]
     data = bpf.SeccompData(NUMBERS["socket"], args=(1, 1, 0, 0, 0, 0))
     found = seccomp.verdict_of(bpf.combine(bpf.run(program, data) for program in programs))
     assert found == (seccomp.ALLOW if unix_sockets else seccomp.REFUSED)
