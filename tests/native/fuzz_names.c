@@ -4,6 +4,7 @@
  * is, an argument, a variable, a program, or a caller's program or argument. With libFuzzer: clang -fsanitize=fuzzer. Without: -DSTANDALONE gives a
  * main() that takes -runs=N and builds texts from the rules' own needles, numbers, separators and noise. */
 #include "names.h"
+#include "plan_file.h"
 #include "text.h"
 
 #include <stdio.h>
@@ -13,25 +14,6 @@
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
 
 static struct plan plan;
-
-static void demand(bool holds)
-{
-	if (!holds)
-		abort();
-}
-
-static void read_plan(void)
-{
-	const char *path = getenv("FUZZ_PLAN");
-	FILE *file = path ? fopen(path, "rb") : NULL;
-	unsigned char *bytes = malloc(1 << 20);
-	size_t size;
-
-	demand(file && bytes);
-	size = fread(bytes, 1, 1 << 20, file);
-	fclose(file);
-	demand(plan_check(&plan, bytes, size) == NULL && plan_find(&plan, OP_PROTOCOL));
-}
 
 /* Only rules of the plan name anything, and what they may not name they never do. */
 static void check(const struct names *names, const struct names_context *context)
@@ -74,7 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 	bool asked;
 
 	if (!plan.ops)
-		read_plan();
+		read_plan(&plan, OP_PROTOCOL);
 	memset(&names, 0, sizeof names);
 	while (size > 0) {
 		const uint8_t *end = memchr(input, 0, size);
@@ -176,7 +158,7 @@ int main(int argc, char **argv)
 	static uint8_t input[MOST_SIZE];
 	unsigned long runs = argc == 2 && strncmp(argv[1], "-runs=", 6) == 0 ? strtoul(argv[1] + 6, NULL, 10) : 0;
 
-	read_plan();
+	read_plan(&plan, OP_PROTOCOL);
 	for (unsigned long run = 0; run < runs; run++) {
 		size_t size = put(input, 0, "\x06");
 

@@ -5,6 +5,7 @@
  * reads in it. With libFuzzer: clang -fsanitize=fuzzer. Without: -DSTANDALONE gives a main() that takes -runs=N and
  * builds addresses from the rules' own, and noise. */
 #include "network.h"
+#include "plan_file.h"
 #include "source.h"
 
 #include <linux/errno.h>
@@ -16,25 +17,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
 int inet_pton(int family, const char *text, void *bytes); /* libc's header declares what the kernel's do */
 
 static struct plan plan;
-
-static void demand(bool holds)
-{
-	if (!holds)
-		abort();
-}
-
-static void read_plan(void)
-{
-	const char *path = getenv("FUZZ_PLAN");
-	FILE *file = path ? fopen(path, "rb") : NULL;
-	unsigned char *bytes = malloc(1 << 20);
-	size_t size;
-
-	demand(file && bytes);
-	size = fread(bytes, 1, 1 << 20, file);
-	fclose(file);
-	demand(plan_check(&plan, bytes, size) == NULL && plan_find(&plan, OP_NET_RULE));
-}
 
 static bool bit_of(const uint8_t *bytes, uint32_t number)
 {
@@ -105,7 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 	int failed;
 
 	if (!plan.ops)
-		read_plan();
+		read_plan(&plan, OP_NET_RULE);
 	demand(bytes != NULL);
 	if (size)
 		memcpy(bytes, input, size);
@@ -178,7 +160,7 @@ int main(int argc, char **argv)
 	unsigned long runs = argc == 2 && strncmp(argv[1], "-runs=", 6) == 0 ? strtoul(argv[1] + 6, NULL, 10) : 0;
 	uint8_t input[MOST_SIZE];
 
-	read_plan();
+	read_plan(&plan, OP_NET_RULE);
 	for (unsigned long run = 0; run < runs; run++)
 		LLVMFuzzerTestOneInput(input, build(&source, input));
 	printf("%lu inputs\n", runs);
