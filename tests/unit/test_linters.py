@@ -117,3 +117,34 @@ def test_document_names_only_make_targets_that_exist(path: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert "test" in targets
     assert set(re.findall(r"`make ([a-z]+)`", path.read_text())) <= targets
+
+
+def audit_table() -> dict[str, tuple[list[str], int]]:
+    """Return part -> (files, lines) as docs/audit.md has them."""
+    rows = re.findall(
+        r"^\| (\d+) [^|]*\| ([^|]*) \| ([\d,]+) \|", (ROOT / "docs/audit.md").read_text(), flags=re.MULTILINE
+    )
+    return {part: (re.findall(r"`(\w+)`", files), int(lines.replace(",", ""))) for part, files, lines in rows}
+
+
+def launcher_lines(stem: str) -> int:
+    files = (ROOT / "sandbox/launcher" / f"{stem}{suffix}" for suffix in (".c", ".h"))
+    return sum(len(path.read_text().splitlines()) for path in files if path.exists())
+
+
+def test_audit_guide_has_each_native_source_in_one_part() -> None:
+    told = sorted(name for files, _ in audit_table().values() for name in files)
+    assert told == sorted({path.stem for path in (ROOT / "sandbox/launcher").glob("*.[ch]")})
+
+
+@pytest.mark.parametrize("part", audit_table())
+def test_audit_guide_tells_the_size_of_each_part(part: str) -> None:
+    files, told = audit_table()[part]
+    assert abs(sum(map(launcher_lines, files)) - told) <= 100, sum(map(launcher_lines, files))
+
+
+@pytest.mark.parametrize("document", ["README.md", "SECURITY.md"])
+def test_document_tells_the_size_of_the_launcher(document: str) -> None:
+    found = re.search(r"about ([\d,]+) lines", (ROOT / document).read_text())
+    real = sum(launcher_lines(name) for files, _ in audit_table().values() for name in files)
+    assert found and abs(int(found[1].replace(",", "")) - real) <= 500, real
