@@ -131,9 +131,8 @@ class Start:
         if found is not None:
             choice = replace(choice, profile=found)
             if not quiet:
-                notice = (
-                    f"profile: {command[0]}: taking {found!r}, which is for it; another: -p NAME, no such line: --quiet"
-                )
+                hint = "choose with -p NAME, hide this line with --quiet"
+                notice = f"profile: {command[0]}: taking {found!r}, the profile for this command; {hint}"
                 say(notice)
         if channel is not None:
             choice = replace(choice, grants=(*choice.grants, channel_grant(channel)))

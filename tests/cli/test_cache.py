@@ -283,7 +283,8 @@ def own_profiles(native: Native) -> Path:
 def test_profile_that_the_command_s_name_leads_to_is_told_each_time(native: Native) -> None:
     own_profiles(native)
     arguments = ("sh", "-c", "umask")
-    taking = "sandbox: profile: sh: taking 'shells', which is for it; another: -p NAME, no such line: --quiet\n"
+    hint = "choose with -p NAME, hide this line with --quiet"
+    taking = f"sandbox: profile: sh: taking 'shells', the profile for this command; {hint}\n"
     for options, told in (((), taking), (("--quiet",), ""), (("-p", "shells"), "")):
         for kept in (False, True):
             done = native.run("run", *options, *arguments)

@@ -23,7 +23,8 @@ def profiles(environment: dict[str, str]) -> Path:
     return folder
 
 
-TAKING = "sandbox: profile: {}: taking 'mine', which is for it; another: -p NAME, no such line: --quiet\n"
+HINT = "choose with -p NAME, hide this line with --quiet"
+TAKING = f"sandbox: profile: {{}}: taking 'mine', the profile for this command; {HINT}\n"
 
 
 def test_run_takes_the_profile_that_is_for_the_command_and_says_so(sandbox: Run) -> None:

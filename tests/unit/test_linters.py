@@ -147,4 +147,5 @@ def test_audit_guide_tells_the_size_of_each_part(part: str) -> None:
 def test_document_tells_the_size_of_the_launcher(document: str) -> None:
     found = re.search(r"about ([\d,]+) lines", (ROOT / document).read_text())
     real = sum(launcher_lines(name) for files, _ in audit_table().values() for name in files)
-    assert found and abs(int(found[1].replace(",", "")) - real) <= 500, real
+    assert found is not None
+    assert abs(int(found[1].replace(",", "")) - real) <= 500, real
