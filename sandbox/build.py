@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from sandbox import carried, peers, seccomp, syscalls, walls
+from sandbox import carried, filtering, peers, seccomp, syscalls, walls
 from sandbox import plan as ops
 from sandbox.caller import Caller
 from sandbox.carried import LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
@@ -97,13 +97,13 @@ def build_obtaining(grant: Grant, status: int) -> Plan:
     return Plan((ops.status(status, StatusFormat.RECORDS), *_obtain(0, checked(grant))), quiet=True, obtain=True)
 
 
-def filter_policy(profile: Profile, grants: Sequence[Grant], landlock_abi: int) -> seccomp.FilterPolicy:
+def filter_policy(profile: Profile, grants: Sequence[Grant], landlock_abi: int) -> filtering.FilterPolicy:
     """Return what the filter of a profile refuses and allows, with the numbers of its grants reserved.
 
     landlock_abi: the kernel's; what Landlock cannot hold of granted sockets, the filter does.
     """
     sockets = peers.held(profile, grants, landlock_abi)
-    return seccomp.FilterPolicy(
+    return filtering.FilterPolicy(
         allow=syscalls.expand(profile.filter.allow),
         reserved=(*((0, 1, 2) if profile.descriptors.reserve_stdio else ()), *(number_of(grant) for grant in grants)),
         gated=bool(profile.descriptors.delegate) and profile.process.exec is ExecPolicy.ALLOW,

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sandbox import allowlist, landlock, limits, mounts, peers, seccomp, syscalls, walls
+from sandbox import allowlist, filter_rules, landlock, limits, mounts, peers, syscalls, walls
 from sandbox.build import build, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
 from sandbox.filesystem import View
@@ -72,7 +72,7 @@ def _explanation(profile: Profile, plan: Plan | None, caller: Caller) -> Iterato
         "Namespaces": _namespaces(profile),
         "Landlock": _landlock(profile, caller),
         "Limits": _limits(profile, caller),
-        "Filter": iter(seccomp.describe(filter_policy(profile, grants, caller.landlock_abi))),
+        "Filter": iter(filter_rules.describe(filter_policy(profile, grants, caller.landlock_abi))),
         "Not protected": not_protected(profile),
         "Plan": iter(plan.describe() if plan else ()),
     }

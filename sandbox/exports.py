@@ -15,10 +15,11 @@ from typing import Any, Final, TypeAlias
 from sandbox import landlock, walls
 from sandbox.errors import UsageError
 from sandbox.filesystem import Entry, Kind, Proc, Rights, View, entries, normal, split_optional
+from sandbox.filter_rules import Condition, Rule, argument_rules
+from sandbox.filtering import FilterPolicy
 from sandbox.limits import Limits
 from sandbox.plan import Namespace
 from sandbox.profile import PATH_LISTS, ExecPolicy, NetworkMode, NetworkPolicy, Profile
-from sandbox.seccomp import Condition, FilterPolicy, Rule, argument_rules
 from sandbox.syscall_table import NUMBERS
 from sandbox.syscalls import ENOSYS_ALWAYS
 from sandbox.units import limit_lines

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from sandbox import bpf, places, seccomp, syscalls
+from sandbox import bpf, filter_rules, filtering, places, syscalls
 from sandbox.build import filter_policy, grant_label
 from sandbox.caller import Caller
 from sandbox.calls import Address, Call, Named, Use, address_of, error_name, in_words
@@ -147,8 +147,8 @@ class Explainer:
 
     def _reason(self, call: Call) -> _Reason | None:
         nr = NUMBERS.get(call.name, -1)
-        verdict = seccomp.decide(self._policy, bpf.AUDIT_ARCH_X86_64, nr, call.arguments)
-        if verdict == seccomp.Errno(call.error) and not call.name.startswith("execve"):
+        verdict = filtering.decide(self._policy, bpf.AUDIT_ARCH_X86_64, nr, call.arguments)
+        if verdict == filtering.Errno(call.error) and not call.name.startswith("execve"):
             return self._filtered(call)
         if call.name.startswith("execve") and call.error == errno.EPERM:
             return self._exec_once()
@@ -181,7 +181,7 @@ class Explainer:
 
     def _by_arguments(self, call: Call) -> _Reason:
         policy, descriptors = self._policy, self._profile.descriptors
-        low = [argument & seccomp.LOW32 for argument in call.arguments]
+        low = [argument & filtering.LOW32 for argument in call.arguments]
         if descriptors.strict and not _refused_otherwise(policy, call):
             return _Reason(
                 "strict: a call that makes a descriptor must set close-on-exec",
@@ -191,13 +191,13 @@ class Explainer:
         match call.name:
             case "clone":
                 return _allowing("unshare", "the filter refuses new namespaces (CLONE_NEW*)")
-            case "socket" | "socketpair" if low[0] == seccomp.AF_UNIX and not policy.unix_sockets:
+            case "socket" | "socketpair" if low[0] == filtering.AF_UNIX and not policy.unix_sockets:
                 return _Reason(
                     "scm_rights is denied: no Unix sockets", 'descriptors.scm_rights = "allow"',
                     gives="descriptors can be sent and received",
                 )  # fmt: skip
             case "socket" | "socketpair":
-                families = ", ".join(seccomp.FAMILIES)
+                families = ", ".join(filtering.FAMILIES)
                 return _Reason(
                     f"the filter lets sockets be of {families} only",
                     gives="no line allows it: the others reach the kernel's own, raw and other machines' networks",
@@ -208,7 +208,7 @@ class Explainer:
                 return _Reason(
                     f"the number {low[1]} is reserved ({what})", gives="no line allows it: use another number"
                 )
-            case "fcntl" | "ioctl" if low[1] in (seccomp.F_SETFD, seccomp.FIONCLEX):
+            case "fcntl" | "ioctl" if low[1] in (filtering.F_SETFD, filtering.FIONCLEX):
                 if policy.gated:
                     return _Reason(
                         f"close-on-exec is not cleared on the reserved number {low[0]}",
@@ -219,7 +219,9 @@ class Explainer:
                     'descriptors.delegate = ["pass-fds"]', "--delegate pass-fds",
                     gives="descriptors that an exec names (SANDBOX_PASS_FDS) go along",
                 )  # fmt: skip
-        words = next((line for line in seccomp.describe(policy) if call.name in line and line.startswith("EPERM")), "")
+        words = next(
+            (line for line in filter_rules.describe(policy) if call.name in line and line.startswith("EPERM")), ""
+        )
         return _Reason(f"the filter refuses these arguments of {call.name}", gives=f"no line allows it: {words[7:]}")
 
     def _exec_once(self) -> _Reason | None:
@@ -536,12 +538,12 @@ def _fields(reason: _Reason) -> tuple[str, str, str, str]:
     return reason.rule, reason.line, reason.option, reason.gives
 
 
-def _refused_otherwise(policy: seccomp.FilterPolicy, call: Call) -> bool:
+def _refused_otherwise(policy: filtering.FilterPolicy, call: Call) -> bool:
     """Whether a call is refused by more than `strict`."""
-    verdict = seccomp.decide(
+    verdict = filtering.decide(
         replace(policy, strict=False), bpf.AUDIT_ARCH_X86_64, NUMBERS.get(call.name, -1), call.arguments
     )
-    return verdict != seccomp.ALLOW
+    return verdict != filtering.ALLOW
 
 
 def _allowing(name: str, rule: str = "") -> _Reason:

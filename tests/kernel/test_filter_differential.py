@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import bpf, seccomp
-from sandbox.seccomp import ALLOW, ASKED, Errno, FilterPolicy, Verdict
+from sandbox import bpf, filtering, seccomp
+from sandbox.filtering import ALLOW, ASKED, Errno, FilterPolicy, Verdict
 from sandbox.sockets import Protocol
 from sandbox.syscall_table import NUMBERS
 from sandbox.syscalls import ENOSYS_ALWAYS, GROUPS, expand
@@ -76,13 +76,13 @@ CREATING = ("socket", "socketpair", "openat", "pipe2", "memfd_create", "recvmsg"
 # Which argument the rules look at, and the values of its lower half that are at or near what they look for.
 POINTED = {
     "fcntl": (1, [0, 1, 2, 2, 2, 3]),
-    "ioctl": (1, [seccomp.FIONCLEX, 0x5451, *(value for _, value in seccomp.TERMINAL_COMMANDS.values()), 0x5413]),
+    "ioctl": (1, [filtering.FIONCLEX, 0x5451, *(value for _, value in filtering.TERMINAL_COMMANDS.values()), 0x5413]),
     "dup2": (1, []),
     "dup3": (1, []),
-    "clone": (0, [*seccomp.CLONE_NEW.values(), 17, 0x80, 0x30020000]),
+    "clone": (0, [*filtering.CLONE_NEW.values(), 17, 0x80, 0x30020000]),
     "seccomp": (1, [0, 8, 9, 7, 16]),
     "connect": (1, []),
-    "sendmsg": (2, [0, seccomp.MSG_FASTOPEN, seccomp.MSG_FASTOPEN | 0x4000, 0x10000000]),
+    "sendmsg": (2, [0, filtering.MSG_FASTOPEN, filtering.MSG_FASTOPEN | 0x4000, 0x10000000]),
     "sendto": (5, [0, 0, 1, 16, 1 << 31]),
     "setsockopt": (2, [4, 57, 6, 25, 62, 5]),
 }
@@ -99,15 +99,15 @@ def random_case(chance: random.Random, policy: FilterPolicy, entries: Sequence[i
             if name == "setsockopt":
                 pointed[1] = chance.choice([0, 1, 41])
             if name == "sendto":
-                pointed[3] = chance.choice([0, seccomp.MSG_FASTOPEN, 0x4000])
+                pointed[3] = chance.choice([0, filtering.MSG_FASTOPEN, 0x4000])
             if name in ("fcntl", "ioctl"):
                 pointed[0] = chance.choice([*policy.reserved, 21])
         else:
-            place, flag = seccomp.CREATES.get(name, (1, 0))
+            place, flag = filtering.CREATES.get(name, (1, 0))
             pointed = {0: chance.choice([0, 1, 2])} | {place: chance.choice([0, flag, flag | 2, bpf.U32 & ~flag])}
     else:
         pointed = {}
-        foreign = chance.choice(known) | seccomp.X32_FIRST
+        foreign = chance.choice(known) | filtering.X32_FIRST
         nr = chance.choice([*[chance.choice(known)] * 3, foreign, chance.randrange(470, 1024), chance.randrange(2**32)])
 
     def argument(place: int) -> int:
@@ -145,10 +145,10 @@ def test_filter_kernel_and_simulator_and_policy_agree(
     verdicts = set()
     for case, line in zip(cases, lines, strict=True):
         data = data_of(case)
-        wanted = seccomp.decide(policy, data.arch, data.nr, data.args)
+        wanted = filtering.decide(policy, data.arch, data.nr, data.args)
         # Of a call for which a supervisor is to be asked, and nobody listens, the kernel says ENOSYS.
         assert kernel_verdict(line) == (Errno(errno.ENOSYS) if wanted == ASKED else wanted), (seed, policy, case)
-        assert seccomp.verdict_of(bpf.combine(bpf.run(program, data) for program in decoded)) == wanted, case
+        assert filtering.verdict_of(bpf.combine(bpf.run(program, data) for program in decoded)) == wanted, case
         verdicts.add(wanted)
     assert verdicts == {ALLOW, Errno(errno.EPERM), Errno(errno.ENOSYS)} | ({ASKED} if policy.supervised else set())
 
@@ -170,7 +170,7 @@ def test_combine_kernel_takes_the_same_of_stacked_returns(probe: Path, tmp_path:
     lines = ask(probe, "verdicts", question(tmp_path / "question", programs, cases))
     for case, line in zip(cases, lines, strict=True):
         returned = [bpf.run(bpf.validate(bpf.decode(code)), data_of(case)) for code in programs]
-        assert kernel_verdict(line) == seccomp.verdict_of(bpf.combine(returned))
+        assert kernel_verdict(line) == filtering.verdict_of(bpf.combine(returned))
 
 
 def live(probe: Path, path: Path, programs: Sequence[bytes]) -> dict[str, int]:

@@ -23,9 +23,9 @@ import pytest
 
 from sandbox import plan as ops
 from sandbox import seccomp, wire
+from sandbox.filtering import FilterPolicy
 from sandbox.plan import Namespace, Op, Terminal
 from sandbox.probe import launcher_path
-from sandbox.seccomp import FilterPolicy
 from sandbox.syscalls import GROUPS, expand
 from tests.support.native import build_launcher
 from tests.support.plans import ALLOW_ALL, plan_for

@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 
 import pytest
 
-from sandbox import landlock, seccomp
+from sandbox import filter_rules, filtering, landlock, seccomp
 from sandbox import plan as ops
 from sandbox.caller import Caller
 from sandbox.filesystem import FilesystemPolicy
@@ -555,7 +555,7 @@ RULED: Final[dict[str, tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]] = {
     # netlink, packet, Bluetooth, kernel crypto, virtual machines; MPTCP and SMC.
     "socket": ([(16, 3), (17, 3), (31, 3), (38, 5), (40, 1), (2, 1, 262), (2, 1, 256)], [(1, 1), (2, 1), (10, 2)]),
     "socketpair": ([(30, 1, 0, BAD), (16, 3, 0, BAD)], [(1, 1, 0, BAD)]),
-    "clone": ([(flag | 0x800,) for flag in seccomp.CLONE_NEW.values()], [(0x800,)]),  # CLONE_SIGHAND alone: EINVAL
+    "clone": ([(flag | 0x800,) for flag in filtering.CLONE_NEW.values()], [(0x800,)]),  # CLONE_SIGHAND alone: EINVAL
     "prctl": ([(35, ANY, 0, 0, 1), (0x59616D61, 2**31)], [(3,), (15, BAD)]),
     "personality": ([(0x400000,), (0x40000,), (0x100000,)], [(0xFFFFFFFF,), (0,), (8,)]),
     "chmod": ([(BAD, 0o4755), (BAD, 0o2755)], [(BAD, 0o1755)]),
@@ -628,7 +628,7 @@ def test_calls_by_other_entries_are_refused(probes: Probes) -> None:
 
 
 def raised(name: str) -> str:
-    return f"{name}:{NUMBERS[name] | seccomp.X32_FIRST}"
+    return f"{name}:{NUMBERS[name] | filtering.X32_FIRST}"
 
 
 @pytest.mark.parametrize("name", RULED)
@@ -640,7 +640,7 @@ def test_call_with_arguments_that_reach_outside_is_refused_by_its_rules(
     allowed = made(probes, right)
     assert allowed == made_outside(probes, right)
     assert EPERM not in allowed
-    rules = seccomp.argument_rules
+    rules = filter_rules.argument_rules
     monkeypatch.setattr(seccomp, "_verify", lambda *_: None)
     monkeypatch.setattr(
         seccomp, "argument_rules", lambda policy: [rule for rule in rules(policy) if rule.syscall != name]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox import bpf, seccomp
+from sandbox import bpf, filter_rules, filtering
 from sandbox.errors import UsageError
 from sandbox.exports import allowed_boxes, seccomp_profile
-from sandbox.seccomp import ALLOW, FilterPolicy
+from sandbox.filtering import ALLOW, FilterPolicy
 from sandbox.syscall_table import NAMES
 from tests.property.test_filter import close_calls, policies
 
@@ -40,11 +40,11 @@ def test_exported_filter_decides_as_the_policy(data: st.DataObject) -> None:
     profile = seccomp_profile(policy)
     for _ in range(20):
         call = data.draw(close_calls(policy))
-        name = NAMES.get(call.nr & seccomp.LOW32)
+        name = NAMES.get(call.nr & filtering.LOW32)
         if name is None:
             continue
-        args = tuple(arg & seccomp.LOW32 for arg in call.args)  # the kernel looks at no more, and neither do we
-        verdict = seccomp.decide(policy, bpf.AUDIT_ARCH_X86_64, call.nr, args)
+        args = tuple(arg & filtering.LOW32 for arg in call.args)  # the kernel looks at no more, and neither do we
+        verdict = filtering.decide(policy, bpf.AUDIT_ARCH_X86_64, call.nr, args)
         assert allows(profile, name, args) is (verdict == ALLOW), (name, args)
 
 
@@ -56,7 +56,9 @@ def test_filter_that_no_runtime_should_be_given_is_refused() -> None:
 
 
 def test_boxes_name_no_argument_twice_and_do_not_overlap() -> None:
-    rules = [rule for rule in seccomp.argument_rules(FilterPolicy(frozenset({"ioctl"}))) if rule.syscall == "ioctl"]
+    rules = [
+        rule for rule in filter_rules.argument_rules(FilterPolicy(frozenset({"ioctl"}))) if rule.syscall == "ioctl"
+    ]
     boxes = allowed_boxes(rules)
     assert len(boxes) > 1
     for at, one in enumerate(boxes):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox import bpf, seccomp
-from sandbox.seccomp import ALLOW, FilterPolicy, Verdict
+from sandbox import bpf, filtering, seccomp
+from sandbox.filtering import ALLOW, FilterPolicy, Verdict
 from sandbox.sockets import Protocol
 from sandbox.syscall_table import NUMBERS
 from sandbox.syscalls import ENOSYS_ALWAYS, GROUPS, expand
@@ -33,7 +33,7 @@ WITH_ARGUMENTS = (
     "socketpair",
     "prctl",
     "personality",
-    *seccomp.CREATES,
+    *filtering.CREATES,
 )
 
 U32 = st.integers(0, 2**32 - 1)
@@ -42,14 +42,14 @@ NUMBER = st.one_of(
     st.sampled_from([NUMBERS[name] for name in WITH_ARGUMENTS]),
     st.sampled_from(sorted(NUMBERS.values())),
     st.integers(0, 600),
-    st.sampled_from(sorted(NUMBERS.values())).map(lambda number: number | seccomp.X32_FIRST),
+    st.sampled_from(sorted(NUMBERS.values())).map(lambda number: number | filtering.X32_FIRST),
     st.integers(-4, 4),
     U32,
 )
 HIGH = st.one_of(st.just(0), st.sampled_from([1, 2, 0x5450, 0x80000000, 0xFFFFFFFF]), U32)
-TERMINAL = [value + bias for _, value in seccomp.TERMINAL_COMMANDS.values() for bias in (-1, 0, 1, 0xFF, 0x100)]
-COMMANDS = [0, 1, 2, 3, seccomp.FIONCLEX, 0x5451, seccomp.TIOCSCTTY, *TERMINAL, 8, 9, 0x80000002, 0xFFFFFFFF]
-FLAGS = [*seccomp.CLONE_NEW.values(), 17, 0x80, 0x100, 0x10000]
+TERMINAL = [value + bias for _, value in filtering.TERMINAL_COMMANDS.values() for bias in (-1, 0, 1, 0xFF, 0x100)]
+COMMANDS = [0, 1, 2, 3, filtering.FIONCLEX, 0x5451, filtering.TIOCSCTTY, *TERMINAL, 8, 9, 0x80000002, 0xFFFFFFFF]
+FLAGS = [*filtering.CLONE_NEW.values(), 17, 0x80, 0x100, 0x10000]
 FAMILIES = st.one_of(st.sampled_from([0, 1, 1, 2, 2, 9, 10, 10, 11, 16, 17, 38, 40]), U32)
 MODES = st.one_of(st.sampled_from([0, 0o644, 0o1777, 0o2755, 0o4755, 0o6777, 0o104000]), U32)
 PERSONALITIES = st.one_of(st.sampled_from([0, 8, 0xFFFFFFFF, 0x40000, 0x400008, 0xFFFFFFF7, 0x7FFFFFFF, 9]), U32)
@@ -96,34 +96,34 @@ def close_calls(draw: st.DrawFn, policy: FilterPolicy) -> bpf.SeccompData:  # no
             low[2] = draw(st.sampled_from([0, 1, 2]))
         case "dup2" | "dup3":
             low[:2] = draw(st.sampled_from(near)), draw(st.sampled_from([*near, 0, 1, 2, 4, 1 << 31]))
-            low[2] = draw(st.sampled_from([0, seccomp.O_CLOEXEC, 0o4000]))
+            low[2] = draw(st.sampled_from([0, filtering.O_CLOEXEC, 0o4000]))
         case "clone":
             low[0] = sum(draw(st.lists(st.sampled_from(FLAGS), max_size=2, unique=True)))
         case "seccomp":
             low[1] = draw(st.integers(0, 31))
         case "prctl":
             low[0] = draw(
-                st.sampled_from([option + bias for option in seccomp.PRCTL_REFUSED.values() for bias in (-1, 0, 1)])
+                st.sampled_from([option + bias for option in filtering.PRCTL_REFUSED.values() for bias in (-1, 0, 1)])
             )
         case "personality":
             low[0] = draw(PERSONALITIES)
         case "setsockopt":
-            low[1:3] = draw(st.sampled_from([*seccomp.REROUTES.values(), (1, 4), (0, 25), (41, 5), (0, 0), (41, 58)]))
-        case _ if name in seccomp.SENDS:
-            low[seccomp.SENDS[name]] = draw(
-                st.sampled_from([0, seccomp.MSG_FASTOPEN, 0x4000, 0x60004000, 0x1FFFFFFF, 0xDFFFFFFF])
+            low[1:3] = draw(st.sampled_from([*filtering.REROUTES.values(), (1, 4), (0, 25), (41, 5), (0, 0), (41, 58)]))
+        case _ if name in filtering.SENDS:
+            low[filtering.SENDS[name]] = draw(
+                st.sampled_from([0, filtering.MSG_FASTOPEN, 0x4000, 0x60004000, 0x1FFFFFFF, 0xDFFFFFFF])
             )
             low[5] = draw(st.sampled_from([0, 0, 1, 16, 28, 0x80000000]))
-        case _ if name in seccomp.MODES:
-            low[seccomp.MODES[name]] = draw(MODES)
-        case _ if name in seccomp.OPENS:
-            place = seccomp.OPENS[name]
+        case _ if name in filtering.MODES:
+            low[filtering.MODES[name]] = draw(MODES)
+        case _ if name in filtering.OPENS:
+            place = filtering.OPENS[name]
             low[place : place + 2] = draw(st.sampled_from([0, 1, 0o100, 0o20200000, 0o2000000, 0o2000100])), draw(MODES)
         case _:
             low[0] = draw(FAMILIES)
             low[2] = draw(st.sampled_from([0, 6, 255, 256, 257, 261, 262, 263]))
-            if name in seccomp.CREATES:
-                place, flag = seccomp.CREATES[name]
+            if name in filtering.CREATES:
+                place, flag = filtering.CREATES[name]
                 low[place] = draw(st.sampled_from([0, flag, flag | 1, flag | 2, 0xFFFFFFFF, 0xFFFFFFFF & ~flag]))
     a, b, c, d, e, f = (draw(HIGH) << 32 | value for value in low)
     return bpf.SeccompData(NUMBERS[name], args=(a, b, c, d, e, f))
@@ -138,7 +138,7 @@ def decoded(policy: FilterPolicy) -> list[bpf.Program]:
 
 
 def simulate(programs: list[bpf.Program], data: bpf.SeccompData) -> Verdict:
-    return seccomp.verdict_of(bpf.combine(bpf.run(program, data) for program in programs))
+    return filtering.verdict_of(bpf.combine(bpf.run(program, data) for program in programs))
 
 
 @SETTINGS
@@ -146,7 +146,7 @@ def simulate(programs: list[bpf.Program], data: bpf.SeccompData) -> Verdict:
 def test_filter_any_call_decided_as_the_policy_says(data: st.DataObject, policy: FilterPolicy) -> None:
     programs = decoded(policy)
     for call in data.draw(many_calls(policy)):
-        assert simulate(programs, call) == seccomp.decide(policy, call.arch, call.nr, call.args), call
+        assert simulate(programs, call) == filtering.decide(policy, call.arch, call.nr, call.args), call
 
 
 @SETTINGS
@@ -171,10 +171,10 @@ def test_filter_attenuated_policy_never_allows_more(data: st.DataObject, policy:
 def test_filter_every_syscall_decided_as_the_policy_says(policy: FilterPolicy) -> None:
     programs = decoded(policy)
     patterns = [(0,) * 6, (2,) * 6, (2**64 - 1,) * 6, (0, 2, 0, 0, 0, 0), (2**32,) * 6, (0, 3 << 32 | 4, 0, 0, 0, 0)]
-    for number in [*range(-1, 600), *(seccomp.X32_FIRST | number for number in range(600))]:
+    for number in [*range(-1, 600), *(filtering.X32_FIRST | number for number in range(600))]:
         for a, b, c, d, e, f in patterns:
             call = bpf.SeccompData(number, args=(a, b, c, d, e, f))
-            assert simulate(programs, call) == seccomp.decide(policy, call.arch, number, call.args), call
+            assert simulate(programs, call) == filtering.decide(policy, call.arch, number, call.args), call
 
 
 @settings(max_examples=200, deadline=None)

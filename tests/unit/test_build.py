@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from sandbox import bpf, seccomp, wire
+from sandbox import bpf, filtering, seccomp, wire
 from sandbox.allowlist import parse_peer
 from sandbox.build import DEFAULT_PATH, build, child_path, environment_set, filter_policy, grant_label
 from sandbox.caller import Caller
@@ -503,12 +503,12 @@ def test_build_close_on_exec_may_be_cleared_only_where_the_gate_decides(
     assert filter_policy(profile, number_grants(profile.grants), 7).gated is gated
     programs = [bpf.validate(bpf.decode(op.data)) for op in build(profile, ["tool"], CALLER).only(OpCode.FILTER)]
 
-    def clearing(number: int) -> seccomp.Verdict:
-        call = bpf.SeccompData(NUMBERS["fcntl"], args=(number, seccomp.F_SETFD, 0, 0, 0, 0))
-        return seccomp.verdict_of(bpf.combine(bpf.run(program, call) for program in programs))
+    def clearing(number: int) -> filtering.Verdict:
+        call = bpf.SeccompData(NUMBERS["fcntl"], args=(number, filtering.F_SETFD, 0, 0, 0, 0))
+        return filtering.verdict_of(bpf.combine(bpf.run(program, call) for program in programs))
 
-    assert clearing(3) == seccomp.REFUSED
-    assert clearing(4) == (seccomp.ALLOW if gated else seccomp.REFUSED)
+    assert clearing(3) == filtering.REFUSED
+    assert clearing(4) == (filtering.ALLOW if gated else filtering.REFUSED)
 
 
 def test_build_standard_streams_are_reserved_where_the_profile_says_so() -> None:
@@ -550,10 +550,10 @@ def test_build_filter_refuses_dup2_onto_placed_numbers_only(number: int) -> None
     plan = plan_of(*GRANTS)
     programs = [bpf.validate(bpf.decode(op.data)) for op in plan.only(OpCode.FILTER)]
     call = bpf.SeccompData(NUMBERS["dup2"], bpf.AUDIT_ARCH_X86_64, (1, number, 0, 0, 0, 0), 0)
-    verdict = seccomp.verdict_of(bpf.combine(bpf.run(program, call) for program in programs))
+    verdict = filtering.verdict_of(bpf.combine(bpf.run(program, call) for program in programs))
     placed = {op.b for op in plan.only(OpCode.PLACE)}
     assert placed == {3, 4, 5, 6, 7, 20}
-    assert (verdict == seccomp.ALLOW) is (number not in placed)
+    assert (verdict == filtering.ALLOW) is (number not in placed)
 
 
 def test_build_profile_under_which_nothing_could_start_is_refused() -> None:

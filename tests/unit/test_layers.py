@@ -40,7 +40,9 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "syscalls": "errors syscall_table",
         "kernel": "",
         "bpf": "errors",
-        "seccomp": "errors plan sockets syscall_table syscalls bpf",
+        "filtering": "bpf errors sockets syscall_table syscalls",
+        "filter_rules": "filtering sockets syscall_table syscalls",
+        "seccomp": "bpf errors filter_rules filtering plan syscall_table syscalls",
         "mounts": "filesystem plan",
         "veth": "allowlist caller profile sockets",
         "walls": "allowlist caller errors filesystem grants landlock limits mounts plan profile sockets",
@@ -49,7 +51,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "units": "errors grants limits profile sockets",
         "peers": "grants landlock profile sockets walls",
         "build": (
-            "errors carried caller grants peers resolve profile plan protocols seccomp sizes sockets syscalls walls"
+            "errors carried caller filtering grants peers resolve profile plan protocols seccomp sizes sockets "
+            "syscalls walls"
         ),
         "events": "errors grants plan wire",
         # Effects.
@@ -72,7 +75,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "lint": "build caller filesystem grants places profile protocols refusals resolve sockets syscalls",
         "compare": "build filesystem limits places profile profile_format syscalls",
         "explain": (
-            "allowlist caller filesystem grants landlock limits mounts peers profile plan syscalls seccomp build walls"
+            "allowlist caller filesystem filter_rules grants landlock limits mounts peers profile plan syscalls build "
+            "walls"
         ),
         "seal": (
             "build caller carried errors explain filesystem grants landlock limits mounts plan profile profile_format "
@@ -82,15 +86,17 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "calls": "syscall_table",
         "places": "",
         "refusals": (
-            "bpf build caller calls filesystem grants limits places profile profile_format seccomp syscall_table "
-            "syscalls"
+            "bpf build caller calls filesystem filter_rules filtering grants limits places profile profile_format "
+            "syscall_table syscalls"
         ),
         "trace": "calls errors events launch plan probe wire",
         "explaining": "build caller calls errors events plan profile refusals trace",
         "recording": "calls",
         "learned": "caller calls errors places profile recording refusals syscall_table syscalls",
         "learning": ("build caller calls events explaining learned observe plan profile recording refusals trace"),
-        "exports": "errors filesystem landlock limits plan profile seccomp syscall_table syscalls units walls",
+        "exports": (
+            "errors filesystem filter_rules filtering landlock limits plan profile syscall_table syscalls units walls"
+        ),
         # The edge.
         "sandbox": (
             "allowlist errors caller filesystem grants landlock limits profile profile_files profile_format "
@@ -121,7 +127,8 @@ EFFECTS: Final = frozenset(
 WITHOUT_EFFECTS: Final = frozenset(
     {
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
-        "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
+        "syscalls", "kernel", "bpf", "filtering", "filter_rules", "seccomp", "wire",
+        "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
         "carried", "peers", "sockets", "sizes", "allowlist", "veth", "calls", "places",
         "refusals", "recording", "learned", "lint", "compare",

@@ -10,9 +10,9 @@ from functools import cache
 
 import pytest
 
-from sandbox import bpf, seccomp
+from sandbox import bpf, filter_rules, filtering, seccomp
 from sandbox.errors import InternalError, UnsupportedError, UsageError
-from sandbox.seccomp import ABSENT, ALLOW, REFUSED, FilterPolicy, Verdict
+from sandbox.filtering import ABSENT, ALLOW, REFUSED, FilterPolicy, Verdict
 from sandbox.sockets import Protocol
 from sandbox.syscall_table import NUMBERS
 from sandbox.syscalls import GROUPS, expand
@@ -29,7 +29,7 @@ def decoded(program: bytes) -> bpf.Program:
 
 
 def simulate(programs: tuple[bytes, ...], data: bpf.SeccompData) -> Verdict:
-    return seccomp.verdict_of(bpf.combine(bpf.run(decoded(program), data) for program in programs))
+    return filtering.verdict_of(bpf.combine(bpf.run(decoded(program), data) for program in programs))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ CASES = [
     ("dup3", (0, 4 | GARBAGE, 0), REFUSED),
     ("dup3", (4, 10, 3), ALLOW),
     ("dup", (3,), ALLOW),
-    *(("clone", (flag | 17,), REFUSED) for flag in seccomp.CLONE_NEW.values()),
+    *(("clone", (flag | 17,), REFUSED) for flag in filtering.CLONE_NEW.values()),
     ("clone", (0x7E020000 | GARBAGE,), REFUSED),
     ("clone", (0x003D0F00,), ALLOW),
     ("clone", (0x10000000 << 32 | 17,), ALLOW),
@@ -216,8 +216,8 @@ POLICY_CASES = [
     (OFFLINE, "sendto", (5, 0, 1, 0x4000, 0, 16), ALLOW),
     (OFFLINE, "sendmsg", (5, 0, 0xDFFFFFFF), ALLOW),
     (OFFLINE, "connect", (5, 0, 16), ALLOW),
-    *((OFFLINE, "setsockopt", (5, *pair), REFUSED) for pair in seccomp.REROUTES.values()),
-    *((NETWORK, "setsockopt", (5, *pair), ALLOW) for pair in seccomp.REROUTES.values()),
+    *((OFFLINE, "setsockopt", (5, *pair), REFUSED) for pair in filtering.REROUTES.values()),
+    *((NETWORK, "setsockopt", (5, *pair), ALLOW) for pair in filtering.REROUTES.values()),
     (OFFLINE, "setsockopt", (5, GARBAGE, 4 | GARBAGE), REFUSED),
     (OFFLINE, "setsockopt", (5, 6, 4), ALLOW),
     (OFFLINE, "setsockopt", (5, 1, 9), ALLOW),
@@ -267,7 +267,7 @@ def test_filter_call_gets_its_verdict_under_each_policy(
     policy: FilterPolicy, name: str, args: tuple[int, ...], verdict: Verdict
 ) -> None:
     data = bpf.SeccompData(NUMBERS[name], X86_64, padded(args))
-    assert seccomp.decide(policy, data.arch, data.nr, data.args) == verdict
+    assert filtering.decide(policy, data.arch, data.nr, data.args) == verdict
     assert simulate(compiled(policy), data) == verdict
 
 
@@ -278,9 +278,9 @@ def test_filter_strict_lets_a_call_create_only_what_closes_at_exec(name: str, fl
     before = ([2] if name in ("socket", "socketpair") else [0] * place)[:place]
     for wanted, value in ((REFUSED, 0), (REFUSED, bit << 32), (REFUSED, GARBAGE), (ALLOW if bit else REFUSED, bit)):
         data = bpf.SeccompData(NUMBERS[name], X86_64, padded((*before, value)))
-        assert simulate(compiled(STRICT), data) == seccomp.decide(STRICT, X86_64, data.nr, data.args) == wanted
-        assert simulate(compiled(lax), data) == seccomp.decide(lax, X86_64, data.nr, data.args) == ALLOW
-    clear_others = seccomp.LOW32 & ~bit
+        assert simulate(compiled(STRICT), data) == filtering.decide(STRICT, X86_64, data.nr, data.args) == wanted
+        assert simulate(compiled(lax), data) == filtering.decide(lax, X86_64, data.nr, data.args) == ALLOW
+    clear_others = filtering.LOW32 & ~bit
     data = bpf.SeccompData(NUMBERS[name], X86_64, padded((*before, clear_others)))
     assert simulate(compiled(STRICT), data) == REFUSED
 
@@ -323,7 +323,7 @@ def test_filter_call_gets_its_verdict(
     programs: tuple[bytes, ...], name: str, args: tuple[int, ...], verdict: Verdict
 ) -> None:
     data = bpf.SeccompData(NUMBERS[name], X86_64, padded(args))
-    assert seccomp.decide(POLICY, data.arch, data.nr, data.args) == verdict
+    assert filtering.decide(POLICY, data.arch, data.nr, data.args) == verdict
     assert simulate(programs, data) == verdict
 
 
@@ -353,16 +353,16 @@ def test_filter_call_gets_its_verdict(
 def test_filter_foreign_and_unknown_numbers_get_their_verdict(
     programs: tuple[bytes, ...], arch: int, nr: int, verdict: Verdict
 ) -> None:
-    assert seccomp.decide(POLICY, arch, nr, (0,) * 6) == verdict
+    assert filtering.decide(POLICY, arch, nr, (0,) * 6) == verdict
     assert simulate(programs, bpf.SeccompData(nr, arch)) == verdict
 
 
-@pytest.mark.parametrize("flag", seccomp.CLONE_NEW.values())
+@pytest.mark.parametrize("flag", filtering.CLONE_NEW.values())
 def test_filter_clone_with_namespaces_is_allowed_where_unshare_is(
     programs_with_namespaces: tuple[bytes, ...], flag: int
 ) -> None:
     data = bpf.SeccompData(NUMBERS["clone"], args=padded((flag,)))
-    assert seccomp.decide(WITH_NAMESPACES, data.arch, data.nr, data.args) == ALLOW
+    assert filtering.decide(WITH_NAMESPACES, data.arch, data.nr, data.args) == ALLOW
     assert simulate(programs_with_namespaces, data) == ALLOW
 
 
@@ -444,13 +444,13 @@ def test_policy_what_cannot_be_enforced_is_refused(allow: set[str], reserved: tu
 
 
 def test_verdict_of_unexpected_action_is_refused() -> None:
-    assert seccomp.verdict_of(bpf.RET_ERRNO | 13) == seccomp.Errno(13)
+    assert filtering.verdict_of(bpf.RET_ERRNO | 13) == filtering.Errno(13)
     with pytest.raises(InternalError):
-        seccomp.verdict_of(bpf.RET_LOG)
+        filtering.verdict_of(bpf.RET_LOG)
 
 
 def test_describe_says_what_is_allowed_and_refused() -> None:
-    text = "\n".join(seccomp.describe(POLICY))
+    text = "\n".join(filter_rules.describe(POLICY))
     assert "dup2, dup3 onto 3-4, 9, 1000" in text
     assert "allowed: @base:" in text
     assert "EPERM: @network" in text
@@ -458,35 +458,35 @@ def test_describe_says_what_is_allowed_and_refused() -> None:
     assert "ENOSYS: io_uring_setup, io_uring_enter, io_uring_register:" in text
     assert "EPERM: ioctl of TIOCSTI, TIOCLINUX, " in text
     assert "CLONE_NEW*" in text
-    assert "CLONE_NEW*" not in "\n".join(seccomp.describe(WITH_NAMESPACES))
-    assert "allowed: of @namespace only unshare" in seccomp.describe(WITH_NAMESPACES)
+    assert "CLONE_NEW*" not in "\n".join(filter_rules.describe(WITH_NAMESPACES))
+    assert "allowed: of @namespace only unshare" in filter_rules.describe(WITH_NAMESPACES)
     assert ": close-on-exec is not cleared" in text
-    assert "on reserved numbers: others are the exec gate's" in "\n".join(seccomp.describe(GATED))
-    assert "every call that creates a descriptor without close-on-exec" in "\n".join(seccomp.describe(STRICT))
-    assert "AF_UNIX: no descriptors are sent" in "\n".join(seccomp.describe(WITHOUT_UNIX))
+    assert "on reserved numbers: others are the exec gate's" in "\n".join(filter_rules.describe(GATED))
+    assert "every call that creates a descriptor without close-on-exec" in "\n".join(filter_rules.describe(STRICT))
+    assert "AF_UNIX: no descriptors are sent" in "\n".join(filter_rules.describe(WITHOUT_UNIX))
     assert "of AF_UNIX: no" not in text
-    of_network = "\n".join(seccomp.describe(NETWORK))
+    of_network = "\n".join(filter_rules.describe(NETWORK))
     for words in (
         "any family but AF_UNIX, AF_INET, AF_INET6: ",
         "socket of IPPROTO_SMC, IPPROTO_MPTCP: ",
         "PR_SET_MM, ",
     ):
         assert words in of_network
-    assert "with MSG_FASTOPEN: no TCP connection but by connect" in "\n".join(seccomp.describe(OFFLINE))
-    assert "setsockopt of IP_OPTIONS, " in "\n".join(seccomp.describe(OFFLINE))
-    assert "connect, sendmsg, sendmmsg, and sendto with an address: " in "\n".join(seccomp.describe(KEEPS_PEERS))
-    assert "EPERM: listen: " in "\n".join(seccomp.describe(KEEPS_LISTENERS))
+    assert "with MSG_FASTOPEN: no TCP connection but by connect" in "\n".join(filter_rules.describe(OFFLINE))
+    assert "setsockopt of IP_OPTIONS, " in "\n".join(filter_rules.describe(OFFLINE))
+    assert "connect, sendmsg, sendmmsg, and sendto with an address: " in "\n".join(filter_rules.describe(KEEPS_PEERS))
+    assert "EPERM: listen: " in "\n".join(filter_rules.describe(KEEPS_LISTENERS))
     for words in ("MSG_FASTOPEN", "IP_OPTIONS", "sendto with", "EPERM: listen"):
         assert words not in of_network
     assert "set-uid and set-gid bits in the modes of chmod, " in text
     assert "personality but for" in text
     assert "personality but for" not in of_network
     assert "creates a descriptor" not in text
-    assert "dup2" not in "\n".join(seccomp.describe(replace(POLICY, reserved=())))
+    assert "dup2" not in "\n".join(filter_rules.describe(replace(POLICY, reserved=())))
 
 
 def test_describe_tells_the_reason_of_every_call_that_is_refused_by_its_nature() -> None:
-    lines = seccomp.describe(POLICY)
+    lines = filter_rules.describe(POLICY)
     for group in GROUPS.values():
         if group.refused_by_default:
             assert f"EPERM: {group.name}: {group.reason}" in lines
@@ -500,5 +500,5 @@ def test_unix_sockets_are_refused_where_none_may_be_made(unix_sockets: bool, sup
     policy = FilterPolicy(expand(["@base", "@network"]), unix_sockets=unix_sockets, supervised=supervised)
     programs = [bpf.decode(program) for program in seccomp.compile_stack(policy)]
     data = bpf.SeccompData(NUMBERS["socket"], args=(1, 1, 0, 0, 0, 0))
-    found = seccomp.verdict_of(bpf.combine(bpf.run(program, data) for program in programs))
-    assert found == (seccomp.ALLOW if unix_sockets else seccomp.REFUSED)
+    found = filtering.verdict_of(bpf.combine(bpf.run(program, data) for program in programs))
+    assert found == (filtering.ALLOW if unix_sockets else filtering.REFUSED)
