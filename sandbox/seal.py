@@ -386,7 +386,10 @@ def _line(profile: Profile, op: Op, command: Sequence[str]) -> Iterator[Line]:
                 yield marked(replace(ops.chdir(folder), hint=hint))
         case OpCode.SCHEDULING:
             flags = SCHEDULING_CALLERS_POLICY if process.scheduling is None else 0
-            yield replace(op, flags=flags | (SCHEDULING_CALLERS_NICE if process.nice is None else 0))
+            flags |= SCHEDULING_CALLERS_NICE if process.nice is None else 0
+            policy = "the caller's policy" if process.scheduling is None else f"policy {op.a}"
+            nice = "the caller's niceness" if process.nice is None else f"niceness {process.nice}"
+            yield replace(op, flags=flags, label=f"{policy}, {nice}")
         case OpCode.EXEC if not command:
             yield replace(op, a=0, data=b"", label="command")
         case _:

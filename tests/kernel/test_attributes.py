@@ -16,7 +16,7 @@ from sandbox.filesystem import FilesystemPolicy
 from sandbox.plan import OpCode, Plan
 from sandbox.profile import Scheduling
 from sandbox.resolve import Additions
-from tests.support.callers import Ended, launch, plan_of, run
+from tests.support.callers import Ended, launch, niceness, plan_of, run
 from tests.support.native import build_launcher
 from tests.support.plans import less, plan_for
 from tests.support.probes import Probes, verdicts
@@ -37,7 +37,7 @@ CHILD: Final = {
     "dumpable": 1, "core": 1, "rtprio": 0,
 }  # fmt: skip
 # What only restricts stays as the caller has it, unless the profile says something else.
-KEPT: Final = {"policy": os.SCHED_BATCH, "nice": 3, "processors": 1, "oom_score_adj": 321, "nofile": 123}
+KEPT: Final = {"policy": os.SCHED_BATCH, "nice": niceness(3), "processors": 1, "oom_score_adj": 321, "nofile": 123}
 
 
 def hostile() -> None:
@@ -79,9 +79,9 @@ def test_child_has_nothing_of_its_callers_state_that_gives_or_tells(probes: Prob
 
 
 def test_profile_sets_niceness_policy_processors_and_score(probes: Probes) -> None:
-    wanted = {"nice": 7, "policy": os.SCHED_IDLE, "processors": 1, "oom_score_adj": 400}
+    wanted = {"nice": niceness(7), "policy": os.SCHED_IDLE, "processors": 1, "oom_score_adj": 400}
     cpus = str(max(os.sched_getaffinity(0)))
-    plan = plan_with(probes, nice=7, scheduling=Scheduling.IDLE, cpus=cpus, oom_score_adj=400)
+    plan = plan_with(probes, nice=niceness(7), scheduling=Scheduling.IDLE, cpus=cpus, oom_score_adj=400)
     found = told(launch(plan))
     assert {name: found[name] for name in wanted} == wanted
     own = told(launch(plan_with(probes)))
@@ -129,7 +129,7 @@ def test_without_its_op_what_the_profile_sets_is_the_callers(probes: Probes, par
     if code is OpCode.AFFINITY and len(os.sched_getaffinity(0)) == 1:
         pytest.skip("kernel lacks: a second processor")
     cpus = str(max(os.sched_getaffinity(0)))
-    plan = plan_with(probes, nice=7, scheduling=Scheduling.IDLE, cpus=cpus, oom_score_adj=400)
+    plan = plan_with(probes, nice=niceness(7), scheduling=Scheduling.IDLE, cpus=cpus, oom_score_adj=400)
 
     def seen(*codes: OpCode) -> dict[str, int]:
         return told(launch(less(plan, *codes), launcher=partial))

@@ -23,7 +23,7 @@ from sandbox.probe import launcher_path
 from sandbox.profile import NetworkMode, Tty
 from sandbox.resolve import Additions
 from sandbox.syscall_table import NUMBERS
-from tests.support.callers import PLAN_FD, Ended, launch, plan_of, run
+from tests.support.callers import PLAN_FD, Ended, launch, niceness, plan_of, run
 from tests.support.native import memfd_holding
 from tests.support.probes import Probes
 
@@ -136,7 +136,7 @@ def plan(
         limits={"open_files": 100, "timeout": "1h"},
     )
     walls = request.param == "walls"
-    attributes: dict[str, Any] = {"nice": 1, "cpus": "0", "tty": Tty.PRIVATE} if walls else {}
+    attributes: dict[str, Any] = {"nice": niceness(1), "cpus": "0", "tty": Tty.PRIVATE} if walls else {}
     command = [probes["mark"], str(marker)]
     with socket.socket(socket.AF_UNIX) as stream, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagram:
         stream.bind(str(tmp_path / "listening"))

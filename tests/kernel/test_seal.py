@@ -32,6 +32,7 @@ from sandbox.profile import PATH_LISTS, ExecPolicy, NetworkMode, Profile, Schedu
 from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions, for_caller
 from sandbox.seal import assemble, take_apart
+from tests.support.callers import niceness
 from tests.support.processes import all_end, wait_for_descendants, watched
 from tests.support.sealing import comparable, planned, sealed, sealed_file
 
@@ -139,7 +140,9 @@ def test_sealed_plan_has_what_the_command_line_adds(tmp_path: Path, added: Addit
     assert isinstance(agree(tmp_path, UNTRUSTED, added, ENV, "/usr"), Plan)
 
 
-@pytest.mark.parametrize(("nice", "scheduling"), [(5, None), (None, Scheduling.BATCH), (5, Scheduling.IDLE)])
+@pytest.mark.parametrize(
+    ("nice", "scheduling"), [(niceness(5), None), (None, Scheduling.BATCH), (niceness(5), Scheduling.IDLE)]
+)
 def test_sealed_priority_is_the_callers_where_the_profile_says_none(
     tmp_path: Path, nice: int | None, scheduling: Scheduling | None
 ) -> None:

@@ -38,6 +38,11 @@ _OWN_FOLDER: Final = re.compile(re.escape(tempfile.gettempdir()) + r"/(?:sandbox
 Stream: TypeAlias = int | IO[Any] | None
 
 
+def niceness(more: int) -> int:
+    """Return a niceness that is more than this process's own by so much: nobody may have less without privilege."""
+    return min(19, os.getpriority(os.PRIO_PROCESS, 0) + more)
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How a run ended, in subprocess's words, and what it said."""

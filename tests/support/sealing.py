@@ -47,13 +47,14 @@ def planned(
 
 
 def comparable(plan: Plan) -> list[Op]:
-    """Return a plan's ops less what does not count: advice, variables that nothing keeps, Landlock's order."""
+    """Return a plan's ops less what does not count: advice, words, variables that nothing keeps, Landlock's order."""
     kept = [op.data.decode() for op in plan.only(OpCode.ENV_KEEP)]
 
     def is_kept(name: str) -> bool:
         return any(name.startswith(word[:-1]) if word.endswith("*") else word == name for word in kept)
 
-    ops = [replace(op, hint="") for op in plan.ops]
+    # What a sealed file says of a priority names the caller, not its number.
+    ops = [replace(op, hint="", label="" if op.code is OpCode.SCHEDULING else op.label) for op in plan.ops]
     ops = [op for op in ops if op.code is not OpCode.ENV_DROP or is_kept(op.data.decode())]
     unordered = {OpCode.PATH_RULE, OpCode.ENV_DROP}
     return sorted(ops, key=lambda op: (op.code, (op.data, op.c, op.flags) if op.code in unordered else (b"", 0, 0)))
