@@ -61,6 +61,9 @@ static void signal_child(struct watched *watched, unsigned signal, bool group)
 {
 	long failed;
 
+	/* What asks for an end then means what is still to be written. */
+	if (watched->has_ended && asks_for_an_end(signal))
+		relay_hurry();
 	if (watched->has_ended)
 		return;
 	if (watched->child_fd < 0) {
@@ -73,7 +76,7 @@ static void signal_child(struct watched *watched, unsigned signal, bool group)
 	 * as it takes all others to be used (they are given out in a circle). */
 	if (failed == -EINVAL && group)
 		sys2(__NR_kill, -watched->child, signal);
-	/* It is dead, and its end on its way to us: whoever asks for an end then means what is still to be written. */
+	/* It is dead, and its end on its way to us. */
 	if (failed == -ESRCH && asks_for_an_end(signal))
 		relay_hurry();
 }

@@ -22,8 +22,9 @@ import sandbox
 from sandbox.errors import GrantError, LaunchError
 from sandbox.grants import parse_grant
 from sandbox.plan import Plan
-from tests.support.callers import PYTHON, held_open, launch, plan_of, started
+from tests.support.callers import PYTHON, SANDBOX, held_open, launch, plan_of, started
 from tests.support.callers import sandbox as command_line
+from tests.support.processes import wait_for_descendants
 
 # What undoes O_APPEND on a file's own descriptor, and then overwrites its first byte.
 UNDO: Final = "import fcntl, os; fcntl.fcntl(3, fcntl.F_SETFL, 0); os.write(3, b'X')"
@@ -292,6 +293,24 @@ def test_signal_ends_a_launcher_that_waits_for_a_reader() -> None:
         assert process.poll() is None
         process.terminate()
         assert process.wait(60) == 0
+
+
+def test_signal_between_the_end_of_the_command_and_that_of_the_init_is_not_lost() -> None:
+    """The init tells how the command ended, and ends a moment later: a second here, since its exit is held up."""
+    trace = ["strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=exit_group"]
+    trace += ["-e", "inject=exit_group:delay_enter=1000000"]
+    command = [*trace, *SANDBOX, "run", "-q", "sh", "-c", "exec head -c 300000 /dev/zero >&3"]
+    with pipe() as (_, writer):
+        command[-3:-3] = ["--grant", f"g=inherit:{writer}:relay", "--"]
+        with subprocess.Popen(command, pass_fds=[writer]) as process:
+            try:
+                (head,) = wait_for_descendants(process.pid, "head")
+                while Path(f"/proc/{head}").exists():
+                    time.sleep(0.01)
+                process.terminate()
+                assert process.wait(60) == 0
+            finally:
+                process.kill()
 
 
 def test_reader_that_goes_ends_the_writer() -> None:

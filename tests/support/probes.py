@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import re
 import shutil
 import subprocess
@@ -23,6 +25,13 @@ class Verdict:
 
     result: int
     errno: int
+
+
+# F_GET_SEALS, F_ADD_SEALS of an ordinary file: it takes none, or, on tmpfs, has F_SEAL_SEAL from the start (fcntl(2)).
+SEALS_OF_A_FILE: Final = {
+    (Verdict(-1, errno.EINVAL), Verdict(-1, errno.EINVAL)),
+    (Verdict(fcntl.F_SEAL_SEAL, 0), Verdict(-1, errno.EPERM)),
+}
 
 
 class Probes:
