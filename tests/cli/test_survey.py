@@ -108,7 +108,7 @@ def test_survey_changes_nothing_for_the_command(sandbox: Run, environment: Mappi
         "fcntl.fcntl(1, fcntl.F_SETFD, 0); os.dup2(os.open('/dev/null', 0), 9)\n"
         "print(os.getcwd(), umask, sorted(n for n in os.environ if n != '_'), sys.stdin.read())\n"
     )
-    extra = {"SECRET": "x"}
+    extra = {"SECRET": "x", "PWD": "/"}  # PWD, since a shell that starts the command would add it
     done = sandbox(
         "survey", "-o", str(tmp_path / "survey"), "python3", "-c", script,
         cwd="/", input="in", extra_env=extra, umask=0o27, stdin=None,
