@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.bench.crowd import family
 from tests.bench.tools import Cost, Spread, sealed, spread_of, table, taking_turns
 
-FOLDERS, FILES = 300, 100  # of the large repository
+FOLDERS, FILES = 600, 100  # of the large repository
 MODULES: Final = 24
 ROWS: Final = 150_000
 LINE: Final = "the quick brown fox jumps over the lazy dog\n"
@@ -61,10 +62,10 @@ WEB: Final = "nginx, 16 connections"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job's ratios, inside to outside, of time and of processor time where that is known; seconds: of one outside."""
+    """A job's ratios, inside to outside, of time and of processor time; seconds: of one outside."""
 
     wall: Spread
-    processor: Spread | None
+    processor: Spread
     seconds: float
 
 
@@ -155,16 +156,15 @@ def _sqlite(folder: Path) -> tuple[list[str], Path | None]:
 
 def _web(folder: Path, pairs: int) -> Job:
     with ExitStack() as running:
-        ports = [
-            running.enter_context(_server(folder / name, inside=name == "inside")) for name in ("outside", "inside")
-        ]
-        rates = [[_rate(port) for port in ports] for _ in range(pairs + 1)][1:]
-    return Job(spread_of([outside / inside for outside, inside in rates]), None, 1)
+        inside = running.enter_context(_server(folder / "inside", inside=True))
+        outside = running.enter_context(_server(folder / "outside", inside=False))
+        costs = [(_cost(*inside), _cost(*outside)) for _ in range(pairs + 1)][1:]
+    return _job({"inside": [own for own, _ in costs], "outside": [other for _, other in costs]})
 
 
 @contextmanager
-def _server(place: Path, *, inside: bool) -> Iterator[int]:
-    """Serve a small file; yield the port."""
+def _server(place: Path, *, inside: bool) -> Iterator[tuple[int, int]]:
+    """Serve a small file; yield the port, and the process ID of what serves it, or of its launcher."""
     (place / "www").mkdir(parents=True)
     (place / "www" / "small").write_bytes(bytes(1000))
     with closing(socket.create_server(("127.0.0.1", 0))) as one:
@@ -177,7 +177,7 @@ def _server(place: Path, *, inside: bool) -> Iterator[int]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _await_port(port, process)
-            yield port
+            yield port, process.pid
         finally:
             process.terminate()
 
@@ -193,21 +193,33 @@ def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit("bench: nginx: it ended")
 
 
-def _rate(port: int) -> float:
+def _cost(port: int, pid: int) -> Cost:
+    """Return what one request takes: time, and processor time of all processes of the server."""
+    before = _processor_time(pid)
     answer = subprocess.run([*LOAD, f"http://127.0.0.1:{port}/small"], capture_output=True, text=True, check=True)
     found = re.search(r"Requests/sec:\s+([\d.]+)", answer.stdout)
     if found is None or "Non-2xx" in answer.stdout:
         raise SystemExit(f"bench: wrk: {answer.stdout}")
-    return float(found[1])
+    requests = re.search(r"(\d+) requests in", answer.stdout)
+    assert requests is not None
+    return Cost(1e9 / float(found[1]), (_processor_time(pid) - before) / int(requests[1]))
+
+
+def _processor_time(pid: int) -> int:
+    """Return what a process and all below it have used, in nanoseconds."""
+    return sum(int(Path(f"/proc/{one}/schedstat").read_text().split()[0]) for one in family(pid))
 
 
 # ---- the page ----
 
 
-def job_table(found: Mapping[str, Job]) -> str:
-    """Return the table."""
-    heads = ("job", "inside : outside", "of processor time", "pairs", "s each")
+def job_table(found: Mapping[str, Job], start: float) -> str:
+    """Return the table; start: what the start of a sandbox takes, in seconds."""
+    heads = ("job", "inside : outside", "of processor time", "the start alone", "pairs", "each")
     rows = []
     for name, job in found.items():
-        rows.append([name, str(job.wall), str(job.processor or ""), str(job.wall.count), f"{job.seconds:.2f}"])
+        each, part = f"{job.seconds:.2f} s", f"{start / job.seconds:.3f}"
+        if name == WEB:
+            each, part = f"{job.seconds * 1e6:.0f} us", "-"
+        rows.append([name, str(job.wall), str(job.processor), part, str(job.wall.count), each])
     return table(heads, rows)
