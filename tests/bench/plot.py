@@ -5,34 +5,37 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tests.bench import crowd
+from tests.bench import peers
 from tests.bench.page import MOST_OF_BARE, Results
-from tests.bench.starts import BARE, LIBC, NOOP, READY, ratio
+from tests.bench.starts import BARE, KEPT, LIBC, NAMESPACES, NOOP, READY, SEALED, ratio
 
 OURS, THEIRS, PLAIN = "#1f5fa8", "#b9b9b9", "#e3a53a"
+LINES: Final = {
+    SEALED: OURS, KEPT: "#6fa8dc", peers.EQUAL: "#8a5a2b", peers.LEAST: "#d9a066", peers.NSJAIL: "#6a9a5b",
+}  # fmt: skip
 
 
 def colour(name: str) -> str:
     """Return a bar's colour."""
-    return OURS if name.startswith("sandbox") else PLAIN if name in (BARE, LIBC, NOOP) else THEIRS
+    return OURS if name.startswith("sandbox") else PLAIN if name in (BARE, LIBC, NAMESPACES, NOOP) else THEIRS
 
 
 def draw(results: Results, file: Path) -> None:
     """Draw it; the same figures give the same bytes."""
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "sandbox", "svg.fonttype": "none", "font.size": 8, "axes.grid": True})
+    matplotlib.rcParams.update(
+        {"svg.hashsalt": "sandbox", "svg.fonttype": "none", "font.size": 8, "axes.grid": True, "axes.axisbelow": True}
+    )
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
     _starts(axes[0][0], results)
     _lines(axes[0][1], results.starts.rates, "starts a second", "at once")
-    memory = {number: {name: kept.machine for name, kept in each.items()} for number, each in results.crowd.items()}
-    _lines(axes[1][0], memory, "kB for each that waits, with the kernel's part", "at once")
+    memory = {number: {name: kept.own for name, kept in each.items()} for number, each in results.crowd.items()}
+    _lines(axes[1][0], memory, "kB of its own processes, for each that waits", "at once")
     axes[1][0].set_xscale("log")
-    own = results.crowd[max(results.crowd)][crowd.SANDBOX].own if results.crowd else 0
-    axes[1][0].annotate(f"own processes: {own:.0f} kB", (0.03, 0.03), xycoords="axes fraction")
     _jobs(axes[1][1], results)
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
 
@@ -41,6 +44,7 @@ def _starts(axes: Any, results: Results) -> None:  # noqa: ANN401 - matplotlib's
     costs = results.starts.costs[0]
     names = [name for name in costs if name != READY][::-1]
     values = [ratio(costs, name) for name in names]
+    axes.grid(visible=False, axis="y")
     bars = axes.barh(names, values, color=[colour(name) for name in names])
     axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=2)
     axes.axvline(MOST_OF_BARE, color="black", linestyle=":")
@@ -50,9 +54,11 @@ def _starts(axes: Any, results: Results) -> None:  # noqa: ANN401 - matplotlib's
 def _lines(axes: Any, found: Mapping[int, Mapping[str, float]], title: str, label: str) -> None:  # noqa: ANN401
     for name in next(iter(found.values()), {}):
         style = "-" if name.startswith("sandbox") else "--"
-        axes.plot(list(found), [each[name] for each in found.values()], style, marker="o", markersize=3, label=name)
+        values = [each[name] for each in found.values()]
+        axes.plot(list(found), values, style, marker="o", markersize=3, label=name, color=LINES.get(name))
     axes.set_title(title)
     axes.set_xlabel(label)
+    axes.set_ylim(bottom=0)
     axes.set_xticks(list(found), [f"{number:,}" for number in found])
     axes.legend(fontsize=7)
 

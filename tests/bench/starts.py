@@ -20,6 +20,7 @@ from tests.bench import peers, steps
 from tests.bench.tools import HERE, MILLION, SANDBOX, Cost, make_plan, medians, sealed, table, taking_turns
 
 NOOP, LIBC, BARE = "fork + exec, nothing else", "static C program", "the same steps in plain C"
+NAMESPACES: Final = "seven namespaces, nothing in them"
 READY, SEALED, KEPT = "sandbox, ready plan", "sandbox, sealed", "sandbox run, kept plan"
 API, SANDLOCK = "sandbox.run", "sandlock"
 AT_ONCE: Final = (1, 2, 4, 8)
@@ -47,6 +48,7 @@ def commands(folder: Path, nsjail: str | None) -> Iterator[tuple[dict[str, list[
     fds += [os.open(folder / f"filter{n}", os.O_RDONLY) for n in range(len(plan.only(OpCode.FILTER)))]
     rows = {
         NOOP: [noop],
+        NAMESPACES: [str(folder / "namespaces")],
         LIBC: [str(folder / "empty")],
         BARE: [str(folder / "bare"), str(folder / "steps")],
         READY: [str(launcher_path()), str(fds[0])],
@@ -83,7 +85,7 @@ def from_python(
     folder: Path, rows: Mapping[str, Sequence[str]], rounds: int, fds: Sequence[int], sandlock: str
 ) -> dict[str, Cost]:
     """Let one Python process start what is compared, in turn."""
-    asked = {name: rows[name] for name in (NOOP, BARE, SEALED, peers.EQUAL, peers.LEAST) if name in rows}
+    asked = {name: rows[name] for name in (NOOP, NAMESPACES, BARE, SEALED, peers.EQUAL, peers.LEAST) if name in rows}
     words = [sandlock, str(HERE / "python_start.py"), str(rounds), str(folder / "noop"), str(folder)]
     env = {**os.environ, "BENCH_PACKAGES": sysconfig.get_path("purelib")}
     answer = subprocess.run(

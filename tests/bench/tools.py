@@ -61,7 +61,7 @@ def compile_tools(folder: Path) -> None:
     """Compile the harness and what it starts."""
     for name in ("spawn", "bare", "execs"):
         subprocess.run([*STATIC, "-o", folder / name, HERE / f"{name}.c"], check=True)
-    for name in ("noop", "waiter"):
+    for name in ("noop", "waiter", "namespaces"):
         subprocess.run([*STATIC, "-nostdlib", "-ffreestanding", "-o", folder / name, HERE / f"{name}.c"], check=True)
     empty = "int main(void) { return 0; }"
     subprocess.run([*STATIC, "-o", folder / "empty", "-x", "c", "-"], check=True, input=empty, text=True)
