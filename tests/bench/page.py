@@ -121,8 +121,9 @@ So many run at once, and each that ends is followed by the next.
 ## Many at once
 
 Each waits for its input. *Own processes*: what the launcher and its init keep, where a page that several processes have
-counts for its part (PSS); the program is left out. *With the kernel's part*: what the machine has less of
-(`MemAvailable`), the program included, for each; with few at once that is mostly noise. Here bubblewrap has no filter.
+counts for its part (PSS); the program is left out. *The kernel's part*: namespaces, mounts, stacks, page tables, those
+of the program too; it is told for the whole machine, so that of few at once it is mostly noise. Here bubblewrap has no
+filter.
 
 {crowd}
 
