@@ -16,7 +16,7 @@ help:
 	@echo 'make demo    run a program on real input in the sandbox, showing what was closed and granted'
 	@echo 'make test    all checks and tests; as root, the kernel tests also as an ordinary user'
 	@echo 'make check   lint, format, types, C warnings'
-	@echo 'make bench   measure start-up, memory and the exec gate, against other launchers'
+	@echo 'make bench   measure start-up, memory, real jobs and the exec gate, against other launchers; takes 10 minutes'
 	@echo 'make compat  run real jobs by real programs in the sandbox; installs some 150 packages'
 	@echo 'make library run the applications of the library, hostile code in their place too; installs some 50 packages'
 	@echo 'make learned learn the same jobs, and run each under the profile that was learned'
@@ -43,8 +43,13 @@ check: setup
 		done; \
 	done
 
+# BENCH: options of tests/bench/bench.py, as in make bench BENCH='--nsjail /opt/nsjail'. A peer that cannot be had is left out.
 bench: setup
-	$(PYTHON) tests/bench/bench.py
+	@tests/setup-system tests/bench/packages
+	@$(PYTHON) -m pip install --quiet \
+		$$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"])') || \
+		echo >&2 'bench: what the extra "bench" names could not be installed'
+	$(PYTHON) tests/bench/bench.py $(BENCH)
 
 # USER_NAME is whom root becomes for the jobs: one that can log in, or sshd refuses it.
 compat: setup

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
-from sandbox import wire
+from sandbox import kept, wire
 from sandbox.addresses import looked_up
 from sandbox.allowlist import parse_bind, parse_peer
 from sandbox.build import build, build_obtaining, grant_label
@@ -37,6 +37,7 @@ from sandbox.grants import (
     checked,
     parse_grant,
 )
+from sandbox.kept import Compiled, Kept
 from sandbox.plan import OpCode, Plan, StatusFormat
 from sandbox.probe import launcher_path
 from sandbox.profile import (
@@ -49,7 +50,7 @@ from sandbox.profile import (
     Tty,
     check,
 )
-from sandbox.profile_files import default_search_path, load
+from sandbox.profile_files import Trail, default_search_path, load
 from sandbox.resolve import Additions, for_caller, grant_for_caller, passed_grants
 
 if TYPE_CHECKING:
@@ -71,8 +72,10 @@ def seal(plan: Plan) -> int:
     Raises: PlanError if the launcher would refuse the plan.
     Kernel: 3.17. Source: memfd_create(2).
     """
-    data = wire.encode(plan)
-    named = set(needed(plan))
+    return _seal_bytes(wire.encode(plan), set(needed(plan)))
+
+
+def _seal_bytes(data: bytes, named: Collection[int]) -> int:
     fd = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(fd, "wb", closefd=False) as file:
@@ -232,22 +235,31 @@ class Popen:
         self._events: list[Event] = []
         self._ending = threading.Lock()
         self._channel: Channel | None = None
-        caller = Caller.of_process(parent_pid=os.getpid())
+        words, grants = [os.fsdecode(word) for word in command], tuple(grants)
         # The child's terminal is ours only where its streams are.
-        caller = replace(caller, interactive=caller.interactive and stdin is None and stdout is None)
-        chosen, caller = _chosen_profile(profile, caller, grants, env or {}, cwd, walls)
+        own_streams = stdin is None and stdout is None
+        key = None if channel else kept.key_of(words, profile, grants, env or {}, cwd, walls, own_streams)
+        start = kept.find(key)
+        if start is None:
+            start = _start_of(profile, grants, env or {}, cwd, walls, own_streams=own_streams)
+            if not _needs_copies(start.profile):
+                kept.keep(key, start)
         with contextlib.ExitStack() as ours:
-            chosen = _above_streams(chosen, ours)
+            chosen = _above_streams(start.profile, ours)
             if channel:
                 chosen = self._open_channel(chosen, ours, propagate=channel == "propagate")
             read_end, write_end = status_pipe({g.fd for g in chosen.grants if isinstance(g, InheritGrant)})
             ours.callback(os.close, write_end)
             # Unbuffered; a file, so that it is closed even if nobody ever waits.
             self._status = io.FileIO(read_end)
-            with _closed_on_error(self._status), self._closing_channel(), network_for(chosen, caller) as caller:
-                words = [os.fsdecode(word) for word in command]
-                self._plan = build(chosen, words, caller, status=(write_end, StatusFormat.RECORDS), quiet=True)
-                plan_fd = seal(self._plan)
+            with _closed_on_error(self._status), self._closing_channel(), contextlib.ExitStack() as network:
+                compiled = start.plans.get(write_end)
+                if compiled is None:
+                    caller = network.enter_context(network_for(chosen, start.caller))
+                    compiled = _compiled(chosen, words, caller, write_end)
+                    start.add(write_end, compiled)
+                self._plan = compiled.plan
+                plan_fd = _seal_bytes(compiled.data, set(needed(self._plan)))
                 ours.callback(os.close, plan_fd)
                 inherited = filter(_is_open, [op.b for op in self._plan.only(OpCode.INHERIT)])
                 self._process: subprocess.Popen[Any] = subprocess.Popen(
@@ -523,17 +535,23 @@ def channel_grant(fd: int) -> InheritGrant:
     return InheritGrant(name=CHANNEL, inherit=fd, type=FdType.SOCKET)
 
 
-def _chosen_profile(
+def _start_of(
     profile: str | Profile,
-    caller: Caller,
     grants: Iterable[Grant | str],
     env: Mapping[str, str],
     cwd: str | os.PathLike[str] | None,
     walls: Walls,
-) -> tuple[Profile, Caller]:
-    """Return the profile with what the Python caller adds; grants are still numbered as this process has them."""
+    *,
+    own_streams: bool,
+) -> Kept:
+    """Return the profile with what the Python caller adds, and what that was made of; without a plan so far.
+
+    Grants are still numbered as this process has them.
+    """
+    caller, trail = Caller.of_process(parent_pid=os.getpid()), Trail()
+    caller = replace(caller, interactive=caller.interactive and own_streams)
     if isinstance(profile, str):
-        profile = load(profile, search=default_search_path(os.environ))
+        profile = load(profile, search=default_search_path(os.environ), trail=trail)
     user, _, group = (walls.get("user") or "").partition(":")
     net, tty, streams = walls.get("net"), walls.get("tty"), walls.get("streams")
     added = Additions(
@@ -559,7 +577,12 @@ def _chosen_profile(
     chosen = passed_grants(for_caller(profile, caller, added), caller)
     check(chosen)
     caller = caller.becoming(chosen.process.user, chosen.process.group)
-    return chosen, looked_up(caller, chosen.grants, chosen.network)
+    return Kept(chosen, looked_up(caller, chosen.grants, chosen.network), trail)
+
+
+def _compiled(profile: Profile, words: Sequence[str], caller: Caller, status: int) -> Compiled:
+    plan = build(profile, words, caller, status=(status, StatusFormat.RECORDS), quiet=True)
+    return Compiled(plan, wire.encode(plan))
 
 
 def _lists(walls: Walls) -> FilesystemPolicy:
@@ -578,10 +601,15 @@ def _member(kind: type[Member], name: str, word: str) -> Member:
         raise UsageError(f"{name}={word!r}", "no such word", "one of " + ", ".join(kind)) from error
 
 
+def _needs_copies(profile: Profile) -> bool:
+    return any(isinstance(grant, InheritGrant) and grant.fd <= _LAST_STREAM for grant in profile.grants)
+
+
 def _above_streams(profile: Profile, ours: contextlib.ExitStack) -> Profile:
     """Copy what is inherited from 0, 1 and 2: those are this process's streams, not those that the child gets there."""
+    if not _needs_copies(profile):
+        return profile
     named = {grant.fd for grant in profile.grants if isinstance(grant, InheritGrant)}
-
     return replace(profile, grants=tuple(_copied_above_streams(grant, named, ours) for grant in profile.grants))
 
 

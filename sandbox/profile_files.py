@@ -84,6 +84,45 @@ class Trail:
             # The kernel's clock has coarse steps: within one of them a second change would not show.
             self.is_complete &= status.st_ctime_ns < time.time_ns() - _CLOCK_STEPS
 
+    def still_holds(self) -> bool:
+        """Tell whether the same look-up would find the same now; compared as sandbox/launcher/cached.c does it."""
+        try:
+            return (
+                all(_is_absent(path) for path in self.absent)
+                and all(_whose(os.lstat(path)) == _whose(status) for path, status in self.passed.items())
+                and all(_version(os.stat(path)) == _version(status) for path, status in self.seen.items())
+                and all(_holds(path, data) for path, data in self.contents.items())
+            )
+        except OSError:
+            return False
+
+
+def _is_absent(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
+
+
+def _whose(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_mode, status.st_uid
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _holds(path: str, data: bytes) -> bool:
+    """Tell whether a regular file has just that content; anything else is not opened for long."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        same = stat.S_ISREG(status.st_mode) and status.st_size == len(data)
+        return same and os.read(fd, len(data) + 1) == data
+    finally:
+        os.close(fd)
+
 
 def _absolute(path: Path | str) -> str:
     return str(path) if os.path.isabs(path) else os.path.join(os.getcwd(), path)

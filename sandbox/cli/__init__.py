@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import NoReturn
+import sys
+from typing import Final, NoReturn
+
+HELD_OPTION: Final = "--interrupt-held"  # the first argument where the native command holds SIGINT back (front.c)
 
 
 def main() -> NoReturn:
@@ -13,6 +16,9 @@ def main() -> NoReturn:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller ignores it, and so do we
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.argv[1:2] == [HELD_OPTION]:
+        del sys.argv[1]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # Imported only now, so that the above holds meanwhile.
     from sandbox.cli import output
     from sandbox.cli.app import run_app

@@ -14,6 +14,7 @@
 
 #define PYTHON_PART "sandbox-python" /* beside us: the installer's own script, which knows its Python */
 #define KEY_OPTION "--plan-key="
+#define HELD_OPTION "--interrupt-held" /* sandbox/cli/__init__.py */
 
 /* The script's path: the folder of our own file. */
 static const char *python_part(void)
@@ -29,16 +30,29 @@ static const char *python_part(void)
 	return path;
 }
 
+/* Until it has imported what it needs, Python answers an interrupt by a traceback. Held back here, the signal waits until
+ * Python says what it is to do. False where the caller holds it back: then it is not Python's to let through. */
+static bool hold_interrupt(void)
+{
+	const uint64_t interrupt = (uint64_t)1 << (SIGNAL_INTERRUPT - 1);
+	uint64_t before = interrupt;
+
+	sys4(__NR_rt_sigprocmask, 0 /* SIG_BLOCK */, addr(&interrupt), addr(&before), sizeof before);
+	return !(before & interrupt);
+}
+
 /* key: the plan's, or NULL where none is to be kept. */
 static _Noreturn void hand_over(int argc, char **argv, char **environment, const unsigned char *key)
 {
-	static const char *arguments[MAX_ARGS + 4];
+	static const char *arguments[MAX_ARGS + 5];
 	static char option[sizeof KEY_OPTION - 1 + KEY_TEXT] = KEY_OPTION;
 	int count = 0;
 
 	if (argc > MAX_ARGS)
 		fail_step(STEP_START, E2BIG, 0);
 	arguments[count++] = python_part();
+	if (hold_interrupt())
+		arguments[count++] = HELD_OPTION;
 	if (key) {
 		cached_key_text(option + sizeof KEY_OPTION - 1, key);
 		arguments[count++] = option;

@@ -608,6 +608,33 @@ static void make_read_only(const struct op *op, int mount)
 	must(op, sys5(__NR_mount_setattr, mount, addr(""), AT_EMPTY_PATH, addr(&read_only), sizeof read_only));
 }
 
+/* Below a folder of the host's tree, with which it goes (view_enter): each umount2() waits until no processor walks a path
+ * (synchronize_rcu), a tenth of a start. */
+static bool leave_to_host(int mount)
+{
+	for (uint32_t i = 0; i < view.count; i++) {
+		const struct entry *entry = &view.entries[i];
+		int folder = S_ISDIR(entry->mode) && entry->path[1] ? open_at(AT_FDCWD, entry->path, O_DIRECTORY, 0) : -1;
+		long moved;
+
+		if (folder < 0)
+			continue;
+		moved = sys5(__NR_move_mount, mount, addr(""), folder, addr(""), MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+		sys_close(folder);
+		if (moved == 0)
+			return true;
+	}
+	return false;
+}
+
+static void drop_hidden(const struct op *op)
+{
+	if (plan_find(reporter.plan, OP_ROOT) && leave_to_host(view.hidden))
+		sys_close(view.hidden);
+	else
+		mount_drop(op, view.hidden);
+}
+
 static void finish(const struct op *op)
 {
 	if (view.hidden_folder >= 0)
@@ -615,7 +642,7 @@ static void finish(const struct op *op)
 	if (view.hidden_file >= 0)
 		sys_close(view.hidden_file);
 	if (view.hidden >= 0)
-		mount_drop(op, view.hidden);
+		drop_hidden(op);
 	if (view.devices >= 0) {
 		make_read_only(op, view.devices);
 		sys_close(view.devices);

@@ -61,11 +61,12 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "addresses": "errors allowlist caller grants profile sockets",
         "wrappers": "errors profile_files",
         "cache": "caller grants limits plan profile profile_files template wire",
+        "kept": "cache caller plan profile profile_files",
         "channel": "errors events",
         "network": "allowlist caller errors probe profile veth",
         "netns": "caller errors network profile",
         "launch": (
-            "addresses allowlist channel errors caller filesystem grants netns probe profile profile_files plan "
+            "addresses allowlist channel errors caller filesystem grants kept netns probe profile profile_files plan "
             "resolve wire "
             "build events"
         ),
