@@ -7,8 +7,6 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
 from sandbox.build import build
 from sandbox.caller import Caller
@@ -16,16 +14,13 @@ from sandbox.calls import Call, Use
 from sandbox.events import Descriptor, Failed
 from sandbox.explaining import Machine
 from sandbox.learned import Learned, learn
+from sandbox.mentions import words_of
 from sandbox.observe import observation_plan
 from sandbox.plan import Plan, StatusFormat, Trace
 from sandbox.profile import Profile
 from sandbox.recording import Recording
 from sandbox.refusals import Explainer
 from sandbox.trace import Became, Forked, Unseen, traced
-
-# Of a program, so much is searched for names of variables; of other files that were read, those that are no longer.
-_MOST_OF_PROGRAM: Final = 1 << 25
-_LONGEST_SCRIPT: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,27 +96,8 @@ def _kind(target: str) -> str:
 
 def _mentions(recording: Recording) -> Callable[[str], bool]:
     """Return a function that tells whether the programs that ran, or the scripts that they read, hold a word."""
-    words: set[bytes] = set()
     scripts = [path for path, use in recording.uses.items() if use & Use.READ]
-    for path, most in (
-        *((path, _MOST_OF_PROGRAM) for path in recording.programs),
-        *((path, _LONGEST_SCRIPT) for path in scripts),
-    ):
-        data = _beginning(path, most)
-        if most == _LONGEST_SCRIPT and len(data) >= most:
-            continue
-        words.update(re.findall(rb"[A-Za-z_][A-Za-z0-9_]{2,}", data))
-    return lambda name: name.encode() in words
-
-
-def _beginning(path: str, size: int) -> bytes:
-    if not Path(path).is_file():
-        return b""
-    try:
-        with open(path, "rb") as file:
-            return file.read(size)
-    except OSError:
-        return b""
+    return words_of(recording.programs, scripts).__contains__
 
 
 def default_name(command: Sequence[str]) -> str:

@@ -21,7 +21,6 @@ from sandbox.plan import Plan
 from sandbox.probe import launcher_path, tracer_path
 
 _HEAD: Final = struct.Struct("=IIiiq6Q")  # struct record, launcher/tracer/record.h
-_LAUNCHER, _FORK, _EXEC, _CALL, _STOPPED, _OVERFLOW = range(1, 7)
 # The terminal sends these to all of its group, the launcher included, which forwards them; we only outlive them.
 _OF_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -50,7 +49,15 @@ class Unseen:
     pid: int
 
 
-Seen: TypeAlias = Call | Forked | Became | Unseen | Event
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A signal has ended a process."""
+
+    pid: int
+    signal: int
+
+
+Seen: TypeAlias = Call | Forked | Became | Unseen | Killed | Event
 
 
 def traced(
@@ -184,6 +191,8 @@ def _tracer_records(data: bytes, _plan: Plan, forward_to: list[int]) -> Generato
                 _stop_as(pid)
             case 6:
                 yield Unseen(result)
+            case 7:
+                yield Killed(pid, result)
             case _:
                 raise LaunchError("trace", "the tracer", 0, f"record {kind} is unknown")
     return data[at:]

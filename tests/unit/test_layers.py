@@ -86,10 +86,14 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
             "syscalls"
         ),
         "trace": "calls errors events launch plan probe wire",
-        "explaining": "build caller calls errors events plan profile refusals trace",
+        "endings": "build caller places profile refusals",
+        "mentions": "",
+        "explaining": "build caller calls cgroups endings errors events mentions plan profile refusals trace",
         "recording": "calls",
         "learned": "caller calls errors places profile recording refusals syscall_table syscalls",
-        "learning": ("build caller calls events explaining learned observe plan profile recording refusals trace"),
+        "learning": (
+            "build caller calls events explaining learned mentions observe plan profile recording refusals trace"
+        ),
         "exports": "errors filesystem landlock limits plan profile seccomp syscall_table syscalls units walls",
         # The edge.
         "sandbox": (
@@ -124,7 +128,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
         "carried", "peers", "sockets", "sizes", "allowlist", "veth", "calls", "places",
-        "refusals", "recording", "learned", "lint", "compare",
+        "refusals", "endings", "recording", "learned", "lint", "compare",
     }
 )  # fmt: skip
 
