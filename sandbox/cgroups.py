@@ -87,7 +87,7 @@ def _text(path: Path) -> str:
 
 
 def times_out_of_memory(delegated: Delegated | None) -> int:
-    """Return how often the kernel has ended a process below a cgroup for want of memory (cgroup-v2.rst, memory.events)."""
+    """Return how often the kernel has ended a process below a cgroup for want of memory (cgroup-v2.rst)."""
     try:
         text = Path(delegated.path, "memory.events").read_text("ascii") if delegated else ""
     except OSError:

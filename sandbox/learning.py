@@ -34,12 +34,19 @@ class Lesson:
 
 
 def learn_command(
-    command: Sequence[str], name: str, caller: Caller, base: Profile | None, descriptors: Collection[int] = ()
-) -> Lesson:  # fmt: skip
+    command: Sequence[str],
+    name: str,
+    caller: Caller,
+    base: Profile | None,
+    descriptors: Collection[int] = (),
+    *,
+    tell: Callable[[int, int], None] = lambda _calls, _execs: None,
+) -> Lesson:
     """Run a command and return the profile that lets it do the same again.
 
     base: the profile, as for build(), that it runs in meanwhile; what that refuses counts as used. None: nothing is
-    refused, and the command can do all that the caller can. descriptors: the caller's from 3 up.
+    refused, and the command can do all that the caller can. descriptors: the caller's from 3 up. tell: is called as it
+    goes on, with how many calls and execs there were.
     Raises: LaunchError and its kin if the command cannot be started; what build() raises.
     """
     # The launcher executes it; what the tracer sees then is the interpreter of a script, not the script.
@@ -65,6 +72,7 @@ def learn_command(
                 stopped = explainer is not None and seen.error != 0 and explainer.explain(seen) is not None
                 refused += stopped
                 recording.add(seen, refused=stopped)
+                tell(calls, recording.execs)
             case Became(program=program):
                 recording.execs += 1
                 recording.programs.add(program)

@@ -12,7 +12,8 @@ import click
 
 from sandbox import Caller, check, default_search_path, load, network_for, open_descriptors, original_environment
 from sandbox.cli.app import Choice, complete_file, profile_options
-from sandbox.cli.output import say
+from sandbox.cli.output import printable, say
+from sandbox.cli.progress import progress
 from sandbox.errors import UsageError
 from sandbox.learned import Learned, as_text, from_text, named, size_of
 from sandbox.learning import Lesson, default_name, learn_command
@@ -52,11 +53,17 @@ def command(
     if before is not None and not update:
         raise UsageError(str(path), "it exists", "add to it: --update; or name another file: -o FILE")
     old = None if before is None else from_text(before, path.stem)  # before the run: it may take long
-    base = None
+    base, name = None, printable(command[0])
     if not permissive:
         base, caller = choice.resolve(caller)
-    with nullcontext(caller) if base is None else network_for(base, caller) as caller:
-        lesson = learn_command(command, path.stem, caller, base, open_descriptors())
+    with (
+        nullcontext(caller) if base is None else network_for(base, caller) as caller,
+        progress(f"learning {name}") as tell,
+    ):
+        lesson = learn_command(
+            command, path.stem, caller, base, open_descriptors(),
+            tell=lambda calls, execs: tell(f"learning {name}: {calls} calls, {execs} programs"),
+        )  # fmt: skip
     learned = lesson.learned if old is None else old.merged(named(lesson.learned, old.name))
     text = as_text(learned)
     written = before != text and _write(path, before, text, ask=not yes)
