@@ -31,6 +31,7 @@ class Explained(Iterator[Told]):
     """A run that is being explained: iterate over it to its end; then `code` is the exit code of `sandbox run`."""
 
     steps: Generator[Told, None, int]
+    explainer: Explainer
     code: int = EXIT_FAILED
 
     def __next__(self) -> Told:
@@ -90,13 +91,13 @@ def explained(
     profile: as for build(). descriptors: the caller's from 3 up.
     Raises: at the first step, what build() raises.
     """
-    return Explained(_explained(profile, command, caller, descriptors))
+    explainer = Explainer(profile, caller, Machine(), descriptors)
+    return Explained(_explained(profile, command, caller, descriptors, explainer), explainer)
 
 
 def _explained(
-    profile: Profile, command: Sequence[str], caller: Caller, descriptors: Collection[int]
+    profile: Profile, command: Sequence[str], caller: Caller, descriptors: Collection[int], explainer: Explainer
 ) -> Generator[Told, None, int]:
-    explainer = Explainer(profile, caller, Machine(), descriptors)
     seen_end = _End(profile, caller, command)
     run = traced(
         lambda status: build(profile, command, caller, status=(status, StatusFormat.RECORDS), told=Trace.EXECS),

@@ -10,7 +10,7 @@ import json
 import os
 import posixpath
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -54,6 +54,7 @@ class Refusal:
 
     rule: what refused it, in words. line: the profile's line that would allow it, as TOML that can stand at a profile's
     top; "" if none can. option: the same for `sandbox run`. gives: what that would give away, or why there is no line.
+    access, path: the list that a path would have to stand in, where it is that.
     """
 
     program: str
@@ -64,6 +65,8 @@ class Refusal:
     line: str = ""
     option: str = ""
     gives: str = ""
+    access: str = ""
+    path: str = ""
 
     @property
     def cause(self) -> tuple[str, str]:
@@ -79,11 +82,13 @@ class Reason:
     line: str = ""
     option: str = ""
     gives: str = ""
+    access: str = ""
+    path: str = ""
 
     @property
-    def fields(self) -> tuple[str, str, str, str]:
-        """The last four of a Refusal's."""
-        return self.rule, self.line, self.option, self.gives
+    def fields(self) -> tuple[str, str, str, str, str, str]:
+        """The last six of a Refusal's."""
+        return self.rule, self.line, self.option, self.gives, self.access, self.path
 
 
 _NO_LOOPBACK: Final = Reason(
@@ -106,6 +111,7 @@ _TRANSFERS: Final = {
     "write": Use.WRITE, "writev": Use.WRITE, "pwrite64": Use.WRITE,
 }  # fmt: skip
 _PROT_EXEC: Final = 4
+_DONE: Final = {"read": "read", "write": "written", "execute": "executed"}
 _OF_PROCESSES: Final = frozenset({"kill", "pidfd_open", "prlimit64", "getpgid", "getsid"})
 """Calls whose first argument names a process."""
 _FIRST_PROCESSES: Final = 16
@@ -452,6 +458,8 @@ class Explainer:
             entry = self._governing(path)
             if entry is not None and entry.kind is Kind.HIDE:
                 return self._hidden(path, entry)
+            if not self._may(path, use):
+                return None
             if entry is not None and entry.kind is Kind.BIND and self._profile.filesystem.view is View.PRIVATE:
                 if self._is_shown(real):
                     return None  # it is there: made since, or gone meanwhile
@@ -518,14 +526,37 @@ class Explainer:
         if name == "write" and path in (*places.TEMPORARY, self._caller.tmp):
             line = f"filesystem.tmpfs = [{_toml(path)}]"
             return Reason(rule, line, f"--tmpfs {shlex.quote(path)}", "nothing: an empty folder, gone at the end")
-        line = f"filesystem.{name} = [{_toml(self._short(path))}]"
-        return Reason(rule, line, f"--{name} {shlex.quote(path)}", gives(path, name, home))
+        return in_list(rule, name, path, home, self._started_in())
 
     def _list_for(self, path: str, use: Use) -> str:
         if use & (Use.WRITE | Use.MAKE | Use.CHANGE):
             return "write"
         library = path.endswith(".so") or ".so." in posixpath.basename(path)
         return "execute" if use & Use.EXECUTE or library or self._host.is_program(path) else "read"
+
+    def folded(self, found: Sequence[Refusal]) -> list[Refusal]:
+        """Return refusals with a folder in place of the many paths in it that were refused, as learning has it."""
+        home, cwd = self._caller.home, self._started_in()
+        inside: dict[tuple[str, str], set[str]] = {}
+        for each in found:
+            inside.setdefault((each.access, posixpath.dirname(each.path)), set()).add(each.path)
+        whole = {
+            key: in_list(f"{len(paths)} paths in {key[1]} are not shown to be {_DONE[key[0]]}", *key, home, cwd)
+            for key, paths in inside.items()
+            if key[0] and len(paths) >= places.MANY and places.may_be_whole(key[1], home, cwd)
+        }
+
+        def fold(each: Refusal) -> Refusal:
+            for key in ((each.access, posixpath.dirname(each.path)), (each.access, each.path)):
+                if key in whole:
+                    reason = whole[key]
+                    return replace(
+                        each, rule=reason.rule, line=reason.line, option=reason.option, gives=reason.gives,
+                        path=reason.path,
+                    )  # fmt: skip
+            return each
+
+        return [fold(each) for each in found]
 
     def _short(self, path: str) -> str:
         return places.shortened(path, self._caller.home, self._started_in())
@@ -537,6 +568,12 @@ class Explainer:
 _NETWORK_ERRORS: Final = frozenset(
     {errno.EACCES, errno.EPERM, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EADDRNOTAVAIL}
 )
+
+
+def in_list(rule: str, name: str, path: str, home: str, cwd: str) -> Reason:
+    """Return the reason of a path that has to stand in a list: `read`, `write`, `execute`."""
+    line = f"filesystem.{name} = [{_toml(places.shortened(path, home, cwd))}]"
+    return Reason(rule, line, f"--{name} {shlex.quote(path)}", gives(path, name, home), name, path)
 
 
 def gives(path: str, name: str, home: str) -> str:

@@ -224,3 +224,13 @@ def test_what_was_learned_is_told_as_json(sandbox: Run, work: Path) -> None:
     assert told["calls"] > 0
     again = sandbox(*words, "--update", "--", "./tool", cwd=work)
     assert json.loads(again.stderr.splitlines()[-1])["written"] is False
+
+
+def test_temporary_folder_that_is_looked_for_is_there(sandbox: Run, work: Path) -> None:
+    """Some programs look for it and end where it is missing, though they make nothing in it (lynx)."""
+    looking = ("sh", "-c", "test -d /tmp")
+    assert sandbox("learn", "-o", "looks.toml", "--permissive", *looking, cwd=work).returncode == 0
+    assert parsed(work / "looks.toml")["filesystem"]["tmpfs"] == ["/tmp"]
+    assert sandbox("run", "-p", "./looks.toml", *looking, cwd=work).returncode == 0
+    assert sandbox("learn", "-o", "blind.toml", "--permissive", "true", cwd=work).returncode == 0
+    assert "tmpfs" not in parsed(work / "blind.toml")["filesystem"]

@@ -484,3 +484,33 @@ def test_limit_of_processes_is_told(ordinary_user: tuple[tuple[str, ...], Path])
     done = subprocess.run(words, cwd="/usr", check=False, capture_output=True, text=True, timeout=120)
     assert (done.returncode, "EAGAIN" in done.stderr) == (0, False), done.stderr
     assert home.is_dir()
+
+
+def test_many_paths_of_a_folder_are_one_cause_unless_it_is_not_theirs_alone(sandbox: Run, work: Path) -> None:
+    shared, home = work.parent / "shared", work.parent / "home"
+    (home / ".ssh").mkdir(parents=True)
+    shared.mkdir()
+    for folder in (shared, home, home / ".ssh"):
+        for name in "abc":
+            (folder / name).write_text("1")
+    done = sandbox("run", "--explain", "sh", "-c", f"cat {shared}/a {shared}/b", cwd=work)
+    assert f"1. {shared}/a is not in the view (cat; 1 x ENOENT)" in done.stderr
+    done = sandbox("run", "--explain", "sh", "-c", f"cat {shared}/?; cat {shared}/a {shared}/b {shared}/c", cwd=work)
+    assert f'openat("{shared}/c", O_RDONLY): ENOENT: {shared}/c is not in the view' in done.stderr, "as it happens"
+    # With the folder itself, which the shell has listed.
+    assert f"explain: 1. 3 paths in {shared} are not shown to be read (cat, dash; 4 x ENOENT)" in done.stderr
+    assert f'line: filesystem.read = ["{shared}"]   or: --read {shared}' in done.stderr
+    assert "for 1 cause:" in done.stderr
+    secrets = sandbox("run", "--explain", "cat", *(str(home / ".ssh" / name) for name in "abc"), cwd=work)
+    assert "for 3 causes" in secrets.stderr
+    own = sandbox("run", "--explain", "cat", *(str(home / name) for name in "abc"), cwd=work)
+    assert "for 3 causes" in own.stderr
+
+
+def test_what_nobody_lets_the_caller_do_is_not_told(ordinary_user: tuple[tuple[str, ...], Path]) -> None:
+    command, home = ordinary_user
+    script = f"test -w /var/cache/apt; test -w {home}; true"
+    words = [*command, "run", "--explain", "-p", "sealed", "--execute", "/usr", "sh", "-c", script]
+    done = subprocess.run(words, cwd="/usr", check=False, capture_output=True, text=True, timeout=120)
+    assert 'filesystem.write = ["{home}"]' in done.stderr, done.stderr
+    assert "/var/cache/apt" not in done.stderr
