@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sandbox.build import build
 from sandbox.caller import Caller
@@ -56,7 +56,8 @@ def learn_command(
     def plan(status: int) -> Plan:
         if base is None:
             return observation_plan(command, caller, status, descriptors, apart=caller.uid != 0)
-        return build(base, command, caller, status=(status, StatusFormat.RECORDS), told=Trace.EXECS)
+        plan = build(base, command, caller, status=(status, StatusFormat.RECORDS), told=Trace.EXECS)
+        return replace(plan, quiet=True)  # what fails is raised here, and told once
 
     steps = traced(plan, successes=True, inherited=descriptors)
     calls = refused = code = 0

@@ -17,7 +17,9 @@ from sandbox.errors import UsageError
 from sandbox.sizes import format_size
 
 
-@click.group("cache", cls=CommandGroup, no_args_is_help=False)
+@click.group(
+    "cache", short_help="Show, fill and empty the cache of compiled plans.", cls=CommandGroup, no_args_is_help=False
+)
 def command() -> None:
     r"""Show, fill and empty the cache of compiled plans, $XDG_CACHE_HOME/sandbox.
 

@@ -16,7 +16,7 @@ from sandbox.explaining import Machine
 from sandbox.lint import NAMES, lint
 
 
-@click.command("check")
+@click.command("check", short_help="Validate profiles; find what is dangerous or useless in them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @click.option("--strict", is_flag=True, help="End with 1 if anything is found.")
 @click.option(

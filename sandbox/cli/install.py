@@ -25,7 +25,7 @@ from sandbox.cli.output import put, say
 from sandbox.errors import UsageError
 
 
-@click.command("install")
+@click.command("install", short_help="Put wrappers that run commands under a profile into PATH.")
 @click.argument("profile", shell_complete=complete_profile)
 @click.argument("commands", nargs=-1, metavar="[COMMAND]...")
 @click.option("--folder", metavar="DIR", help="Where the wrappers are put; default ~/.local/bin.")
@@ -84,6 +84,9 @@ def _default_folder(environment: Mapping[str, str]) -> Path:
 def _starter() -> list[str]:
     """Return the words that start this command line again, from anywhere."""
     script = os.path.abspath(sys.argv[0])
+    native = os.path.join(os.path.dirname(script), "sandbox")
+    if os.path.basename(script) == "sandbox-python" and os.access(native, os.X_OK):
+        return [native]  # which has started us, and needs no Python where a plan is kept
     return [sys.executable, "-P", "-m", "sandbox"] if os.path.basename(script) == "__main__.py" else [script]
 
 

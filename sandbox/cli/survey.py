@@ -16,7 +16,11 @@ from sandbox.cli.progress import progress
 from sandbox.errors import EXIT_SIGNAL_BASE
 
 
-@click.command("survey", context_settings={"allow_interspersed_args": False})
+@click.command(
+    "survey",
+    short_help="Run a command; tell which descriptors its execs pass on.",
+    context_settings={"allow_interspersed_args": False},
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the survey there, not to standard output.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=complete_file)

@@ -13,7 +13,7 @@ from sandbox.cli.output import put
 from sandbox.seal import take_apart
 
 
-@click.command("unseal")
+@click.command("unseal", short_help="Print the profile that a sealed file was made of.")
 @click.argument("file", shell_complete=complete_file)
 @click.option("--plan", is_flag=True, help="Print what the launcher carries out instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print the profile as JSON, or the plan's lines.")
