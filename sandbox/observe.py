@@ -13,7 +13,7 @@ from sandbox.build import command_ops
 from sandbox.caller import Caller
 from sandbox.events import Event, Executed, Exited, Failed, event_of
 from sandbox.grants import FIRST_NUMBER, LAST_NUMBER, FdType
-from sandbox.launch import seal, status_pipe
+from sandbox.launch import outliving_terminal, seal, status_pipe
 from sandbox.plan import Namespace, Plan, StatusFormat
 from sandbox.probe import launcher_path
 from sandbox.protocols import PROTOCOLS
@@ -40,19 +40,20 @@ def survey_command(
     read_end, write_end = status_pipe(inherited)
     plan = observation_plan(command, caller, write_end, inherited)
     plan_fd = seal(plan)
-    try:
-        process = subprocess.Popen([launcher_path(), str(plan_fd)], pass_fds=[plan_fd, write_end, *inherited])
-    finally:
-        os.close(write_end)
-        os.close(plan_fd)
-    with open(read_end, "rb", buffering=0) as status:
-        events, execs = [], 0
-        for event in _read_events(status.fileno(), plan):
-            events.append(event)
-            if isinstance(event, Executed):
-                execs += 1
-                tell(execs)
-    process.wait()
+    with outliving_terminal():
+        try:
+            process = subprocess.Popen([launcher_path(), str(plan_fd)], pass_fds=[plan_fd, write_end, *inherited])
+        finally:
+            os.close(write_end)
+            os.close(plan_fd)
+        with open(read_end, "rb", buffering=0) as status:
+            events, execs = [], 0
+            for event in _read_events(status.fileno(), plan):
+                events.append(event)
+                if isinstance(event, Executed):
+                    execs += 1
+                    tell(execs)
+        process.wait()
     for event in events:
         if isinstance(event, Failed):
             raise event.error

@@ -16,13 +16,11 @@ from sandbox import calls, wire
 from sandbox.calls import Call
 from sandbox.errors import LaunchError
 from sandbox.events import Event, event_of
-from sandbox.launch import launcher_arguments, needed, seal, status_pipe
+from sandbox.launch import launcher_arguments, needed, outliving_terminal, seal, status_pipe
 from sandbox.plan import Plan
 from sandbox.probe import launcher_path, tracer_path
 
 _HEAD: Final = struct.Struct("=IIiiq6Q")  # struct record, launcher/tracer/record.h
-# The terminal sends these to all of its group, the launcher included, which forwards them; we only outlive them.
-_OF_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -131,11 +129,10 @@ def _signals() -> Iterator[list[int]]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(target[0], number)
 
-    # A function, though it does nothing: what is ignored stays ignored in the command.
-    before = {number: signal.signal(number, lambda *_: None) for number in _OF_TERMINAL if _is_taken(number)}
-    before |= {number: signal.signal(number, forward) for number in _FORWARDED if _is_taken(number)}
+    before = {number: signal.signal(number, forward) for number in _FORWARDED if _is_taken(number)}
     try:
-        yield target
+        with outliving_terminal():
+            yield target
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
