@@ -104,6 +104,15 @@ _SHAPES: Final[Mapping[str, Shape]] = MappingProxyType(
     | _shape("sendmsg", {1: Kind.MESSAGE}, {})
 )  # fmt: skip
 _FORKS: Final = frozenset({"fork", "vfork", "clone"})
+_KILLS: Final = {
+    "kill": 1,
+    "tkill": 1,
+    "pidfd_send_signal": 1,
+    "rt_sigqueueinfo": 1,
+    "tgkill": 2,
+    "rt_tgsigqueueinfo": 2,
+}
+"""Calls that send a signal, and which argument it is: told when they succeed, too, since that may be why one ends."""
 _SILENT: Final = frozenset({"wait4", "waitid", "close", "futex", "rt_sigtimedwait", "restart_syscall", "lseek"})
 """Their failures are ordinary, frequent, and nobody's refusal."""
 
@@ -123,7 +132,7 @@ def _row(name: str, *, successes: bool) -> bytes:
     if successes:
         tell |= Tell.ONCE | (Tell.SUCCESS if shape is not None and name not in _MANY else Tell(0))
     else:
-        tell |= Tell.WAIT
+        tell |= Tell.WAIT | (Tell.SUCCESS if name in _KILLS else Tell(0))
     if name in ("execve", "execveat"):
         tell |= Tell.EARLY
     if name in _FORKS:
@@ -311,16 +320,16 @@ def _words(call: Call) -> Iterator[str]:
             yield from (quoted(named.path or named.text) for named in call.paths)
         case _ if call.address:
             yield str(address_of(call.address, call.socket_type) or "an address")
-        case _ if call.name in _BY_DESCRIPTOR:
+        case _ if call.name in _BY_NUMBER:
             yield str(call.number(0))
         case _ if call.descriptor:
             yield quoted(call.descriptor)
 
 
-_BY_DESCRIPTOR: Final = frozenset(
+_BY_NUMBER: Final = frozenset(
     {"read", "write", "readv", "writev", "pread64", "pwrite64", "dup", "fstat", "lseek", "sendto", "sendmsg",
      "recvfrom", "recvmsg", "listen", "getdents64", "close", "fchmod", "ftruncate", "connect", "bind",
-     "getsockname", "newfstatat"}
+     "getsockname", "newfstatat", "pidfd_open", "getpgid", "getsid", "prlimit64"}
 )  # fmt: skip
 
 
@@ -382,6 +391,11 @@ def address_of(data: bytes, socket_type: int = 0) -> Address | None:
         host = str(address.ipv4_mapped or address)
         return Address(10, host, int.from_bytes(data[2:4], "big"), protocol=protocol)
     return None
+
+
+def signal_sent(call: Call) -> int:
+    """Return the signal that a call has sent, 0 for none."""
+    return call.number(_KILLS[call.name]) if call.name in _KILLS and not call.error else 0
 
 
 def names_of(calls: frozenset[int]) -> frozenset[str]:

@@ -84,3 +84,12 @@ def _controllers(folder: Path, *, alone: bool) -> frozenset[str]:
 
 def _text(path: Path) -> str:
     return os.fsdecode(path.read_bytes())
+
+
+def times_out_of_memory(delegated: Delegated | None) -> int:
+    """Return how often the kernel has ended a process below a cgroup for want of memory (cgroup-v2.rst)."""
+    try:
+        text = Path(delegated.path, "memory.events").read_text("ascii") if delegated else ""
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill "))

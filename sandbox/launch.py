@@ -703,3 +703,21 @@ def run(
     if check and code:
         raise subprocess.CalledProcessError(code, process.args, out, err)
     return subprocess.CompletedProcess(process.args, code, out, err)
+
+
+@contextlib.contextmanager
+def outliving_terminal() -> Iterator[None]:
+    """Let SIGINT and SIGQUIT end the command and not us: a terminal sends them to both, and we tell how it ended.
+
+    What is ignored stays ignored, in the command as well. In another thread than the main one it does nothing.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (_signal.SIGINT, _signal.SIGQUIT):
+            if _signal.getsignal(number) is not _signal.SIG_IGN:
+                before[number] = _signal.signal(number, lambda *_: None)  # a function: the command does not inherit it
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            _signal.signal(number, handler)

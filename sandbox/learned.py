@@ -20,15 +20,9 @@ from sandbox.refusals import Host
 from sandbox.syscall_table import NUMBERS
 
 _CHANGES: Final = Use.WRITE | Use.MAKE | Use.CHANGE
-_MANY: Final = 3
-"""From so many in one folder on, the folder."""
 _SYSTEM: Final = ("/usr", "-/bin", "-/sbin", "-/lib", "-/lib32", "-/lib64", "-/libx32")
 # What the dynamic linker and links of the system lead through, without anybody naming it.
 _ALWAYS: Final = ("-/etc/ld.so.cache", "-/etc/alternatives", "-/etc/localtime")
-_NEVER_WHOLE: Final = frozenset(
-    {"/", "/etc", "/var", "/var/lib", "/run", "/run/user", "/home", "/root", "/mnt", "/media", "/srv", "/dev", "/proc",
-     "/sys", "/boot", "/var/run", "/var/cache", "/var/log", "/var/spool", *places.TEMPORARY}
-)  # fmt: skip
 _PROC_OF_PROCESSES: Final = re.compile(r"/proc/(self|thread-self|\d+)(/|$)|/proc/?$")
 _GIVEN_DEVICES: Final = re.compile(
     r"/dev/(null|zero|full|random|urandom|shm|pts|ptmx|tty|fd|stdin|stdout|stderr)(/|$)|/dev/?$"
@@ -144,6 +138,8 @@ class _Paths:
         read, execute, write = set[str](), set[str](), set[str]()
         for said, use in self._recording.uses.items():
             path = self._outside(said)
+            if path in (self._caller.tmp, *places.TEMPORARY):
+                self._change(path, write)  # whoever looks for it wants it to be there
             if self._is_given(path, use):
                 continue
             if (use & Use.EXECUTE and path in self._recording.programs) or self._is_library(path, use):
@@ -210,7 +206,7 @@ class _Paths:
             if places.is_system(folder):
                 self.withheld.append(f"{folder} is the system's: what was made in it is not")
             return
-        if places.is_whole_home(folder, home) or folder in _NEVER_WHOLE:
+        if places.is_whole_home(folder, home) or folder in places.NEVER_WHOLE:
             if folder == home:
                 self.tmpfs.add("{home}")
                 self.marks["{home}"] = "empty, and what is made in it is gone at the end"
@@ -230,7 +226,11 @@ class _Paths:
             for path in found:
                 children.setdefault(posixpath.dirname(path), set()).add(path)
             for folder, inside in children.items():
-                if len(inside) >= _MANY and folder not in found and self._may_be_whole(folder):
+                if (
+                    len(inside) >= places.MANY
+                    and folder not in found
+                    and places.may_be_whole(folder, self._caller.home, self._caller.cwd)
+                ):
                     found.add(folder)
                     changed = True
             found = {path for path in found if not any(step in found for step in up_from(posixpath.dirname(path)))}
@@ -245,18 +245,13 @@ class _Paths:
         used = self._recording.uses.get(path, Use(0)) if path in ways else Use(0)
         if used and not used & ~(Use.LOOK | Use.ENTER) and any(places.below(other, path) for other in paths):
             return True
-        return places.is_whole_home(path, self._caller.home) or (path in _NEVER_WHOLE and self._host.is_folder(path))
+        return places.is_whole_home(path, self._caller.home) or (
+            path in places.NEVER_WHOLE and self._host.is_folder(path)
+        )
 
     def _cached(self, path: str) -> str:
         cache = places.cache(path, self._caller.home)
         return cache if cache and posixpath.basename(cache) != ".cache" and self._host.exists(cache) else path
-
-    def _may_be_whole(self, folder: str) -> bool:
-        if folder in _NEVER_WHOLE or places.is_whole_home(folder, self._caller.home):
-            return False
-        if self._caller.cwd and places.below(self._caller.cwd, folder):
-            return False  # what lies beside a project is none of its business
-        return not places.secret(folder, self._caller.home) and not places.holds_secret(folder, self._caller.home)
 
     def _list(self, name: str, target: set[str], paths: Iterable[str], covered: Collection[str]) -> None:
         home = self._caller.home

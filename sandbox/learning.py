@@ -6,9 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from dataclasses import dataclass, replace
 
 from sandbox.build import build
 from sandbox.caller import Caller
@@ -16,16 +14,13 @@ from sandbox.calls import Call, Use
 from sandbox.events import Descriptor, Failed
 from sandbox.explaining import Machine
 from sandbox.learned import Learned, learn
+from sandbox.mentions import words_of
 from sandbox.observe import observation_plan
 from sandbox.plan import Plan, StatusFormat, Trace
 from sandbox.profile import Profile
 from sandbox.recording import Recording
 from sandbox.refusals import Explainer
 from sandbox.trace import Became, Forked, Unseen, traced
-
-# Of a program, so much is searched for names of variables; of other files that were read, those that are no longer.
-_MOST_OF_PROGRAM: Final = 1 << 25
-_LONGEST_SCRIPT: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +34,19 @@ class Lesson:
 
 
 def learn_command(
-    command: Sequence[str], name: str, caller: Caller, base: Profile | None, descriptors: Collection[int] = ()
-) -> Lesson:  # fmt: skip
+    command: Sequence[str],
+    name: str,
+    caller: Caller,
+    base: Profile | None,
+    descriptors: Collection[int] = (),
+    *,
+    tell: Callable[[int, int], None] = lambda _calls, _execs: None,
+) -> Lesson:
     """Run a command and return the profile that lets it do the same again.
 
     base: the profile, as for build(), that it runs in meanwhile; what that refuses counts as used. None: nothing is
-    refused, and the command can do all that the caller can. descriptors: the caller's from 3 up.
+    refused, and the command can do all that the caller can. descriptors: the caller's from 3 up. tell: is called as it
+    goes on, with how many calls and execs there were.
     Raises: LaunchError and its kin if the command cannot be started; what build() raises.
     """
     # The launcher executes it; what the tracer sees then is the interpreter of a script, not the script.
@@ -54,7 +56,8 @@ def learn_command(
     def plan(status: int) -> Plan:
         if base is None:
             return observation_plan(command, caller, status, descriptors, apart=caller.uid != 0)
-        return build(base, command, caller, status=(status, StatusFormat.RECORDS), told=Trace.EXECS)
+        plan = build(base, command, caller, status=(status, StatusFormat.RECORDS), told=Trace.EXECS)
+        return replace(plan, quiet=True)  # what fails is raised here, and told once
 
     steps = traced(plan, successes=True, inherited=descriptors)
     calls = refused = code = 0
@@ -70,6 +73,7 @@ def learn_command(
                 stopped = explainer is not None and seen.error != 0 and explainer.explain(seen) is not None
                 refused += stopped
                 recording.add(seen, refused=stopped)
+                tell(calls, recording.execs)
             case Became(program=program):
                 recording.execs += 1
                 recording.programs.add(program)
@@ -101,27 +105,8 @@ def _kind(target: str) -> str:
 
 def _mentions(recording: Recording) -> Callable[[str], bool]:
     """Return a function that tells whether the programs that ran, or the scripts that they read, hold a word."""
-    words: set[bytes] = set()
     scripts = [path for path, use in recording.uses.items() if use & Use.READ]
-    for path, most in (
-        *((path, _MOST_OF_PROGRAM) for path in recording.programs),
-        *((path, _LONGEST_SCRIPT) for path in scripts),
-    ):
-        data = _beginning(path, most)
-        if most == _LONGEST_SCRIPT and len(data) >= most:
-            continue
-        words.update(re.findall(rb"[A-Za-z_][A-Za-z0-9_]{2,}", data))
-    return lambda name: name.encode() in words
-
-
-def _beginning(path: str, size: int) -> bytes:
-    if not Path(path).is_file():
-        return b""
-    try:
-        with open(path, "rb") as file:
-            return file.read(size)
-    except OSError:
-        return b""
+    return words_of(recording.programs, scripts).__contains__
 
 
 def default_name(command: Sequence[str]) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from sandbox import plan as ops
 from sandbox import wire
 from sandbox.build import command_ops
 from sandbox.caller import Caller
-from sandbox.events import Event, Exited, Failed, event_of
+from sandbox.events import Event, Executed, Exited, Failed, event_of
 from sandbox.grants import FIRST_NUMBER, LAST_NUMBER, FdType
-from sandbox.launch import seal, status_pipe
+from sandbox.launch import outliving_terminal, seal, status_pipe
 from sandbox.plan import Namespace, Plan, StatusFormat
 from sandbox.probe import launcher_path
 from sandbox.protocols import PROTOCOLS
@@ -23,24 +23,37 @@ from sandbox.survey import Survey, summarise
 _ALLOW_ALL = (6).to_bytes(8, "little")[:4] + (0x7FFF0000).to_bytes(4, "little")
 
 
-def survey_command(command: Sequence[str], caller: Caller, inherited: Collection[int] = ()) -> tuple[Survey, int]:
+def survey_command(
+    command: Sequence[str],
+    caller: Caller,
+    inherited: Collection[int] = (),
+    *,
+    tell: Callable[[int], None] = lambda _execs: None,
+) -> tuple[Survey, int]:
     """Run a command to its end with all its descriptors, and sum up what went along at its later execs.
 
-    inherited: the caller's descriptors from 3 up, which the command gets under their own numbers.
+    inherited: the caller's descriptors from 3 up, which the command gets under their own numbers. tell: is called at
+    each later exec, with how many there were.
     Returns: the survey, and the command's return code in the manner of subprocess.
     Raises: LaunchError and its kin if the command cannot be started.
     """
     read_end, write_end = status_pipe(inherited)
     plan = observation_plan(command, caller, write_end, inherited)
     plan_fd = seal(plan)
-    try:
-        process = subprocess.Popen([launcher_path(), str(plan_fd)], pass_fds=[plan_fd, write_end, *inherited])
-    finally:
-        os.close(write_end)
-        os.close(plan_fd)
-    with open(read_end, "rb", buffering=0) as status:
-        events = list(_read_events(status.fileno(), plan))
-    process.wait()
+    with outliving_terminal():
+        try:
+            process = subprocess.Popen([launcher_path(), str(plan_fd)], pass_fds=[plan_fd, write_end, *inherited])
+        finally:
+            os.close(write_end)
+            os.close(plan_fd)
+        with open(read_end, "rb", buffering=0) as status:
+            events, execs = [], 0
+            for event in _read_events(status.fileno(), plan):
+                events.append(event)
+                if isinstance(event, Executed):
+                    execs += 1
+                    tell(execs)
+        process.wait()
     for event in events:
         if isinstance(event, Failed):
             raise event.error

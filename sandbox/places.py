@@ -103,6 +103,12 @@ SPEAKING_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
 )
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt")
 TEMPORARY: Final = ("/tmp", "/var/tmp")  # noqa: S108 - names in a view
+NEVER_WHOLE: Final = frozenset(
+    {"/", "/etc", "/var", "/var/lib", "/run", "/run/user", "/home", "/root", "/mnt", "/media", "/srv", "/dev", "/proc",
+     "/sys", "/boot", "/var/run", "/var/cache", "/var/log", "/var/spool", *TEMPORARY}
+)  # fmt: skip
+MANY: Final = 3
+"""From so many paths in one folder on, the folder is meant."""
 
 
 def secret(path: str, home: str) -> str:
@@ -184,3 +190,12 @@ def holds_secret(folder: str, home: str) -> bool:
     """Tell whether one of the places in which secrets are known to lie is below a folder."""
     inside = [posixpath.join(home, pattern) for pattern, _ in _SECRETS] if home not in ("", "/") else []
     return any(below(path, folder) for path in (*inside, *_SYSTEM_SECRETS))
+
+
+def may_be_whole(folder: str, home: str, cwd: str) -> bool:
+    """Tell whether a folder may be shown for some paths that lie in it: none that holds others' things, or secrets."""
+    if folder in NEVER_WHOLE or is_whole_home(folder, home):
+        return False
+    if cwd and below(cwd, folder):
+        return False  # what lies beside a project is none of its business
+    return not secret(folder, home) and not holds_secret(folder, home)

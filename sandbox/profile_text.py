@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import json
 import os
 import re
 import tomllib
@@ -493,11 +494,11 @@ def _convert(data: object, shape: Any, path: str, key: str) -> Any:  # noqa: ANN
             inner = f".{dotted(leaf, culprit)}"
         if " matching regex " in reason:  # true, and of no help; the hint says it in words
             reason = f"{value!r} does not fit"
-        hint = _hint_for(leaf, value)
+        hint = _hint_for(leaf, value, str(error))
         raise ProfileError(path, f"{key}{inner}", reason[:1].lower() + reason[1:], hint) from error
 
 
-def _hint_for(leaf: str, value: object) -> str:
+def _hint_for(leaf: str, value: object, expected: str) -> str:
     words: dict[str, type[enum.StrEnum]] = {
         "access": Access, "type": FdType, "exec": ExecPolicy, "scm_rights": ScmRights, "shape": ShapeWord,
         "tty": Tty, "streams": StreamsPolicy, "scheduling": Scheduling,
@@ -508,6 +509,8 @@ def _hint_for(leaf: str, value: object) -> str:
         value = next((word for word in value if word not in known), None)
     if known and isinstance(value, str):
         return nearest(value, known)
+    if expected.startswith("Expected `array`") and isinstance(value, str):
+        return f"write a list: [{json.dumps(value, ensure_ascii=False)}]"
     return {"umask": 'write it as octal text, as in "022"', "number": f"use 3 to {LAST_NUMBER}"}.get(leaf, "")
 
 

@@ -16,14 +16,11 @@ from sandbox import calls, wire
 from sandbox.calls import Call
 from sandbox.errors import LaunchError
 from sandbox.events import Event, event_of
-from sandbox.launch import launcher_arguments, needed, seal, status_pipe
+from sandbox.launch import launcher_arguments, needed, outliving_terminal, seal, status_pipe
 from sandbox.plan import Plan
 from sandbox.probe import launcher_path, tracer_path
 
 _HEAD: Final = struct.Struct("=IIiiq6Q")  # struct record, launcher/tracer/record.h
-_LAUNCHER, _FORK, _EXEC, _CALL, _STOPPED, _OVERFLOW = range(1, 7)
-# The terminal sends these to all of its group, the launcher included, which forwards them; we only outlive them.
-_OF_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -50,7 +47,15 @@ class Unseen:
     pid: int
 
 
-Seen: TypeAlias = Call | Forked | Became | Unseen | Event
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A signal has ended a process."""
+
+    pid: int
+    signal: int
+
+
+Seen: TypeAlias = Call | Forked | Became | Unseen | Killed | Event
 
 
 def traced(
@@ -124,11 +129,10 @@ def _signals() -> Iterator[list[int]]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(target[0], number)
 
-    # A function, though it does nothing: what is ignored stays ignored in the command.
-    before = {number: signal.signal(number, lambda *_: None) for number in _OF_TERMINAL if _is_taken(number)}
-    before |= {number: signal.signal(number, forward) for number in _FORWARDED if _is_taken(number)}
+    before = {number: signal.signal(number, forward) for number in _FORWARDED if _is_taken(number)}
     try:
-        yield target
+        with outliving_terminal():
+            yield target
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -184,6 +188,8 @@ def _tracer_records(data: bytes, _plan: Plan, forward_to: list[int]) -> Generato
                 _stop_as(pid)
             case 6:
                 yield Unseen(result)
+            case 7:
+                yield Killed(pid, result)
             case _:
                 raise LaunchError("trace", "the tracer", 0, f"record {kind} is unknown")
     return data[at:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import datetime
 
@@ -16,7 +17,9 @@ from sandbox.errors import UsageError
 from sandbox.sizes import format_size
 
 
-@click.group("cache", cls=CommandGroup, no_args_is_help=False)
+@click.group(
+    "cache", short_help="Show, fill and empty the cache of compiled plans.", cls=CommandGroup, no_args_is_help=False
+)
 def command() -> None:
     r"""Show, fill and empty the cache of compiled plans, $XDG_CACHE_HOME/sandbox.
 
@@ -27,17 +30,24 @@ def command() -> None:
 
 
 @command.command("show")
-def show() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def show(as_json: bool) -> None:
     """Say where the plans are, how many, and list them, the newest first."""
     found = entries(os.environ)
+    if as_json:
+        rows = [{"name": kept.name, "bytes": kept.size, "time": kept.time} for kept in found]
+        put([json.dumps({"folder": str(folder_of(os.environ)), "plans": rows}, indent=2)])
+        return
     put([f"{folder_of(os.environ)}: {len(found)} plans, {format_size(sum(kept.size for kept in found))}"])
     put(f"  {datetime.fromtimestamp(kept.time):%Y-%m-%d %H:%M:%S} {kept.size:8} {kept.name}" for kept in found)
 
 
 @command.command("clear")
-def clear_all() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def clear_all(as_json: bool) -> None:
     """Remove every plan; each is made anew when it is needed."""
-    put([f"removed {clear(os.environ)} plans"])
+    removed = clear(os.environ)
+    put([json.dumps({"removed": removed}) if as_json else f"removed {removed} plans"])
 
 
 @command.command("add", context_settings={"allow_interspersed_args": False})

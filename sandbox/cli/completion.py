@@ -9,7 +9,7 @@ from sandbox.cli.output import put
 from sandbox.errors import InternalError
 
 
-@click.command("completion")
+@click.command("completion", short_help="Print a shell's completion script.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     r"""Print the completion script of a SHELL.

@@ -14,7 +14,7 @@ from sandbox.cli.output import put, put_table
 from sandbox.compare import more
 
 
-@click.command("diff")
+@click.command("diff", short_help="Print what profile B lets a program do that A does not.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @click.argument("a", shell_complete=complete_profile)
 @click.argument("b", shell_complete=complete_profile)

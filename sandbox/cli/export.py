@@ -19,7 +19,7 @@ from sandbox.profile import Profile, check, numbered
 from sandbox.walls import identity_of, working_directory
 
 
-@click.command("export")
+@click.command("export", short_help="Print a profile in the words of another program.")
 @addition_options
 @click.option("--docker", "form", flag_value="docker", help="Docker's and Kubernetes' seccomp profile.")
 @click.option("--oci", "form", flag_value="oci", help="An OCI runtime's config.json.")

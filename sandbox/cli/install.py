@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -24,13 +25,16 @@ from sandbox.cli.output import put, say
 from sandbox.errors import UsageError
 
 
-@click.command("install")
+@click.command("install", short_help="Put wrappers that run commands under a profile into PATH.")
 @click.argument("profile", shell_complete=complete_profile)
 @click.argument("commands", nargs=-1, metavar="[COMMAND]...")
 @click.option("--folder", metavar="DIR", help="Where the wrappers are put; default ~/.local/bin.")
 @click.option("--with", "options", default="", metavar="OPTIONS", help="Options of `run` that each wrapper adds.")
 @click.option("--remove", is_flag=True, help="Remove the profile's wrappers instead.")
-def command(profile: str, commands: tuple[str, ...], folder: str | None, options: str, remove: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array: the wrappers.")
+def command(
+    profile: str, commands: tuple[str, ...], folder: str | None, options: str, remove: bool, as_json: bool
+) -> None:
     r"""Put wrappers into a folder of the PATH: by their own names, commands then run under PROFILE.
 
     Without COMMAND: each that the profile says it is for, and that is installed. A file that is there and was not made
@@ -48,7 +52,8 @@ def command(profile: str, commands: tuple[str, ...], folder: str | None, options
     if wrong is not None:
         raise UsageError(f"command {wrong!r}", "it is no command's name", "without its folder: git")
     if remove:
-        put(f"removed {path}" for path in remove_wrappers(reference, place, commands))
+        removed = [str(path) for path in remove_wrappers(reference, place, commands)]
+        put([json.dumps(removed, indent=2)] if as_json else [f"removed {path}" for path in removed])
         return
     loaded = load(reference, search=default_search_path(environment))
     check(loaded)
@@ -61,7 +66,11 @@ def command(profile: str, commands: tuple[str, ...], folder: str | None, options
         said = "none of its commands is in PATH" if loaded.commands else "the profile is for no command"
         raise UsageError(f"profile {profile}", said, "name one that is: sandbox install PROFILE COMMAND")
     made = install_wrappers(found, reference, place, starter=_starter(), options=_run_options(options))
-    put(f"installed {wrapper.path}: {wrapper.command} under {wrapper.profile}" for wrapper in made)
+    if as_json:
+        rows = [{"wrapper": str(each.path), "command": each.command, "profile": each.profile} for each in made]
+        put([json.dumps(rows, indent=2)])
+    else:  # each when it is made
+        put(f"installed {each.path}: {each.command} under {each.profile}" for each in made)
     _tell_order(place, found, path_variable)
 
 
@@ -75,6 +84,9 @@ def _default_folder(environment: Mapping[str, str]) -> Path:
 def _starter() -> list[str]:
     """Return the words that start this command line again, from anywhere."""
     script = os.path.abspath(sys.argv[0])
+    native = os.path.join(os.path.dirname(script), "sandbox")
+    if os.path.basename(script) == "sandbox-python" and os.access(native, os.X_OK):
+        return [native]  # which has started us, and needs no Python where a plan is kept
     return [sys.executable, "-P", "-m", "sandbox"] if os.path.basename(script) == "__main__.py" else [script]
 
 

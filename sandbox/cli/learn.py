@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import os
 from contextlib import nullcontext
@@ -12,13 +13,18 @@ import click
 
 from sandbox import Caller, check, default_search_path, load, network_for, open_descriptors, original_environment
 from sandbox.cli.app import Choice, complete_file, profile_options
-from sandbox.cli.output import say
+from sandbox.cli.output import printable, say
+from sandbox.cli.progress import progress
 from sandbox.errors import UsageError
 from sandbox.learned import Learned, as_text, from_text, named, size_of
 from sandbox.learning import Lesson, default_name, learn_command
 
 
-@click.command("learn", context_settings={"allow_interspersed_args": False})
+@click.command(
+    "learn",
+    short_help="Run a command, and write the profile that it needs.",
+    context_settings={"allow_interspersed_args": False},
+)
 @profile_options
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the profile there, not to your profiles.")
 @click.option("--permissive", is_flag=True, help="Refuse nothing meanwhile: the command can do all that you can.")
@@ -51,12 +57,20 @@ def command(
     before = path.read_text("utf-8") if path.exists() else None
     if before is not None and not update:
         raise UsageError(str(path), "it exists", "add to it: --update; or name another file: -o FILE")
-    old = None if before is None else from_text(before, path.stem)  # before the run: it may take long
-    base = None
+    # Before the run, which may take long:
+    old = None if before is None else from_text(before, path.stem)
+    _refuse_unwritable(path)
+    base, name = None, printable(command[0])
     if not permissive:
         base, caller = choice.resolve(caller)
-    with nullcontext(caller) if base is None else network_for(base, caller) as caller:
-        lesson = learn_command(command, path.stem, caller, base, open_descriptors())
+    with (
+        nullcontext(caller) if base is None else network_for(base, caller) as caller,
+        progress(f"learning {name}") as tell,
+    ):
+        lesson = learn_command(
+            command, path.stem, caller, base, open_descriptors(),
+            tell=lambda calls, execs: tell(f"learning {name}: {calls} calls, {execs} programs"),
+        )  # fmt: skip
     learned = lesson.learned if old is None else old.merged(named(lesson.learned, old.name))
     text = as_text(learned)
     written = before != text and _write(path, before, text, ask=not yes)
@@ -76,6 +90,16 @@ def _target(output: str | None, command: tuple[str, ...]) -> Path:
     return default_search_path(os.environ).folders[0] / f"{default_name(command)}.toml"
 
 
+def _refuse_unwritable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(path if path.exists() else path.parent, os.W_OK) else os.strerror(errno.EACCES)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise UsageError("--output", f"{path}: {reason}", "give a file that can be written")
+
+
 def _write(path: Path, before: str | None, text: str, *, ask: bool) -> bool:
     """Write the profile, if it is new or the caller agrees; it passes `check`, or an error says why not."""
     if before is not None:
@@ -84,7 +108,6 @@ def _write(path: Path, before: str | None, text: str, *, ask: bool) -> bool:
             click.echo(line, err=True)
         if ask and not click.confirm("sandbox: learn: write it?", err=True):
             return False
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
     profile = load(str(path.absolute()), search=default_search_path(os.environ))
     check(profile)

@@ -23,7 +23,7 @@ _EXIT: Final = (
 )
 
 
-@click.command("man")
+@click.command("man", short_help="Print manual pages.")
 @click.option("-o", "--output", type=click.Path(file_okay=False), help="Write all pages into this folder.")
 @click.argument("command", required=False, type=click.Choice(COMMANDS))
 def command(output: str | None, command: str | None) -> None:

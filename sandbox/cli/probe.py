@@ -14,7 +14,7 @@ from sandbox.kernel import FEATURES
 from sandbox.probe import probe
 
 
-@click.command("probe")
+@click.command("probe", short_help="Print the kernel's features, and what each profile loses.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def command(as_json: bool) -> None:
     """Print the kernel's features, and for each profile what it needs and would not get."""

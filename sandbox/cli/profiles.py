@@ -19,7 +19,7 @@ def _load(reference: str) -> Profile:
     return load(reference, search=default_search_path(os.environ))
 
 
-@click.group("profiles", cls=CommandGroup, invoke_without_command=True)
+@click.group("profiles", short_help="List, show and locate profiles.", cls=CommandGroup, invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
     r"""List, show and locate profiles; without a command, list them.
@@ -48,7 +48,11 @@ def list_(as_json: bool) -> None:
         put([json.dumps(rows, indent=2)])
         return
     plain = [f"{entry.name:16} {entry.description}{' (shadowed)' if entry.shadowed else ''}" for entry in found]
-    cells = [(e.name, e.description, str(e.path.parent), "shadowed" if e.shadowed else "") for e in found]
+    shipped = default_search_path(os.environ).folders[-1]
+    cells = [
+        (e.name, e.description, "shipped" if e.path.parent == shipped else str(e.path.parent), "shadowed" * e.shadowed)
+        for e in found
+    ]
     put_table(("profile", "what it is for", "folder", ""), cells, plain)
 
 

@@ -27,6 +27,7 @@ def run_explained(profile: Profile, command: Sequence[str], caller: Caller, outp
         if (event.program, event.cause) not in told:
             told.add((event.program, event.cause))
             say_beside(as_line(event))
+    found = run.explainer.folded(found)
     for line in summary(found, profile.name):
         say_beside(line)
     if file is not None:

@@ -33,7 +33,11 @@ def parse_status(ctx: click.Context, _param: click.Parameter, number: int | None
     return number
 
 
-@click.command("run", context_settings={"allow_interspersed_args": False})
+@click.command(
+    "run",
+    short_help="Run a command in a sandbox: its streams, its grants, no more.",
+    context_settings={"allow_interspersed_args": False},
+)
 @profile_options
 @click.option(
     "--status-fd", type=int, metavar="N", callback=parse_status, help="Write JSON lines on the run to this descriptor."

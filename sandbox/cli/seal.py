@@ -17,7 +17,7 @@ from sandbox.probe import launcher_path, probe
 from sandbox.seal import assemble, is_sealed, seal_profile
 
 
-@click.command("seal")
+@click.command("seal", short_help="Make one executable of a profile and a command.")
 @addition_options
 @click.option(
     "-o", "--output", metavar="FILE", shell_complete=complete_file,

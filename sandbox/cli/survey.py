@@ -11,11 +11,16 @@ import click
 
 from sandbox import Caller, format_survey, open_descriptors, original_environment, survey_command
 from sandbox.cli.app import complete_file
-from sandbox.cli.output import open_result, put
+from sandbox.cli.output import open_result, printable, put
+from sandbox.cli.progress import progress
 from sandbox.errors import EXIT_SIGNAL_BASE
 
 
-@click.command("survey", context_settings={"allow_interspersed_args": False})
+@click.command(
+    "survey",
+    short_help="Run a command; tell which descriptors its execs pass on.",
+    context_settings={"allow_interspersed_args": False},
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the survey there, not to standard output.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=complete_file)
@@ -32,7 +37,11 @@ def command(as_json: bool, output: str | None, command: tuple[str, ...]) -> int:
     with contextlib.ExitStack() as files:
         # Opened first: a long command must not run for a survey that cannot be written.
         file = None if output is None else files.enter_context(open_result(output))
-        result, code = survey_command(command, caller, open_descriptors())
+        name = printable(command[0])
+        with progress(f"surveying {name}") as tell:
+            result, code = survey_command(
+                command, caller, open_descriptors(), tell=lambda execs: tell(f"surveying {name}: {execs} execs")
+            )  # fmt: skip
         lines = [json.dumps(dataclasses.asdict(result), indent=2)] if as_json else list(format_survey(result))
         if file is None:
             put(lines)

@@ -21,7 +21,7 @@ def _addresses(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, .
     return {name: address for name, _, address in (text.partition("=") for text in texts)}
 
 
-@click.command("unit")
+@click.command("unit", short_help="Print systemd's units for a sealed file.")
 @click.argument("profile", shell_complete=complete_profile)
 @click.argument("file", shell_complete=complete_file)
 @click.option("--name", help="The service's name; by default the file's.")

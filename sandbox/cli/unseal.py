@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from pathlib import Path
 
 import click
@@ -11,10 +13,11 @@ from sandbox.cli.output import put
 from sandbox.seal import take_apart
 
 
-@click.command("unseal")
+@click.command("unseal", short_help="Print the profile that a sealed file was made of.")
 @click.argument("file", shell_complete=complete_file)
 @click.option("--plan", is_flag=True, help="Print what the launcher carries out instead.")
-def command(file: str, plan: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the profile as JSON, or the plan's lines.")
+def command(file: str, plan: bool, as_json: bool) -> None:
     r"""Print the profile that a sealed FILE was made of, with what was added to it, as TOML. Starts nothing.
 
     \b
@@ -22,4 +25,7 @@ def command(file: str, plan: bool) -> None:
     sandbox unseal --plan ./ls-here
     """
     sealed = take_apart(Path(file).read_bytes(), file)
-    put(sealed.template.describe() if plan else sealed.profile.splitlines())
+    lines = list(sealed.template.describe()) if plan else sealed.profile.splitlines()
+    if as_json:
+        lines = [json.dumps(lines if plan else tomllib.loads(sealed.profile), indent=2)]
+    put(lines)

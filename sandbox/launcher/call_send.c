@@ -5,7 +5,7 @@
 #include "message_copy.h"
 #include "sys.h"
 
-enum { SENT_AT_ONCE = 64, SIGNAL_PIPE = 13 };
+enum { SENT_AT_ONCE = 64 };
 
 /* Whether a message may go to the address that it names, if it names one. Returns 0 or -errno; `copy` then has an
  * address that was checked, or none. */

@@ -345,14 +345,29 @@ void report_event(struct event *event)
 		write_status(event, sizeof *event);
 }
 
-void report_pointer(int code)
+/* What somebody has asked for, or a reader that is gone, is nobody's refusal. */
+static bool is_asked_for(int signal)
+{
+	return signal == SIGNAL_HANG_UP || signal == SIGNAL_INTERRUPT || signal == SIGNAL_QUIT || signal == SIGNAL_PIPE ||
+	       signal == SIGNAL_TERMINATE;
+}
+
+void report_pointer(const struct event *event)
 {
 	static struct line line;
 
-	if (!(reporter.plan->header->flags & PLAN_POINT))
+	if (!(reporter.plan->header->flags & PLAN_POINT) || event->code == 0 ||
+	    (is_asked_for(event->signal) && !event->detail))
 		return;
-	line_text(&line, "sandbox: command: it ended with ");
-	line_number(&line, code);
+	if (event->detail)
+		line_text(&line, "sandbox: command: its time was up");
+	else if (event->signal) {
+		line_text(&line, "sandbox: command: it was ended by signal ");
+		line_number(&line, event->signal);
+	} else {
+		line_text(&line, "sandbox: command: it ended with ");
+		line_number(&line, event->code);
+	}
 	line_text(&line, "; whether the sandbox has refused it anything tells: sandbox run --explain\n");
 	sys_write_all(2, line.text, line.length);
 }

@@ -122,7 +122,7 @@ int exit_code_of(const struct failure *failure);
 void report_event(struct event *event);
 bool report_wants_execs(void);
 bool report_wants_network(void);
-void report_pointer(int code); /* to standard error, where the plan says so */
+void report_pointer(const struct event *event); /* to standard error, where the plan says so */
 const char *reason_text(int error);
 const char *step_text(int step);
 

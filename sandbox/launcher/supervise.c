@@ -158,10 +158,9 @@ static _Noreturn void end_as_child(struct watched *watched, const struct progres
 		event.signal = death_signal(status);
 	event.detail = watched->timed_out;
 	report_event(&event);
+	report_pointer(&event);
 	if (watched->timed_out)
 		sys_exit(EXIT_TIMED_OUT);
-	if (event.code > 0)
-		report_pointer(event.code);
 	sys_exit(has_exited(status) ? event.code : EXIT_SIGNAL_BASE + event.signal);
 }
 

@@ -78,7 +78,7 @@ static inline long sys_read(int fd, void *buffer, size_t size)
 }
 
 /* signal(7), x86-64; <linux/signal.h> would bring the kernel's own struct sigaction along. */
-enum { SIGNAL_HANG_UP = 1, SIGNAL_INTERRUPT = 2, SIGNAL_QUIT = 3, SIGNAL_TERMINATE = 15 };
+enum { SIGNAL_HANG_UP = 1, SIGNAL_INTERRUPT = 2, SIGNAL_QUIT = 3, SIGNAL_PIPE = 13, SIGNAL_TERMINATE = 15 };
 enum { SIGNAL_KILL = 9, SIGNAL_ALARM = 14, SIGNAL_CHILD = 17, SIGNAL_CONTINUE = 18, SIGNAL_STOP = 19 };
 enum { SIGNAL_WINDOW = 28, SIGNAL_LAST = 64 };
 

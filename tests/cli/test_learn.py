@@ -224,3 +224,30 @@ def test_what_was_learned_is_told_as_json(sandbox: Run, work: Path) -> None:
     assert told["calls"] > 0
     again = sandbox(*words, "--update", "--", "./tool", cwd=work)
     assert json.loads(again.stderr.splitlines()[-1])["written"] is False
+
+
+def test_temporary_folder_that_is_looked_for_is_there(sandbox: Run, work: Path) -> None:
+    """Some programs look for it and end where it is missing, though they make nothing in it (lynx)."""
+    looking = ("sh", "-c", "test -d /tmp")
+    assert sandbox("learn", "-o", "looks.toml", "--permissive", *looking, cwd=work).returncode == 0
+    assert parsed(work / "looks.toml")["filesystem"]["tmpfs"] == ["/tmp"]
+    assert sandbox("run", "-p", "./looks.toml", *looking, cwd=work).returncode == 0
+    assert sandbox("learn", "-o", "blind.toml", "--permissive", "true", cwd=work).returncode == 0
+    assert "tmpfs" not in parsed(work / "blind.toml")["filesystem"]
+
+
+def test_profile_that_cannot_be_written_is_told_before_the_command_runs(sandbox: Run, work: Path) -> None:
+    (work / "file").write_text("")
+    for output in ("file/x.toml", "/proc/x/y.toml"):
+        done = sandbox("learn", "--permissive", "-o", output, "sh", "-c", "echo ran", cwd=work)
+        assert (done.returncode, done.stdout) == (125, "")
+        assert re.match(rf"sandbox: usage: --output: {output}: .*; give a file that can be written\n$", done.stderr)
+    done = sandbox("learn", "--permissive", "-o", "deep/er/x.toml", "sh", "-c", "echo ran", cwd=work)
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+
+
+def test_command_that_is_not_there_is_told_once(sandbox: Run, work: Path) -> None:
+    for more in ((), ("--permissive",)):
+        done = sandbox("learn", *more, "-o", "x.toml", "no-such-program", cwd=work)
+        assert done.returncode == 127
+        assert done.stderr.count("no-such-program") == 1, done.stderr

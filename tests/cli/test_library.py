@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -174,3 +176,14 @@ def test_install_leaves_a_file_that_is_not_ours(sandbox: Run, environment: dict[
     assert (bin_folder / "wc").read_text() == "mine\n"
     (bin_folder / "wc").unlink()
     assert sandbox("install", "mine").returncode == 0
+
+
+def test_wrapper_starts_the_native_part_where_that_has_started_us(native_command: Path, tmp_path: Path) -> None:
+    """So that a kept plan needs no Python."""
+    native, python = tmp_path / "sandbox", tmp_path / "sandbox-python"
+    shutil.copy(native_command, native)
+    python.write_text(f"#!{sys.executable} -P\nimport sys\nfrom sandbox.cli import main\nsys.exit(main())\n")
+    python.chmod(0o755)
+    subprocess.run([native, "install", "untrusted", "true", "--folder", tmp_path], check=True, capture_output=True)
+    assert f"exec {native} run -p untrusted -- " in (tmp_path / "true").read_text()
+    assert subprocess.run([str(tmp_path / "true")], check=False, cwd="/usr").returncode == 0

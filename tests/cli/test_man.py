@@ -56,3 +56,9 @@ def test_output_takes_all_pages(sandbox: Run, tmp_path: Path) -> None:
 def test_examples_keep_their_lines_in_help(sandbox: Run) -> None:
     assert "\n  sandbox run -- git status\n" in sandbox("run", "--help").stdout
     assert "\\b" not in sandbox("run", "--help").stdout
+
+
+def test_list_of_commands_has_whole_sentences(sandbox: Run) -> None:
+    lines = sandbox("--help").stdout.split("Commands:\n")[1].splitlines()
+    assert [line.split()[0] for line in lines] == list(COMMANDS)
+    assert [line for line in lines if line.endswith("...") or not line.endswith(".")] == []

@@ -26,13 +26,23 @@ SYSCALL: Final = (
     "import ctypes, os, sys\nlibc = ctypes.CDLL(None, use_errno=True)\n"
     "r = libc.syscall(*(int(word) for word in sys.argv[1:]))\nsys.exit(0 if r >= 0 else ctypes.get_errno())\n"
 )
+OWN_FILTER: Final = """
+import ctypes, os, struct
+# Load the number; getppid ends the process, everything else is allowed (linux/filter.h, linux/seccomp.h).
+code = (0x20, 0, 0, 0), (0x15, 0, 1, 110), (6, 0, 0, 0x80000000), (6, 0, 0, 0x7FFF0000)
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *row) for row in code))
+program = struct.pack("HxxxxxxP", 4, ctypes.addressof(code))
+assert ctypes.CDLL(None).prctl(22, 2, ctypes.c_char_p(program)) == 0
+os.getppid()
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """head: the profile that refuses. command: fails under it. line: what is told; it is added, and then it passes.
 
-    {home}, {work}: folders; {port}: where somebody listens on the host's loopback. code: with which it passes.
+    {home}, {work}: folders; {port}: where somebody listens on the host's loopback; {pid}: a process of the host.
+    code: with which it passes.
     """
 
     name: str
@@ -156,6 +166,47 @@ CASES: Final = (
         head='filesystem.proc = "processes"',
     ),
     Case(
+        "a signal to a process of the host",
+        "kill -0 {pid}",
+        'namespaces.share = ["pid"]',
+        head='filesystem = {{ view = "host", execute = ["/usr", "/bin", "/lib", "-/lib64"], read = ["{{cwd}}"] }}',
+        base="hostlike",
+        gives="signalled",
+    ),
+    Case(
+        "a process of the host in /proc",
+        "test -e /proc/{pid}",
+        'namespaces.share = ["pid"]',
+        head='filesystem = {{ view = "host", execute = ["/usr", "/bin", "/lib", "-/lib64"], read = ["{{cwd}}"] }}',
+        base="hostlike",
+    ),
+    Case("a variable", 'test "$TOOL_HOME" = /opt/tool', 'environment.keep = ["TOOL_HOME"]'),
+    Case("a secret variable", "python3 token.py", 'environment.keep = ["API_TOKEN"]', gives="a secret, by its name"),
+    Case(
+        "an agent by its variable",
+        'test "$SSH_AUTH_SOCK" = /nowhere',
+        'environment.keep = ["SSH_AUTH_SOCK"]',
+        gives="ssh-agent",
+    ),
+    Case(
+        "more memory",
+        "python3 -c 'bytearray(80 << 20)'",
+        'limits.memory = "120M"',
+        head='limits.memory = "60M"',
+    ),
+    Case(
+        "more time of a processor",
+        "test $(ulimit -t) -ge 2 || while :; do :; done",
+        'limits.cpu_time = "2s"',
+        head='limits.cpu_time = "1s"',
+    ),
+    Case(
+        "a larger file",
+        "head -c 3000 /dev/zero >{elsewhere}/large",
+        'limits.file_size = "4K"',
+        head='limits.file_size = "2K"\nfilesystem.write = ["{elsewhere}"]',
+    ),
+    Case(
         "more open files",
         "python3 -c 'import os; [os.dup(0) for _ in range(40)]'",
         "limits.open_files = 64",
@@ -183,6 +234,7 @@ def places(tmp_path: Path, environment: Mapping[str, str]) -> Iterator[dict[str,
     (work / "link").symlink_to(elsewhere / "data")
     (work / "read.sh").write_text("read line <&3\n")
     (work / "call.py").write_text(SYSCALL)
+    (work / "token.py").write_text("import os, sys; sys.exit(os.environ.get('API_TOKEN') != 'x')\n")
     for path in (home / "tool", elsewhere / "program"):
         path.write_text("#!/bin/sh\nexit 0\n")
         path.chmod(0o755)
@@ -191,7 +243,10 @@ def places(tmp_path: Path, environment: Mapping[str, str]) -> Iterator[dict[str,
         listener.bind(os.fsencode(elsewhere / name))
         listener.listen()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield {"home": str(home), "work": str(work), "elsewhere": str(elsewhere), "port": str(server.getsockname()[1])}
+        yield {
+            "home": str(home), "work": str(work), "elsewhere": str(elsewhere), "port": str(server.getsockname()[1]),
+            "pid": str(os.getpid()),
+        }  # fmt: skip
     for listener in listeners:
         listener.close()
     shutil.rmtree(elsewhere)
@@ -217,8 +272,9 @@ def test_line_that_is_told_makes_the_program_pass(
     def run(chosen: str, *options: str) -> subprocess.CompletedProcess[str]:
         words = (*sandbox_command, "run", "-p", chosen, *options, "--", "sh", "-c", command)
         return subprocess.run(
-            ["sh", "-c", 'exec "$@" 7<numbers', "sh", *words], cwd=places["work"], env=dict(environment), check=False,
-            text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=120,
+            ["sh", "-c", 'exec "$@" 7<numbers', "sh", *words], cwd=places["work"], check=False, text=True,
+            env=dict(environment) | {"TOOL_HOME": "/opt/tool", "API_TOKEN": "x", "SSH_AUTH_SOCK": "/nowhere"},
+            capture_output=True, stdin=subprocess.DEVNULL, timeout=120,
         )  # fmt: skip
 
     refused = run(first, "--explain-output", str(told))
@@ -227,7 +283,8 @@ def test_line_that_is_told_makes_the_program_pass(
     by_line = {row["line"]: row for row in found}
     assert line in by_line, refused.stderr
     assert case.gives in by_line[line]["gives"]
-    message = rf"^sandbox: refused: .*: {by_line[line]['error']}: .*{re.escape(line)}$"
+    error = f"{by_line[line]['error']}: ".lstrip(": ")  # none of what no call tells
+    message = rf"^sandbox: refused: .*: {error}.*{re.escape(line)}$"
     assert re.search(message, refused.stderr, re.MULTILINE), refused.stderr
     allowed = run(profile(tmp_path, "second", "./first.toml", line))
     assert (allowed.returncode, allowed.stderr) == (case.code, ""), allowed.stderr
@@ -248,9 +305,9 @@ def work(tmp_path: Path) -> Path:
 def test_command_that_fails_is_followed_by_a_pointer_on_a_terminal_alone(
     sandbox_command: Sequence[str], environment: Mapping[str, str], work: Path
 ) -> None:
-    def said(code: int, *, terminal: bool) -> tuple[int, str]:
+    def said(script: str, *options: str, terminal: bool) -> tuple[int, str]:
         ours, theirs = pty.openpty() if terminal else os.pipe()
-        words = [*sandbox_command, "run", "--", "sh", "-c", f"exit {code}"]
+        words = [*sandbox_command, "run", *options, "--", "sh", "-c", script]
         done = subprocess.run(
             words, cwd=work, env=dict(environment), check=False, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=theirs, timeout=120,
@@ -263,12 +320,22 @@ def test_command_that_fails_is_followed_by_a_pointer_on_a_terminal_alone(
         finally:
             os.close(ours)
 
-    code, words = said(3, terminal=True)
-    assert code == 3
-    assert words.startswith("sandbox: command: it ended with 3; ")
-    assert words.rstrip().endswith("sandbox run --explain")
-    assert said(0, terminal=True) == (0, "")
-    assert said(3, terminal=False) == (3, "")
+    for script, options, end, told in (
+        ("exit 3", (), 3, "it ended with 3; "),
+        ("kill -SEGV $$", (), 139, "it was ended by signal 11; "),
+        ("kill -KILL $$", (), 137, "it was ended by signal 9; "),
+        ("while :; do :; done", ("--limit", "cpu_time=1s"), 152, "it was ended by signal 24; "),
+        ("sleep 99", ("--timeout", "300ms"), 124, "its time was up; "),
+    ):
+        code, words = said(script, *options, terminal=True)
+        assert code == end
+        assert words.startswith(f"sandbox: command: {told}"), words
+        assert words.rstrip().endswith("sandbox run --explain")
+        assert said(script, *options, terminal=False) == (end, "")
+    assert said("exit 0", terminal=True) == (0, "")
+    # Asked for, or a reader that has gone: nobody's refusal.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTERM):
+        assert said(f"trap - {number:d}; kill -{number:d} $$", terminal=True) == (128 + number, "")
 
 
 def test_run_is_the_same_with_explain(sandbox: Run, work: Path) -> None:
@@ -364,3 +431,86 @@ def test_what_asks_for_an_end_reaches_the_command_and_a_dead_tracer_ends_it(
         process.communicate(timeout=60)
         assert is_over(command)
     assert process.returncode != 0
+
+
+def test_variables_are_told_of_a_command_that_fails_alone_and_never_their_values(sandbox: Run, work: Path) -> None:
+    variables = {f"TOOL_{letter}": "the value" for letter in "GFEDCBA"} | {"OTHER": "the value", "LANG": "C.UTF-8"}
+    script = f"exit $1; {' '.join(variables)}; $PWD"
+    fine = sandbox("run", "--explain", "sh", "-c", script, "sh", "0", cwd=work, extra_env=variables)
+    assert (fine.returncode, "TOOL_" in fine.stderr) == (0, False), fine.stderr
+    done = sandbox("run", "--explain", "sh", "-c", script, "sh", "1", cwd=work, extra_env=variables)
+    assert "the value" not in done.stderr
+    named = "OTHER, TOOL_A, TOOL_B, TOOL_C, TOOL_D"
+    assert f"variables of yours that it names are not kept: {named}, and 3 more (sh)" in done.stderr
+    kept = ["--env", "TOOL_*", "--env", "OTHER"]
+    done = sandbox("run", "--explain", *kept, "sh", "-c", script, "sh", "1", cwd=work, extra_env=variables)
+    assert "not kept" not in done.stderr
+
+
+def test_processes_that_are_not_seen_are_told_and_ones_that_ended_are_not(sandbox: Run, work: Path) -> None:
+    script = "sleep 0 & wait; kill -0 $!; kill -0 $1; test -e /proc/$1"
+    done = sandbox("run", "--explain", "sh", "-c", script, "sh", str(os.getpid()), cwd=work)
+    assert f"processes of the host are not seen ({os.getpid()}) (dash; 2 x ESRCH)" in done.stderr
+    assert done.stderr.count("ESRCH") == 2, done.stderr  # as it happens, and in sum
+    assert "no line allows it: a view of its own shows its own processes only" in done.stderr
+    done = sandbox("run", "--explain", "sh", "-c", "kill -0 $$; test -e /proc/$$", cwd=work)
+    assert (done.returncode, "not seen" in done.stderr) == (0, False)
+
+
+def test_time_that_is_up_and_signals_that_no_rule_sends_are_told_as_that(sandbox: Run, work: Path) -> None:
+    done = sandbox("run", "--explain", "--timeout", "400ms", "sleep", "99", cwd=work)
+    assert done.returncode == 124
+    assert 'sleep: SIGKILL: limit timeout is 400ms; to allow it: limits.timeout = "800ms"' in done.stderr
+    for script in ("kill -XCPU $$", "kill -XFSZ $$", "kill -KILL $$", "kill -SYS $$", "(sleep 99 &)"):
+        limits = [f"--limit={word}" for word in ("timeout=99s", "cpu_time=99s", "file_size=1G", "memory=4G")]
+        done = sandbox("run", "--explain", *limits, "sh", "-c", script, cwd=work)
+        assert "has refused nothing" in done.stderr, done.stderr
+    done = sandbox("run", "--explain", "-p", "untrusted", "/usr/bin/python3", "-c", OWN_FILTER, cwd=work)
+    assert done.returncode == 128 + signal.SIGSYS
+    assert "python3.11: SIGSYS: a filter that the program has set itself has ended it; no line allows" in done.stderr
+
+
+def test_limit_of_processes_is_told(ordinary_user: tuple[tuple[str, ...], Path]) -> None:
+    command, home = ordinary_user
+    script = "sleep 99 & sleep 99 & sleep 99 & sleep 99 & exit 0"
+    words = [*command, "run", "--limit", "processes=4", "--explain", "sh", "-c", script]
+    done = subprocess.run(words, cwd="/usr", check=False, capture_output=True, text=True, timeout=120)
+    assert re.search(
+        r"(?:vfork|clone)\(.*\): EAGAIN: limit processes is 4; to allow it: limits.processes = 8$",
+        done.stderr,
+        re.MULTILINE,
+    )
+    words[words.index("processes=4")] = "processes=8"
+    done = subprocess.run(words, cwd="/usr", check=False, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, "EAGAIN" in done.stderr) == (0, False), done.stderr
+    assert home.is_dir()
+
+
+def test_many_paths_of_a_folder_are_one_cause_unless_it_is_not_theirs_alone(sandbox: Run, work: Path) -> None:
+    shared, home = work.parent / "shared", work.parent / "home"
+    (home / ".ssh").mkdir(parents=True)
+    shared.mkdir()
+    for folder in (shared, home, home / ".ssh"):
+        for name in "abc":
+            (folder / name).write_text("1")
+    done = sandbox("run", "--explain", "sh", "-c", f"cat {shared}/a {shared}/b", cwd=work)
+    assert f"1. {shared}/a is not in the view (cat; 1 x ENOENT)" in done.stderr
+    done = sandbox("run", "--explain", "sh", "-c", f"cat {shared}/?; cat {shared}/a {shared}/b {shared}/c", cwd=work)
+    assert f'openat("{shared}/c", O_RDONLY): ENOENT: {shared}/c is not in the view' in done.stderr, "as it happens"
+    # With the folder itself, which the shell has listed.
+    assert f"explain: 1. 3 paths in {shared} are not shown to be read (cat, dash; 4 x ENOENT)" in done.stderr
+    assert f'line: filesystem.read = ["{shared}"]   or: --read {shared}' in done.stderr
+    assert "for 1 cause:" in done.stderr
+    secrets = sandbox("run", "--explain", "cat", *(str(home / ".ssh" / name) for name in "abc"), cwd=work)
+    assert "for 3 causes" in secrets.stderr
+    own = sandbox("run", "--explain", "cat", *(str(home / name) for name in "abc"), cwd=work)
+    assert "for 3 causes" in own.stderr
+
+
+def test_what_nobody_lets_the_caller_do_is_not_told(ordinary_user: tuple[tuple[str, ...], Path]) -> None:
+    command, home = ordinary_user
+    script = f"test -w /var/cache/apt; test -w {home}; true"
+    words = [*command, "run", "--explain", "-p", "sealed", "--execute", "/usr", "sh", "-c", script]
+    done = subprocess.run(words, cwd="/usr", check=False, capture_output=True, text=True, timeout=120)
+    assert 'filesystem.write = ["{home}"]' in done.stderr, done.stderr
+    assert "/var/cache/apt" not in done.stderr

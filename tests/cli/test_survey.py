@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -136,3 +137,19 @@ def test_survey_wrong_command_is_127_and_prints_no_survey(sandbox: Run) -> None:
 def test_survey_options_after_the_command_belong_to_it(sandbox: Run) -> None:
     assert sandbox("survey", "echo", "--json", "-o", "x").stdout.splitlines()[0] == "--json -o x"
     assert not os.path.exists("x")
+
+
+def test_survey_is_told_of_a_command_that_is_interrupted(
+    sandbox_command: Sequence[str], environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    """A server is ended so: the terminal sends the signal to all of its group, and the survey is what was wanted."""
+    words = [*sandbox_command, "survey", "-o", "survey.txt", "sh", "-c", "/bin/true; echo ready; exec sleep 99"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, env=dict(environment), start_new_session=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 128 + signal.SIGINT
+    assert (tmp_path / "survey.txt").read_text().startswith("execs after the command's own: ")

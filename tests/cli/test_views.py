@@ -325,3 +325,11 @@ def test_tables_are_for_terminals_and_plain_lines_for_all_else(
     # All that is said is said in both.
     told = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(child.before)).split())
     assert plain.splitlines()[-1].split()[-1] in told
+
+
+def test_explain_takes_no_profile_for_a_command(sandbox: Run) -> None:
+    done = sandbox("explain", "sealed")
+    assert done.returncode == 125
+    assert done.stderr == "sandbox: usage: sealed: it is a profile, and no command; sandbox explain -p sealed\n"
+    for words in (("-p", "sealed"), ("true",), ("no-such-command",), ("-p", "untrusted", "sealed")):
+        assert sandbox("explain", *words).returncode == 0

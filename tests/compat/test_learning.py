@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,9 @@ from typing import Final
 
 import pytest
 
-from tests.support.workloads import Job, jobs, run, stage_command, staged, teach
+from tests.support.attack import ATTEMPTS
+from tests.support.impostor import impostor
+from tests.support.workloads import jobs, stage_command, staged, teach
 
 # Of the jobs, those that take little time; so many have to be done at the first try.
 CHOSEN: Final = [
@@ -75,14 +76,6 @@ CHOSEN: Final = [
 ]
 LEAST: Final = 30
 USER: Final = "nobody" if os.geteuid() == 0 else None
-TWIN: Final = """#!/bin/bash
-# class: A
-# looks for what the job that it stands for has no business with
-[ -r {secret} ] && cat {secret} && exit 1
-(echo x >{outside}) 2>/dev/null  # in an empty folder of its own it may; whether it is outside is looked at there
-(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit 2
-exit 0
-"""
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +84,12 @@ def stage() -> Iterator[Path]:
         yield folder
 
 
-def test_jobs_are_done_under_what_was_learned_and_an_impostor_gets_at_nothing(stage: Path) -> None:
-    command = stage_command(stage)
-    secret, outside = stage / "secret", stage / "scratch" / "outside"
-    secret.write_text("SECRET\n")
-    twin = Job(stage / "workloads" / "jobs" / "twin.sh")
+@pytest.fixture(scope="module")
+def command(stage: Path) -> str:
+    return stage_command(stage)
+
+
+def test_jobs_are_done_under_what_was_learned_and_an_impostor_gets_at_nothing(stage: Path, command: str) -> None:
     chosen = [job for job in jobs(stage / "workloads") if job.name in CHOSEN]
     assert len(chosen) == len(CHOSEN)
     with ThreadPoolExecutor(2) as pool:
@@ -106,14 +100,31 @@ def test_jobs_are_done_under_what_was_learned_and_an_impostor_gets_at_nothing(st
     assert not_done == {}
     modes = {name: tomllib.loads(each.profile).get("network", {}) for name, each in taught.items()}
     assert {name for name, each in modes.items() if each.get("mode") == "host" or "allow" in each} == set()
-    # The impostor is executed as the job was: by the same words, under the job's own profile.
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        twin.path.write_text(TWIN.format(secret=secret, outside=outside, port=server.getsockname()[1]))
-        assert run(twin, stage, user=USER).code == 1, "without a profile it does find the secret"
-        assert not outside.exists()
+    with impostor(stage, USER) as hostile:
+        outside = hostile.attack()
+        assert outside.ran, outside.said
+        assert outside.done == set(ATTEMPTS), outside.said
         for name in taught:
             path = stage / "scratch" / f"{name}.toml"
-            shown = ["--read", str(twin.path)]  # all that it has more than the job
-            done = run(twin, stage, launcher=shlex.join([command, "run", "-p", str(path), *shown, "--"]), user=USER)
-            assert done.right, (name, done)
-    assert not outside.exists()
+            inside = hostile.attack(shlex.join([command, "run", "-p", str(path)]))
+            assert inside.ran, (name, inside.said)
+            assert inside.done == set(), (name, inside.said)
+
+
+@pytest.mark.parametrize(
+    ("option", "done"),
+    [
+        ("", set()),
+        ("--read {home}/.ssh", {"reads"}),
+        ("--write {folder}/outside", {"writes"}),
+        ("--net host", {"connects"}),
+        ("--read {folder}/aside", {"looks aside"}),
+        ("--read {home}/.gnupg", {"speaks"}),
+    ],
+)
+def test_impostor_is_seen_where_a_profile_lets_it(stage: Path, command: str, option: str, done: set[str]) -> None:
+    """The test itself: what one option more grants shows."""
+    with impostor(stage, USER) as hostile:
+        found = hostile.attack(shlex.join([command, "run", "-p", "untrusted"]), option)
+        assert found.ran, found.said
+        assert found.done == done, found.said

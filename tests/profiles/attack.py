@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What hostile code attempts, and says how it went: reads, writes, connects, stays. The test looks at what was done."""
+"""What hostile code attempts, and says how it went. The test looks at what was done."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ def connects(kind: socket.SocketKind, address: list[str | int] | str) -> None:
         client.send(TOKEN.encode())
 
 
+def speaks(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        client.connect(path)
+        client.send(f"agent {TOKEN}".encode())
+
+
 def stays(argument: str) -> None:
     quiet = subprocess.DEVNULL
     child = subprocess.Popen(["sleep", argument], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
@@ -48,6 +55,9 @@ attempts: tuple[Callable[[], object], ...] = (
     lambda: connects(socket.SOCK_DGRAM, AIM["udp"]),
     lambda: connects(socket.SOCK_STREAM, AIM["unix"]),
     lambda: stays(AIM["stay"]),
+    lambda: reads(AIM["beside"]),
+    *(lambda path=path: speaks(path) for path in AIM["agents"]),
+    lambda: reads(f"/proc/{AIM['other']}/environ"),
 )
 for attempt in attempts:
     try:

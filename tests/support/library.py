@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import pwd
 import re
-import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sandbox.profile_files import default_search_path, load, shipped_folder
+from tests.support.attack import ATTEMPTS, Aim, Host, Verdict
 from tests.support.workloads import stage_command
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "profiles"
 PATH: Final = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ALL: Final = "all"
 ATTACK: Final = "/usr/bin/python3 attack.py"
-ATTEMPTS: Final = ("reads", "writes", "connects", "stays")
 SECONDS: Final = 120
 CLIENT_OPTIONS: Final = "--net-allow tcp:127.0.0.1:$PORT"
 PAGE: Final = FOLDER.parent.parent / "docs" / "profiles.md"
@@ -75,13 +72,18 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """Hostile input for an application; does: the attempt in which the application succeeds with it, outside."""
+    """Hostile input for an application; does: the attempt in which it succeeds with it, outside, or all of them."""
 
     profile: str
     does: str
     input: str
     prepare: str
     command: str
+
+    @property
+    def attempts(self) -> frozenset[str]:
+        """What is done outside."""
+        return frozenset(ATTEMPTS) if self.does == ALL else frozenset({self.does})
 
 
 def apps() -> list[App]:
@@ -94,66 +96,6 @@ def inputs() -> list[Input]:
     return [Input(**row) for row in tomllib.loads((FOLDER / "apps.toml").read_text())["input"]]
 
 
-@dataclass
-class Host:
-    """What hostile code could reach on the host: servers of three kinds, which remember what they were told."""
-
-    heard: set[bytes] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        """Bind the sockets and listen."""
-        self.tcp = socket.create_server(("127.0.0.1", 0))
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", 0))
-        self.unix = socket.socket(socket.AF_UNIX)
-        self.name = f"sandbox-library-{secrets.token_hex(8)}"
-        self.unix.bind(f"\0{self.name}")
-        self.unix.listen()
-        for target in (self._hear_tcp, self._hear_unix, self._hear_udp):
-            threading.Thread(target=target, daemon=True).start()
-
-    def _hear_tcp(self) -> None:
-        self._accept(self.tcp)
-
-    def _hear_unix(self) -> None:
-        self._accept(self.unix)
-
-    def _accept(self, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                peer, _ = server.accept()
-                with peer:
-                    peer.settimeout(5)
-                    self.heard.add(peer.recv(64))
-
-    def _hear_udp(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                self.heard.add(self.udp.recv(64))
-
-    def settle(self) -> None:
-        """Return once all that was sent until now is heard: what is sent last is heard last."""
-        marks = [secrets.token_bytes(16) for _ in range(3)]
-        with socket.create_connection(self.tcp.getsockname()) as client:
-            client.sendall(marks[0])
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(f"\0{self.name}")
-            client.sendall(marks[1])
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.sendto(marks[2], self.udp.getsockname())
-        end = time.monotonic() + SECONDS
-        while not self.heard.issuperset(marks):
-            assert time.monotonic() < end, "a server of the host does not answer"
-            time.sleep(0.01)
-
-    def close(self) -> None:
-        """End the servers."""
-        for server in (self.tcp, self.udp, self.unix):
-            with contextlib.suppress(OSError):
-                server.shutdown(socket.SHUT_RDWR)
-            server.close()
-
-
 @dataclass(frozen=True, slots=True)
 class Said:
     """How a line ended, and what it said."""
@@ -163,55 +105,21 @@ class Said:
     err: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What hostile code got done, looked at from outside.
-
-    ran: it was executed at all; changed: it wrote into the working folder.
-    """
-
-    ran: bool
-    changed: bool
-    done: frozenset[str]
-    said: str
-
-
 class Place:
     """A user's place for one line: a home folder with a secret, a working folder, a folder outside of both."""
 
     def __init__(self, folder: Path, command: Path, user: str | None, host: Host) -> None:
         self.folder, self.host = folder, host
-        self.secret, self.token = secrets.token_hex(16), secrets.token_hex(16)
-        self.stay = f"86400.{int(self.token[:8], 16)}"
-        self.work, self.home, self.outside = (folder / name for name in ("work", "home", "outside"))
-        for path in (self.work, self.home, self.outside, self.home / ".ssh"):
-            path.mkdir()
-        (self.home / ".ssh/id").write_text(self.secret)
-        (self.home / ".profile").write_text("# mine\n")
-        self._plant_attack()
-        self.identity: dict[str, Any] = {}
-        if user is not None:
-            entry = pwd.getpwnam(user)
-            self.identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-            for path in (folder, *folder.rglob("*")):
-                os.chown(path, entry.pw_uid, entry.pw_gid)
+        self.work = folder / "work"
+        self.work.mkdir()
+        self.aim = Aim(folder, self.work, host, user)
+        self.home, self.identity = self.aim.home, self.aim.identity
         self.port = _free_port()
         self.env = {
             "PATH": f"{command.parent}:{PATH}", "HOME": str(self.home), "LC_ALL": "C.UTF-8", "PYTHONSAFEPATH": "",
             "PORT": str(self.port), "WORK": str(self.work), "ATTACK": ATTACK,
-            "SECRET": str(self.home / ".ssh/id"), "OUTSIDE": str(self.outside / "planted"),
+            "SECRET": str(self.aim.secret_file), "OUTSIDE": str(self.aim.planted),
         }  # fmt: skip
-
-    def _plant_attack(self) -> None:
-        attack = self.work / "attack.py"
-        shutil.copy(FOLDER / "attack.py", attack)
-        attack.chmod(0o755)
-        aim = {
-            "secret": str(self.home / ".ssh/id"), "files": [str(self.outside / "planted"), str(self.home / ".profile")],
-            "tcp": self.host.tcp.getsockname(), "udp": self.host.udp.getsockname(), "unix": f"\0{self.host.name}",
-            "token": self.token, "stay": self.stay,
-        }  # fmt: skip
-        (self.work / "attack.json").write_text(json.dumps(aim))
 
     def start(self, line: str) -> subprocess.Popen[str]:
         """Start a line of bash, after the prelude, in the working folder."""
@@ -263,21 +171,7 @@ class Place:
 
     def verdict(self, said: Said) -> Verdict:
         """Look at what the hostile code has done; what it left running is ended."""
-        self.host.settle()
-        report = self.work / "attacked"
-        text = said.out + said.err + (report.read_text() if report.exists() else "")
-        left = _processes(self.stay)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        done = {
-            "reads": self.secret in text,
-            "writes": (self.outside / "planted").exists() or self.token in (self.home / ".profile").read_text(),
-            "connects": self.token.encode() in self.host.heard,
-            "stays": bool(left),
-        }
-        return Verdict(
-            f"ran {self.token}" in text, report.exists(), frozenset(word for word, holds in done.items() if holds), text
-        )
+        return self.aim.verdict(said.out + said.err)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -296,16 +190,6 @@ def _free_port() -> int:
         return port
 
 
-def _processes(argument: str) -> list[int]:
-    """Return the processes that have this argument."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if argument.encode() in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-    return found
-
-
 class Library:
     """Runs the applications, each in a place of its own, by an ordinary user."""
 
@@ -318,9 +202,11 @@ class Library:
         """Yield a fresh place."""
         folder = Path(tempfile.mkdtemp(prefix="a", dir=self.stage))
         folder.chmod(0o755)
+        place = Place(folder, self.command, self.user, self.host)
         try:
-            yield Place(folder, self.command, self.user, self.host)
+            yield place
         finally:
+            place.aim.close()
             shutil.rmtree(folder, ignore_errors=True)
 
     def do_job(self, app: App) -> Said:
@@ -358,7 +244,9 @@ class Library:
                 return place.verdict(place.run(app.hostile_line()))
             with place.running(app.hostile_line()) as server:
                 said = place.asked(server, app.hostile_ask)
-            return place.verdict(said)
+                server.terminate()
+                out, err = server.communicate(timeout=20)
+            return place.verdict(Said(said.code, said.out + out, said.err + err))
 
     def feed(self, given: Input, *, inside: bool) -> frozenset[str]:
         """Let an application have hostile input, under its profile or without any sandbox; return what it did."""
@@ -414,7 +302,10 @@ def input_table(every: Iterable[Input]) -> Iterator[str]:
     """Yield the lines of the table of hostile input."""
     yield "| profile | input | outside it |"
     yield "|---|---|---|"
-    told = {"reads": "reads the key", "writes": "writes outside of the working folder"}
+    told = {
+        "reads": "reads the key", "writes": "writes outside of the working folder",
+        ALL: "runs the hostile code",
+    }  # fmt: skip
     yield from (f"| `{given.profile}` | {given.input} | {told[given.does]} |" for given in every)
 
 

@@ -56,11 +56,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a job ended, and the last line that it said."""
+    """How a job ended, the last line that it said, and all of it."""
 
     job: Job
     code: int
     said: str
+    output: str = ""
 
     @property
     def right(self) -> bool:
@@ -120,12 +121,12 @@ def staged(user: str | None) -> Iterator[Path]:
 
 def run(
     job: Job, stage: Path, *, launcher: str = "", each: bool = False, user: str | None = None,
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None, apart: bool = True,
 ) -> Done:  # fmt: skip
     """Run a job to its end and return how it went.
 
     launcher: words before the job, or with `each` before each of its programs. user: whom root becomes; root also
-    gives each job a network of its own with a loopback, so that jobs do not meet on a port.
+    gives each job a network of its own with a loopback, so that jobs do not meet on a port, unless it is not `apart`.
     """
     scratch = Path(tempfile.mkdtemp(prefix=f"{job.name}-", dir=stage / "scratch"))
     scratch.chmod(0o755)
@@ -140,7 +141,7 @@ def run(
         os.chown(scratch, entry.pw_uid, entry.pw_gid)
         env |= {"USER": user, "LOGNAME": user}
         command = ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", "--", *command]
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and apart:
         command = ["unshare", "-n", "-i", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
     try:
         return Done(job, *_run(command, scratch, env))
@@ -148,7 +149,7 @@ def run(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _run(command: Sequence[str], scratch: Path, env: Mapping[str, str]) -> tuple[int, str]:
+def _run(command: Sequence[str], scratch: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, cwd=scratch, start_new_session=True
@@ -161,8 +162,9 @@ def _run(command: Sequence[str], scratch: Path, env: Mapping[str, str]) -> tuple
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         log.seek(0)
-        said = re.sub(r"\s+", " ", log.read().decode(errors="replace").strip().rpartition("\n")[2])
-    return code, "" if code == 0 else said[:160]
+        output = log.read().decode(errors="replace")
+    said = re.sub(r"\s+", " ", output.strip().rpartition("\n")[2])
+    return code, "" if code == 0 else said[:160], output
 
 
 WAYS: Final = ("whole", "each")

@@ -91,10 +91,14 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
             "syscall_table syscalls"
         ),
         "trace": "calls errors events launch plan probe wire",
-        "explaining": "build caller calls errors events plan profile refusals trace",
+        "endings": "build caller places profile refusals",
+        "mentions": "",
+        "explaining": "build caller calls cgroups endings errors events mentions plan profile refusals trace",
         "recording": "calls",
         "learned": "caller calls errors places profile recording refusals syscall_table syscalls",
-        "learning": ("build caller calls events explaining learned observe plan profile recording refusals trace"),
+        "learning": (
+            "build caller calls events explaining learned mentions observe plan profile recording refusals trace"
+        ),
         "exports": (
             "errors filesystem filter_rules filtering landlock limits plan profile syscall_table syscalls units walls"
         ),
@@ -132,7 +136,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
         "carried", "peers", "sockets", "sizes", "allowlist", "veth", "calls", "places",
-        "refusals", "recording", "learned", "lint", "compare",
+        "refusals", "endings", "recording", "learned", "lint", "compare",
     }
 )  # fmt: skip
 

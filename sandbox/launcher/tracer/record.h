@@ -40,6 +40,7 @@ enum record_type {
 	RECORD_CALL = 4,
 	RECORD_STOPPED = 5, /* the launcher has stopped itself; result: the signal */
 	RECORD_OVERFLOW = 6, /* more processes than the tracer can follow: one is not followed */
+	RECORD_KILLED = 7,   /* a process of the command's has been ended by a signal; result: which */
 };
 
 /* Texts follow: each a uint16_t length and so many bytes. First the program; of a call, for each argument that is told,

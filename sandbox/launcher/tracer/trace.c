@@ -12,6 +12,7 @@
 #include "record.h"
 
 #include <linux/ptrace.h>
+#include <linux/sched.h>
 #include <linux/wait.h>
 
 enum {
@@ -32,7 +33,8 @@ enum {
 /* A thread of the command, or a process of the launcher's. */
 struct task {
 	int pid; /* 0: free */
-	bool followed, inside, waiting; /* waiting: seen before its parent's word of it */
+	bool followed, inside, thread; /* thread: ends with its process, which is told */
+	bool waiting;		       /* seen before its parent's word of it */
 	int nr;
 	uint64_t arguments[ARGUMENTS];
 	char early[EARLY], base[EARLY];
@@ -333,6 +335,7 @@ static void take_fork(const struct task *parent)
 	if (!child)
 		return;
 	child->followed = parent->followed;
+	child->thread = parent->nr == __NR_clone && parent->arguments[0] & CLONE_THREAD;
 	child->waiting = false;
 	if (waits)
 		resume(child, 0);
@@ -352,6 +355,7 @@ static void take_exec(struct task *task)
 
 			*task = *thread;
 			task->pid = pid;
+			task->thread = false;
 			task_end((int)former);
 		}
 	}
@@ -391,12 +395,23 @@ static void take_event(struct task *task, int event, int signal)
 	resume(task, 0);
 }
 
+/* What the signal has ended has no memory and no program any more: only its number is told. */
+static void tell_end(const struct task *task, int signal)
+{
+	if (!task || !task->followed || task->thread || !signal)
+		return;
+	begin_record(RECORD_KILLED, task->pid);
+	record.head.result = signal;
+	send_record();
+}
+
 static void take_status(int pid, int status)
 {
 	struct task *task = task_of(pid);
 	int signal = (status >> 8) & 0xff, event = (status >> 16) & 0xff;
 
 	if ((status & 0xff) != 0x7f) { /* it has ended */
+		tell_end(task, status & 0x7f);
 		task_end(pid);
 		return;
 	}
