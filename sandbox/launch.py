@@ -16,7 +16,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import (
+    IO,
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    NoReturn,
+    Self,
+    SupportsIndex,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+)
 
 from sandbox import wire
 from sandbox.addresses import looked_up
@@ -51,6 +64,7 @@ from sandbox.profile import (
 )
 from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions, for_caller, grant_for_caller, passed_grants
+from sandbox.sending import not_sent
 
 if TYPE_CHECKING:
     from sandbox.channel import Channel  # it imports socket, which not every start needs
@@ -72,7 +86,7 @@ def seal(plan: Plan) -> int:
     Kernel: 3.17. Source: memfd_create(2).
     """
     data = wire.encode(plan)
-    named = set(needed(plan))
+    named = set(plan.needed())
     fd = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(fd, "wb", closefd=False) as file:
@@ -108,20 +122,7 @@ def launcher_arguments(plan: Plan, fd: int) -> list[str]:
 
     Inside another sandbox, the exec gate there lets just that pass.
     """
-    return [f"/dev/fd/{number}" for number in (fd, *needed(plan)) if number > _LAST_STREAM]
-
-
-def needed(plan: Plan) -> Iterator[int]:
-    """Yield the descriptors of this process that a plan names."""
-    yield from (op.a for op in plan.only(OpCode.STATUS))
-    yield from (op.b for op in plan.only(OpCode.INHERIT))
-    yield from _joined(plan)
-
-
-def _joined(plan: Plan) -> Iterator[int]:
-    """Yield the descriptors by which a plan joins a network."""
-    for op in plan.only(OpCode.NETNS):
-        yield from (fd for fd in (op.a, op.b) if fd > _LAST_STREAM)
+    return [f"/dev/fd/{number}" for number in (fd, *plan.needed()) if number > _LAST_STREAM]
 
 
 @contextlib.contextmanager
@@ -154,7 +155,7 @@ def replace_process(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
     """
     fd = seal(plan)
     try:
-        for passed in (fd, *_joined(plan)):
+        for passed in (fd, *plan.joined()):
             os.set_inheritable(passed, True)
     except PermissionError as error:
         hint = "its profile has to delegate dev-fd, as untrusted does"
@@ -252,7 +253,7 @@ class Popen:
                 inherited = filter(_is_open, [op.b for op in self._plan.only(OpCode.INHERIT)])
                 self._process: subprocess.Popen[Any] = subprocess.Popen(
                     [launcher_path(), *launcher_arguments(self._plan, plan_fd)],
-                    pass_fds=[plan_fd, write_end, *inherited, *_joined(self._plan)],
+                    pass_fds=[plan_fd, write_end, *inherited, *self._plan.joined()],
                     stdin=stdin, stdout=stdout, stderr=stderr,
                     text=text, encoding=encoding, errors=errors, bufsize=bufsize,
                 )  # fmt: skip
@@ -436,6 +437,10 @@ class Popen:
         self._process.__exit__(kind, error, trace)
         if self._process.returncode is not None:
             self._finish()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        hint = "send its command and profile, and start it there; what can be sent are its events and its end"
+        raise not_sent("Popen", "a running process and its descriptors", hint)
 
     def __repr__(self) -> str:
         return f"<sandbox.Popen: returncode: {self.returncode} args: {self.args!r}>"

@@ -23,14 +23,15 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "sockets": "errors",
         "carried": "",
         "sizes": "errors",
-        "grants": "errors sizes sockets",
+        "sending": "errors",
+        "grants": "errors sending sizes sockets",
         "protocols": "",
         "allowlist": "errors sockets",
         "filesystem": "",
-        "plan": "grants protocols sockets",
+        "plan": "grants protocols sending sockets",
         "limits": "errors plan sizes",
         "landlock": "errors filesystem plan",
-        "caller": "errors cgroups limits probe",
+        "caller": "errors cgroups limits probe sending",
         "profile": "errors allowlist caller filesystem grants landlock limits protocols sockets syscalls",
         "profile_text": "errors allowlist filesystem grants landlock limits protocols profile",
         "profile_format": "grants limits protocols profile sizes",
@@ -51,7 +52,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "build": (
             "errors carried caller grants peers resolve profile plan protocols seccomp sizes sockets syscalls walls"
         ),
-        "events": "errors grants plan wire",
+        "events": "errors grants plan sending wire",
         # Effects.
         "profile_files": "errors profile profile_text",
         "cgroups": "limits",
@@ -64,7 +65,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "launch": (
             "addresses allowlist channel errors caller filesystem grants netns probe profile profile_files plan "
             "resolve wire "
-            "build events"
+            "build events sending"
         ),
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
@@ -123,7 +124,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
-        "carried", "peers", "sockets", "sizes", "allowlist", "veth", "calls", "places",
+        "carried", "peers", "sending", "sockets", "sizes", "allowlist", "veth", "calls", "places",
         "refusals", "recording", "learned", "lint", "compare",
     }
 )  # fmt: skip
