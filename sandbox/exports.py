@@ -7,7 +7,6 @@ Sources: the OCI runtime specification, config-linux.md; seccomp_rule_add(3); bw
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
@@ -19,7 +18,6 @@ from sandbox.limits import Limits
 from sandbox.plan import Namespace
 from sandbox.profile import PATH_LISTS, ExecPolicy, NetworkMode, NetworkPolicy, Profile
 from sandbox.seccomp import Condition, FilterPolicy, Rule, argument_rules
-from sandbox.syscall_table import NUMBERS
 from sandbox.syscalls import ENOSYS_ALWAYS
 from sandbox.units import limit_lines
 
@@ -252,6 +250,8 @@ def oci(profile: Profile, policy: FilterPolicy, start: Start) -> Export:
     lost = [*lost_of_filter(profile), *_lost_of_descriptors(profile), *_lost_of_walls(profile)]
     if profile.network.mode is NetworkMode.LOOPBACK:
         lost.append("network loopback: the runtime brings lo up, or does not")
+    if Namespace.USER in own and 0 not in ids:
+        lost.append("user: runc takes no mapping without root in it, crun does")
     return Export(value, tuple(lost))
 
 
@@ -378,37 +378,3 @@ def _systemd_path(entry: Entry) -> str:
             return f"BindPaths={mark}{entry.path}"
         case _:
             return f"BindReadOnlyPaths={mark}{entry.path}"
-
-
-# The way back, for the filter alone.
-
-
-def imported_filter(value: Any) -> Export:  # noqa: ANN401 - JSON
-    """Return the names that an OCI or Docker seccomp profile allows, whatever the arguments, for filter.allow.
-
-    Raises: UsageError if it is none, or allows what it does not name.
-    """
-    found = value.get("linux", {}).get("seccomp", value) if isinstance(value, dict) else None
-    if not isinstance(found, dict) or not isinstance(found.get("syscalls"), list):
-        raise UsageError("seccomp profile", "it lists no syscalls", "give the JSON of linux.seccomp, or config.json")
-    if not re.match(r"SCMP_ACT_(ERRNO|KILL|TRAP)", str(found.get("defaultAction"))):
-        raise UsageError(
-            "seccomp profile",
-            f"its default is {found.get('defaultAction')}",
-            "a profile here allows what it names only",
-        )
-    names: set[str] = set()
-    lost: list[str] = []
-    for entry in found["syscalls"]:
-        listed = [str(name) for name in entry.get("names", [entry.get("name")])]
-        conditional = bool(entry.get("args") or entry.get("includes") or entry.get("excludes"))
-        if entry.get("action") == "SCMP_ACT_ALLOW" and not conditional:
-            names |= set(listed)
-        elif entry.get("action") == "SCMP_ACT_ALLOW":
-            lost.append(f"{', '.join(listed)}: allowed on a condition only; not taken")
-        elif not re.match(r"SCMP_ACT_(ERRNO|KILL|TRAP)", str(entry.get("action"))):
-            lost.append(f"{', '.join(listed)}: {entry.get('action')}; not taken")
-    unknown = sorted(name for name in names if name not in NUMBERS or name in ENOSYS_ALWAYS)
-    if unknown:
-        lost.append(f"{', '.join(unknown)}: unknown here, or never let through; not taken")
-    return Export(sorted(names - set(unknown)), tuple(lost))

@@ -91,15 +91,16 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "recording": "calls",
         "learned": "caller calls errors places profile recording refusals syscall_table syscalls",
         "learning": ("build caller calls events explaining learned observe plan profile recording refusals trace"),
-        "exports": "errors filesystem landlock limits plan profile seccomp syscall_table syscalls units walls",
+        "exports": "errors filesystem landlock limits plan profile seccomp syscalls units walls",
+        "imports": "errors exports seccomp syscall_table syscalls",
         # The edge.
         "sandbox": (
             "allowlist errors caller filesystem grants landlock limits profile profile_files profile_format "
             "profile_text plan build events launch observe protocols resolve survey addresses wrappers"
         ),
         "cli": (
-            "sandbox build errors exports kernel cli cache compare explain explaining learned learning lint probe "
-            "profile refusals seal sizes units walls"
+            "sandbox build errors exports imports kernel cli cache compare explain explaining learned learning lint "
+            "probe profile refusals seal sizes units walls"
         ),
         "__main__": "cli",
     }.items()
@@ -125,7 +126,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
         "carried", "peers", "sending", "sockets", "sizes", "allowlist", "veth", "calls", "places",
-        "refusals", "recording", "learned", "lint", "compare",
+        "refusals", "recording", "learned", "lint", "compare", "exports", "imports",
     }
 )  # fmt: skip
 
