@@ -126,7 +126,7 @@ def lost_of_filter(profile: Profile) -> Iterator[str]:
 def docker(profile: Profile, policy: FilterPolicy) -> Export:
     """Return Docker's and Kubernetes' seccomp profile."""
     lost = [
-        *lost_of_filter(profile), *_lost_of_descriptors(profile), *_lost_of_network(profile.network),
+        *lost_of_filter(profile), *lost_of_descriptors(profile), *lost_of_network(profile.network),
         "filesystem, network, namespaces, limits, landlock, environment, terminal: no filter's; tell the runtime",
     ]  # fmt: skip
     return Export(seccomp_profile(policy), tuple(lost))
@@ -135,14 +135,16 @@ def docker(profile: Profile, policy: FilterPolicy) -> Export:
 # The rest.
 
 
-def _lost_of_descriptors(profile: Profile) -> Iterator[str]:
+def lost_of_descriptors(profile: Profile) -> Iterator[str]:
+    """Yield what grants lose where nobody opens and numbers them."""
     for grant in profile.grants:
         yield f"grant {grant.name}: descriptors are not opened, checked or numbered"
     if profile.grants or profile.descriptors.reserve_stdio:
         yield "reserved numbers: the filter keeps them from being overwritten, and nobody puts grants there"
 
 
-def _lost_of_network(network: NetworkPolicy) -> Iterator[str]:
+def lost_of_network(network: NetworkPolicy) -> Iterator[str]:
+    """Yield what the network's rules lose without a supervisor."""
     if network.allow or network.bind or network.dns:
         yield "network.allow, allow_bind, dns: nobody connects for it; no peer is reached, or with mode host every one"
     if network.mode is NetworkMode.VETH:
@@ -150,7 +152,7 @@ def _lost_of_network(network: NetworkPolicy) -> Iterator[str]:
 
 
 def _lost_of_walls(profile: Profile) -> Iterator[str]:
-    yield from _lost_of_network(profile.network)
+    yield from lost_of_network(profile.network)
     if landlock.governs_files(profile.filesystem) and profile.landlock.files:
         yield "landlock: files are held by mounts alone"
     for entry in entries(profile.filesystem):
@@ -163,6 +165,11 @@ def _lost_of_walls(profile: Profile) -> Iterator[str]:
         yield f"network {network.mode}: its rules are nobody's; only what none, loopback or host say is expressed"
     if profile.limits.timeout is not None or profile.limits.output is not None:
         yield "limits.timeout, limits.output: nobody watches them"
+    yield from lost_of_process(profile)
+
+
+def lost_of_process(profile: Profile) -> Iterator[str]:
+    """Yield what the child's surroundings lose where our launcher does not stand between."""
     if profile.process.notify or profile.descriptors.activation:
         yield "process.notify, descriptors.activation: the service manager's variables are not rewritten"
     yield "streams: files on 0, 1 and 2 are the caller's own"
@@ -247,7 +254,7 @@ def oci(profile: Profile, policy: FilterPolicy, start: Start) -> Export:
     }
     if Namespace.UTS in own:
         value["hostname"] = profile.process.hostname
-    lost = [*lost_of_filter(profile), *_lost_of_descriptors(profile), *_lost_of_walls(profile)]
+    lost = [*lost_of_filter(profile), *lost_of_descriptors(profile), *_lost_of_walls(profile)]
     if profile.network.mode is NetworkMode.LOOPBACK:
         lost.append("network loopback: the runtime brings lo up, or does not")
     if Namespace.USER in own and 0 not in ids:
@@ -311,7 +318,7 @@ def bubblewrap(profile: Profile, start: Start, look: Callable[[str], str]) -> Ex
     words += ["--remount-ro", "/", "--chdir", start.folder, "--", *(start.command or ["/bin/sh"])]
     lost = [
         "filter: bubblewrap takes compiled programs (--add-seccomp-fd); none is loaded",
-        *(line for line in lost_of_filter(profile) if not line.startswith("filter")), *_lost_of_descriptors(profile),
+        *(line for line in lost_of_filter(profile) if not line.startswith("filter")), *lost_of_descriptors(profile),
         *_lost_of_walls(profile),
         "filesystem: what is shown without execute can be executed",
         "limits, umask, priority: set them around it (prlimit, systemd-run)",
@@ -355,7 +362,7 @@ def systemd(profile: Profile, policy: FilterPolicy) -> Export:
     lost = [
         "filter: rules on arguments are not said; what is unknown to this version answers EPERM, too, not ENOSYS",
         *(line for line in lost_of_filter(profile) if not line.startswith("filter")),
-        *_lost_of_descriptors(profile), *_lost_of_walls(profile),
+        *lost_of_descriptors(profile), *_lost_of_walls(profile),
         "namespaces: those of processes and of the host's name are the host's",
     ]  # fmt: skip
     if profile.filesystem.view is View.PRIVATE:

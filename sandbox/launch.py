@@ -164,10 +164,11 @@ def replace_process(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
 
 
 class Walls(TypedDict, total=False):
-    """What Popen and run add to a profile's walls; each as the option of `sandbox run` of that name.
+    """What Popen and run add to a profile's walls; each as the option of `sandbox run` of that name, if there is one.
 
     read, write, execute, tmpfs, private, hide: paths; limits: by name, as in {"memory": "512M"}; user: "NAME[:GROUP]".
     activation: tell the child of its sockets by LISTEN_FDS; notify: it may use the caller's NOTIFY_SOCKET.
+    die_with_parent: everything ends when this process does, however that comes.
     """
 
     read: Paths
@@ -189,6 +190,7 @@ class Walls(TypedDict, total=False):
     user: str
     activation: bool
     notify: bool
+    die_with_parent: bool
 
 
 class Popen:
@@ -558,6 +560,7 @@ def _chosen_profile(
         streams=None if streams is None else _member(StreamsPolicy, "streams", streams),
         activation=walls.get("activation", False),
         notify=walls.get("notify", False),
+        die_with_parent=walls.get("die_with_parent", False),
         user=user or None,
         group=group or None,
     )

@@ -92,6 +92,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "learned": "caller calls errors places profile recording refusals syscall_table syscalls",
         "learning": ("build caller calls events explaining learned observe plan profile recording refusals trace"),
         "exports": "errors filesystem landlock limits plan profile seccomp syscalls units walls",
+        "pods": "caller exports filesystem landlock limits plan profile walls",
         "imports": "errors exports seccomp syscall_table syscalls",
         # The edge.
         "sandbox": (
@@ -100,7 +101,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         ),
         "cli": (
             "sandbox build errors exports imports kernel cli cache compare explain explaining learned learning lint "
-            "probe profile refusals seal sizes units walls"
+            "pods probe profile refusals seal sizes units walls"
         ),
         "__main__": "cli",
     }.items()
@@ -126,7 +127,7 @@ WITHOUT_EFFECTS: Final = frozenset(
         "syscalls", "kernel", "bpf", "seccomp", "wire", "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
         "carried", "peers", "sending", "sockets", "sizes", "allowlist", "veth", "calls", "places",
-        "refusals", "recording", "learned", "lint", "compare", "exports", "imports",
+        "refusals", "recording", "learned", "lint", "compare", "exports", "imports", "pods",
     }
 )  # fmt: skip
 
