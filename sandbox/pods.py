@@ -44,7 +44,7 @@ def kubernetes(profile: Profile, start: Start, caller: Caller) -> Export:
 
 def _pod(profile: Profile, start: Start, volumes: list[str]) -> dict[str, Any]:
     own, (uid, gid) = walls.own_namespaces(profile), _ids(start)
-    container: dict[str, Any] = {
+    started: dict[str, Any] = {
         "name": "command",
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -57,23 +57,21 @@ def _pod(profile: Profile, start: Start, volumes: list[str]) -> dict[str, Any]:
         "volumeMounts": [{"name": f"tmpfs-{number}", "mountPath": path} for number, path in enumerate(volumes)],
     }
     if start.command:
-        container["command"] = [_literal(word) for word in start.command]
+        started["command"] = [_literal(word) for word in start.command]
     if profile.process.chdir:
-        container["workingDir"] = start.folder
+        started["workingDir"] = start.folder
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "hostNetwork": profile.network.mode is NetworkMode.HOST,
-        "hostPID": Namespace.PID not in own,
-        "hostIPC": Namespace.IPC not in own,
-        "hostUsers": Namespace.USER not in own,
+        **_shared(profile),
+        "hostUsers": not _has_users(profile),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": uid,
             "runAsGroup": gid,
         },
-        "containers": [container],
+        "containers": [started],
         "volumes": [
             {"name": f"tmpfs-{number}", "emptyDir": {"medium": "Memory", "sizeLimit": TMPFS_SIZE}}
             for number, _ in enumerate(volumes)
@@ -84,6 +82,20 @@ def _pod(profile: Profile, start: Start, volumes: list[str]) -> dict[str, Any]:
     if profile.limits.timeout is not None:
         spec["activeDeadlineSeconds"] = math.ceil(profile.limits.timeout / 1000)
     return spec
+
+
+def _shared(profile: Profile) -> dict[str, bool]:
+    own = walls.own_namespaces(profile)
+    return {
+        "hostNetwork": profile.network.mode is NetworkMode.HOST,
+        "hostPID": Namespace.PID not in own,
+        "hostIPC": Namespace.IPC not in own,
+    }
+
+
+def _has_users(profile: Profile) -> bool:
+    """Tell whether the pod has users of its own, which Kubernetes takes beside no namespace of the node's."""
+    return Namespace.USER in walls.own_namespaces(profile) and not any(_shared(profile).values())
 
 
 def _ids(start: Start) -> tuple[int, int]:
@@ -125,8 +137,10 @@ def _lost(profile: Profile, start: Start, caller: Caller) -> Iterator[str]:
     for name in _NOBODY_S_LIMITS:
         if getattr(profile.limits, name) is not None:
             yield f"limits.{name}: no pod's; processes are the node's (podPidsLimit)"
-    if Namespace.USER in walls.own_namespaces(profile):
+    if _has_users(profile):
         yield "namespaces.user: hostUsers takes Kubernetes 1.30 or newer and a node that can; without, it is the node's"
+    elif Namespace.USER in walls.own_namespaces(profile):
+        yield "namespaces.user: a pod with a namespace of the node has none"
     if not start.ids[0]:
         yield f"user: root is {NOBODY} there"
     yield "umask, priority: the node's and the image's"

@@ -341,6 +341,8 @@ def test_exported_pod_says_what_it_has_no_words_for() -> None:
         "--grant", "x=file:/etc/hosts", "untrusted",
     )  # fmt: skip
     assert pod["spec"]["hostNetwork"]
+    assert pod["spec"]["hostUsers"]  # with the former, nothing else is taken
+    assert "namespaces.user: a pod with a namespace of the node has none" in lost
     assert "hostname" not in pod["spec"]
     assert "command" not in pod["spec"]["containers"][0]
     for words in ("filesystem.write /usr/share: ", "filesystem.private /usr/lib: ", "grant x: ", "filesystem.hide: "):
