@@ -13,12 +13,13 @@ from sandbox import cgroups
 from sandbox.errors import UsageError
 from sandbox.limits import Delegated
 from sandbox.probe import probe
+from sandbox.sending import KeptHere
 
 _ORDINARY: Final = frozenset({os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE})
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(KeptHere):
     """Descriptors of this process: the network that the sandbox joins, and what has to stay open with it; 0: none.
 
     They are open while netns.joining() lasts, and are not part of what the caller itself has.
@@ -26,6 +27,9 @@ class Joined:
 
     namespace: int
     keeper: int = 0
+
+    def _held(self) -> str:
+        return "the descriptors of a network"
 
 
 @dataclass(frozen=True, slots=True)

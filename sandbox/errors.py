@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
-from typing import Final
+from typing import Any, Final
 
 EXIT_FAILED: Final = 125
 EXIT_NOT_EXECUTABLE: Final = 126
@@ -37,6 +37,10 @@ class SandboxError(Exception):
         self.object = obj
         self.reason = reason
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by the arguments: most classes take others than these.
+        return _again, (type(self), self.step, self.object, self.reason, self.hint), self.__dict__
 
     def __str__(self) -> str:
         """Return the one-line message, without the program's name."""
@@ -97,6 +101,10 @@ class LaunchError(SandboxError):
         super().__init__(step, obj, reason or os.strerror(errno), hint)
         self.errno: int | None = errno
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        again, args, fields = super().__reduce__()
+        return again, args, {**fields, "errno": self.errno}  # which OSError keeps where no dictionary has it
+
 
 class CommandNotFoundError(LaunchError, FileNotFoundError):
     """The command does not exist (`ENOENT` at exec)."""
@@ -115,6 +123,13 @@ class InternalError(SandboxError):
 
     def __init__(self, obj: str, reason: str) -> None:
         super().__init__("internal", obj, reason, "this is a bug of sandbox, please report it")
+
+
+def _again(kind: type[SandboxError], step: str, obj: str, reason: str, hint: str) -> SandboxError:
+    """Return an error that another process had; its other fields follow."""
+    error = kind.__new__(kind)
+    SandboxError.__init__(error, step, obj, reason, hint)
+    return error
 
 
 def launch_error(step: str, obj: str, errno: int, reason: str = "", hint: str = "") -> LaunchError:

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 from sandbox.errors import LaunchError, PlanError, SandboxError, launch_error
 from sandbox.grants import FdType
 from sandbox.plan import Plan
+from sandbox.sending import KeptHere
 from sandbox.wire import Record
 
 # Reasons of the launcher's own (report.h, enum reason): what it tells where there is no errno.
@@ -121,11 +122,14 @@ class Descriptor:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class Received(KeptHere):
     """A message of a channel: its bytes, and descriptors, which are close-on-exec and the receiver's to close."""
 
     data: bytes
     descriptors: tuple[int, ...] = ()
+
+    def _held(self) -> str:
+        return "descriptors" if self.descriptors else ""
 
 
 class NetworkCall(enum.StrEnum):

@@ -7,7 +7,6 @@ Sources: the OCI runtime specification, config-linux.md; seccomp_rule_add(3); bw
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
@@ -20,7 +19,6 @@ from sandbox.filtering import FilterPolicy
 from sandbox.limits import Limits
 from sandbox.plan import Namespace
 from sandbox.profile import PATH_LISTS, ExecPolicy, NetworkMode, NetworkPolicy, Profile
-from sandbox.syscall_table import NUMBERS
 from sandbox.syscalls import ENOSYS_ALWAYS
 from sandbox.units import limit_lines
 
@@ -129,7 +127,7 @@ def lost_of_filter(profile: Profile) -> Iterator[str]:
 def docker(profile: Profile, policy: FilterPolicy) -> Export:
     """Return Docker's and Kubernetes' seccomp profile."""
     lost = [
-        *lost_of_filter(profile), *_lost_of_descriptors(profile), *_lost_of_network(profile.network),
+        *lost_of_filter(profile), *lost_of_descriptors(profile), *lost_of_network(profile.network),
         "filesystem, network, namespaces, limits, landlock, environment, terminal: no filter's; tell the runtime",
     ]  # fmt: skip
     return Export(seccomp_profile(policy), tuple(lost))
@@ -138,14 +136,16 @@ def docker(profile: Profile, policy: FilterPolicy) -> Export:
 # The rest.
 
 
-def _lost_of_descriptors(profile: Profile) -> Iterator[str]:
+def lost_of_descriptors(profile: Profile) -> Iterator[str]:
+    """Yield what grants lose where nobody opens and numbers them."""
     for grant in profile.grants:
         yield f"grant {grant.name}: descriptors are not opened, checked or numbered"
     if profile.grants or profile.descriptors.reserve_stdio:
         yield "reserved numbers: the filter keeps them from being overwritten, and nobody puts grants there"
 
 
-def _lost_of_network(network: NetworkPolicy) -> Iterator[str]:
+def lost_of_network(network: NetworkPolicy) -> Iterator[str]:
+    """Yield what the network's rules lose without a supervisor."""
     if network.allow or network.bind or network.dns:
         yield "network.allow, allow_bind, dns: nobody connects for it; no peer is reached, or with mode host every one"
     if network.mode is NetworkMode.VETH:
@@ -153,7 +153,7 @@ def _lost_of_network(network: NetworkPolicy) -> Iterator[str]:
 
 
 def _lost_of_walls(profile: Profile) -> Iterator[str]:
-    yield from _lost_of_network(profile.network)
+    yield from lost_of_network(profile.network)
     if landlock.governs_files(profile.filesystem) and profile.landlock.files:
         yield "landlock: files are held by mounts alone"
     for entry in entries(profile.filesystem):
@@ -166,6 +166,11 @@ def _lost_of_walls(profile: Profile) -> Iterator[str]:
         yield f"network {network.mode}: its rules are nobody's; only what none, loopback or host say is expressed"
     if profile.limits.timeout is not None or profile.limits.output is not None:
         yield "limits.timeout, limits.output: nobody watches them"
+    yield from lost_of_process(profile)
+
+
+def lost_of_process(profile: Profile) -> Iterator[str]:
+    """Yield what the child's surroundings lose where our launcher does not stand between."""
     if profile.process.notify or profile.descriptors.activation:
         yield "process.notify, descriptors.activation: the service manager's variables are not rewritten"
     yield "streams: files on 0, 1 and 2 are the caller's own"
@@ -250,9 +255,11 @@ def oci(profile: Profile, policy: FilterPolicy, start: Start) -> Export:
     }
     if Namespace.UTS in own:
         value["hostname"] = profile.process.hostname
-    lost = [*lost_of_filter(profile), *_lost_of_descriptors(profile), *_lost_of_walls(profile)]
+    lost = [*lost_of_filter(profile), *lost_of_descriptors(profile), *_lost_of_walls(profile)]
     if profile.network.mode is NetworkMode.LOOPBACK:
         lost.append("network loopback: the runtime brings lo up, or does not")
+    if Namespace.USER in own and 0 not in ids:
+        lost.append("user: runc takes no mapping without root in it, crun does")
     return Export(value, tuple(lost))
 
 
@@ -312,7 +319,7 @@ def bubblewrap(profile: Profile, start: Start, look: Callable[[str], str]) -> Ex
     words += ["--remount-ro", "/", "--chdir", start.folder, "--", *(start.command or ["/bin/sh"])]
     lost = [
         "filter: bubblewrap takes compiled programs (--add-seccomp-fd); none is loaded",
-        *(line for line in lost_of_filter(profile) if not line.startswith("filter")), *_lost_of_descriptors(profile),
+        *(line for line in lost_of_filter(profile) if not line.startswith("filter")), *lost_of_descriptors(profile),
         *_lost_of_walls(profile),
         "filesystem: what is shown without execute can be executed",
         "limits, umask, priority: set them around it (prlimit, systemd-run)",
@@ -356,7 +363,7 @@ def systemd(profile: Profile, policy: FilterPolicy) -> Export:
     lost = [
         "filter: rules on arguments are not said; what is unknown to this version answers EPERM, too, not ENOSYS",
         *(line for line in lost_of_filter(profile) if not line.startswith("filter")),
-        *_lost_of_descriptors(profile), *_lost_of_walls(profile),
+        *lost_of_descriptors(profile), *_lost_of_walls(profile),
         "namespaces: those of processes and of the host's name are the host's",
     ]  # fmt: skip
     if profile.filesystem.view is View.PRIVATE:
@@ -379,37 +386,3 @@ def _systemd_path(entry: Entry) -> str:
             return f"BindPaths={mark}{entry.path}"
         case _:
             return f"BindReadOnlyPaths={mark}{entry.path}"
-
-
-# The way back, for the filter alone.
-
-
-def imported_filter(value: Any) -> Export:  # noqa: ANN401 - JSON
-    """Return the names that an OCI or Docker seccomp profile allows, whatever the arguments, for filter.allow.
-
-    Raises: UsageError if it is none, or allows what it does not name.
-    """
-    found = value.get("linux", {}).get("seccomp", value) if isinstance(value, dict) else None
-    if not isinstance(found, dict) or not isinstance(found.get("syscalls"), list):
-        raise UsageError("seccomp profile", "it lists no syscalls", "give the JSON of linux.seccomp, or config.json")
-    if not re.match(r"SCMP_ACT_(ERRNO|KILL|TRAP)", str(found.get("defaultAction"))):
-        raise UsageError(
-            "seccomp profile",
-            f"its default is {found.get('defaultAction')}",
-            "a profile here allows what it names only",
-        )
-    names: set[str] = set()
-    lost: list[str] = []
-    for entry in found["syscalls"]:
-        listed = [str(name) for name in entry.get("names", [entry.get("name")])]
-        conditional = bool(entry.get("args") or entry.get("includes") or entry.get("excludes"))
-        if entry.get("action") == "SCMP_ACT_ALLOW" and not conditional:
-            names |= set(listed)
-        elif entry.get("action") == "SCMP_ACT_ALLOW":
-            lost.append(f"{', '.join(listed)}: allowed on a condition only; not taken")
-        elif not re.match(r"SCMP_ACT_(ERRNO|KILL|TRAP)", str(entry.get("action"))):
-            lost.append(f"{', '.join(listed)}: {entry.get('action')}; not taken")
-    unknown = sorted(name for name in names if name not in NUMBERS or name in ENOSYS_ALWAYS)
-    if unknown:
-        lost.append(f"{', '.join(unknown)}: unknown here, or never let through; not taken")
-    return Export(sorted(names - set(unknown)), tuple(lost))

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Final, TypeAlias
 
 from sandbox.errors import GrantError, UsageError
+from sandbox.sending import KeptHere
 from sandbox.sizes import format_size, parse_size
 from sandbox.sockets import EVERY_HOST, Address, Protocol, parse_address
 
@@ -106,7 +107,7 @@ def accepted_types(declared: FdType | None) -> frozenset[FdType]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InheritGrant:
+class InheritGrant(KeptHere):
     """A descriptor of the caller's: `inherit` is its number there; the caller keeps its own copy.
 
     inherit can also be `systemd:NAME`: the descriptor of that name that a service manager has passed to the caller, and
@@ -128,6 +129,9 @@ class InheritGrant:
     number: int | None = None
     propagate: bool = False
     passed_fd: int | None = None
+
+    def _held(self) -> str:
+        return "" if self.passed_as and self.passed_fd is None else f"the number of a descriptor ({self.fd})"
 
     @property
     def types(self) -> frozenset[FdType]:

@@ -16,7 +16,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import (
+    IO,
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    NoReturn,
+    Self,
+    SupportsIndex,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+)
 
 from sandbox import kept, wire
 from sandbox.addresses import looked_up
@@ -52,6 +65,7 @@ from sandbox.profile import (
 )
 from sandbox.profile_files import Trail, default_search_path, load
 from sandbox.resolve import Additions, for_caller, grant_for_caller, passed_grants
+from sandbox.sending import not_sent
 
 if TYPE_CHECKING:
     from sandbox.channel import Channel  # it imports socket, which not every start needs
@@ -72,7 +86,7 @@ def seal(plan: Plan) -> int:
     Raises: PlanError if the launcher would refuse the plan.
     Kernel: 3.17. Source: memfd_create(2).
     """
-    return _seal_bytes(wire.encode(plan), set(needed(plan)))
+    return _seal_bytes(wire.encode(plan), set(plan.needed()))
 
 
 def _seal_bytes(data: bytes, named: Collection[int]) -> int:
@@ -111,20 +125,7 @@ def launcher_arguments(plan: Plan, fd: int) -> list[str]:
 
     Inside another sandbox, the exec gate there lets just that pass.
     """
-    return [f"/dev/fd/{number}" for number in (fd, *needed(plan)) if number > _LAST_STREAM]
-
-
-def needed(plan: Plan) -> Iterator[int]:
-    """Yield the descriptors of this process that a plan names."""
-    yield from (op.a for op in plan.only(OpCode.STATUS))
-    yield from (op.b for op in plan.only(OpCode.INHERIT))
-    yield from _joined(plan)
-
-
-def _joined(plan: Plan) -> Iterator[int]:
-    """Yield the descriptors by which a plan joins a network."""
-    for op in plan.only(OpCode.NETNS):
-        yield from (fd for fd in (op.a, op.b) if fd > _LAST_STREAM)
+    return [f"/dev/fd/{number}" for number in (fd, *plan.needed()) if number > _LAST_STREAM]
 
 
 @contextlib.contextmanager
@@ -157,7 +158,7 @@ def replace_process(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
     """
     fd = seal(plan)
     try:
-        for passed in (fd, *_joined(plan)):
+        for passed in (fd, *plan.joined()):
             os.set_inheritable(passed, True)
     except PermissionError as error:
         hint = "its profile has to delegate dev-fd, as untrusted does"
@@ -166,10 +167,11 @@ def replace_process(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
 
 
 class Walls(TypedDict, total=False):
-    """What Popen and run add to a profile's walls; each as the option of `sandbox run` of that name.
+    """What Popen and run add to a profile's walls; each as the option of `sandbox run` of that name, if there is one.
 
     read, write, execute, tmpfs, private, hide: paths; limits: by name, as in {"memory": "512M"}; user: "NAME[:GROUP]".
     activation: tell the child of its sockets by LISTEN_FDS; notify: it may use the caller's NOTIFY_SOCKET.
+    die_with_parent: everything ends when this process does, however that comes.
     """
 
     read: Paths
@@ -191,6 +193,7 @@ class Walls(TypedDict, total=False):
     user: str
     activation: bool
     notify: bool
+    die_with_parent: bool
 
 
 class Popen:
@@ -259,12 +262,12 @@ class Popen:
                     compiled = _compiled(chosen, words, caller, write_end)
                     start.add(write_end, compiled)
                 self._plan = compiled.plan
-                plan_fd = _seal_bytes(compiled.data, set(needed(self._plan)))
+                plan_fd = _seal_bytes(compiled.data, set(self._plan.needed()))
                 ours.callback(os.close, plan_fd)
                 inherited = filter(_is_open, [op.b for op in self._plan.only(OpCode.INHERIT)])
                 self._process: subprocess.Popen[Any] = subprocess.Popen(
                     [launcher_path(), *launcher_arguments(self._plan, plan_fd)],
-                    pass_fds=[plan_fd, write_end, *inherited, *_joined(self._plan)],
+                    pass_fds=[plan_fd, write_end, *inherited, *self._plan.joined()],
                     stdin=stdin, stdout=stdout, stderr=stderr,
                     text=text, encoding=encoding, errors=errors, bufsize=bufsize,
                 )  # fmt: skip
@@ -449,6 +452,10 @@ class Popen:
         if self._process.returncode is not None:
             self._finish()
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        hint = "send its command and profile, and start it there; what can be sent are its events and its end"
+        raise not_sent("Popen", "a running process and its descriptors", hint)
+
     def __repr__(self) -> str:
         return f"<sandbox.Popen: returncode: {self.returncode} args: {self.args!r}>"
 
@@ -571,6 +578,7 @@ def _start_of(
         streams=None if streams is None else _member(StreamsPolicy, "streams", streams),
         activation=walls.get("activation", False),
         notify=walls.get("notify", False),
+        die_with_parent=walls.get("die_with_parent", False),
         user=user or None,
         group=group or None,
     )

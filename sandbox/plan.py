@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from sandbox.grants import Access, FdType
 from sandbox.protocols import ProtocolRule
+from sandbox.sending import KeptHere
 from sandbox.sockets import format_sockaddr, split_sockaddrs
 
 MAX_SLOTS: Final = 512
@@ -24,6 +25,7 @@ MAX_COMMANDS: Final = 64
 MAX_ARGS: Final = 1 << 18
 MAX_PROTOCOLS: Final = 256
 MAX_FILTER_LENGTH: Final = 4096
+_LAST_STREAM: Final = 2
 GATE_LENGTH: Final = 25  # of the exec gate's program, in front of NOTIFY's
 MAX_NAMESPACES: Final = 7
 MAX_CGROUP_SETTINGS: Final = 16
@@ -325,7 +327,7 @@ class Op:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(KeptHere):
     """The ops in their order. quiet: failures go to the status descriptor only, not to standard error.
 
     obtain: nothing is started; the launcher sends what the ops obtain over a socket. point: a command that ends with
@@ -336,6 +338,20 @@ class Plan:
     quiet: bool = False
     obtain: bool = False
     point: bool = False
+
+    def _held(self) -> str:
+        return "the numbers of descriptors" if next(self.needed(), None) is not None else ""
+
+    def needed(self) -> Iterator[int]:
+        """Yield the descriptors of the process that made it which it names."""
+        yield from (op.a for op in self.only(OpCode.STATUS))
+        yield from (op.b for op in self.only(OpCode.INHERIT))
+        yield from self.joined()
+
+    def joined(self) -> Iterator[int]:
+        """Yield the descriptors by which it joins a network."""
+        for op in self.only(OpCode.NETNS):
+            yield from (fd for fd in (op.a, op.b) if fd > _LAST_STREAM)
 
     def describe(self) -> tuple[str, ...]:
         """Return one line per op."""

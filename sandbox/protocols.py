@@ -7,9 +7,8 @@ arguments and the environment of every exec (names.c); what is named goes along,
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 
@@ -287,4 +286,25 @@ _ALL: Final = (
         names=False,
     ),
 )
-PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType({protocol.name: protocol for protocol in _ALL})
+
+
+class _Known(Mapping[str, Protocol]):
+    """Protocols by name. Pickled, it is its own name: another process has its own."""
+
+    def __init__(self, protocols: Mapping[str, Protocol]) -> None:
+        self._protocols = protocols
+
+    def __getitem__(self, name: str) -> Protocol:
+        return self._protocols[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._protocols)
+
+    def __len__(self) -> int:
+        return len(self._protocols)
+
+    def __reduce__(self) -> str:
+        return "PROTOCOLS"
+
+
+PROTOCOLS: Final[Mapping[str, Protocol]] = _Known({protocol.name: protocol for protocol in _ALL})

@@ -71,6 +71,7 @@ class Additions:
     group: str | None = None
     activation: bool = False
     notify: bool = False
+    die_with_parent: bool = False
 
 
 def for_caller(profile: Profile, caller: Caller, additions: Additions | None = None) -> Profile:
@@ -192,6 +193,7 @@ def _process_for(profile: Profile, caller: Caller, added: Additions) -> ProcessP
         tty=added.tty or process.tty,
         streams=added.streams or process.streams,
         notify=process.notify or added.notify,
+        die_with_parent=process.die_with_parent or added.die_with_parent,
         user=added.user or process.user,
         group=added.group or (None if added.user else process.group),
     )

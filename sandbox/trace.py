@@ -16,7 +16,7 @@ from sandbox import calls, wire
 from sandbox.calls import Call
 from sandbox.errors import LaunchError
 from sandbox.events import Event, event_of
-from sandbox.launch import launcher_arguments, needed, outliving_terminal, seal, status_pipe
+from sandbox.launch import launcher_arguments, outliving_terminal, seal, status_pipe
 from sandbox.plan import Plan
 from sandbox.probe import launcher_path, tracer_path
 
@@ -80,7 +80,7 @@ def traced(
         arguments = [tracer_path(), str(rows_end), str(told), launcher_path(), *launcher_arguments(plan, plan_fd)]
         with _signals() as forward_to:
             process = subprocess.Popen(
-                [str(word) for word in arguments], pass_fds=[rows_end, told, plan_fd, *filter(_is_open, needed(plan))]
+                [str(word) for word in arguments], pass_fds=[rows_end, told, plan_fd, *filter(_is_open, plan.needed())]
             )
             try:
                 theirs.close()

@@ -57,8 +57,7 @@ def skip_is_justified(reason: str) -> bool:
             return bool(detail)
         case "optional tool absent":
             return (
-                detail
-                in {"clang", "afl-fuzz", "nginx", "postgres", "systemd-socket-activate", "systemctl", "crun", "bwrap"}
+                detail in {"clang", "afl-fuzz", "nginx", "postgres", "systemd-socket-activate", "systemctl", "bwrap"}
                 and shutil.which(detail) is None
             )
         case "needs root":

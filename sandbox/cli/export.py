@@ -15,6 +15,7 @@ from sandbox.cli.app import Choice, addition_options, complete_file, complete_pr
 from sandbox.cli.output import put, say
 from sandbox.errors import UsageError
 from sandbox.exports import Export, Start, as_seen, bubblewrap, docker, oci, systemd
+from sandbox.pods import kubernetes
 from sandbox.profile import Profile, check, numbered
 from sandbox.walls import identity_of, working_directory
 
@@ -24,6 +25,7 @@ from sandbox.walls import identity_of, working_directory
 @click.option("--docker", "form", flag_value="docker", help="Docker's and Kubernetes' seccomp profile.")
 @click.option("--oci", "form", flag_value="oci", help="An OCI runtime's config.json.")
 @click.option("--bwrap", "form", flag_value="bwrap", help="bubblewrap's command line.")
+@click.option("--kubernetes", "form", flag_value="kubernetes", help="A pod, and a policy for its network.")
 @click.option("--systemd", "form", flag_value="systemd", help="Directives of a [Service] section.")
 @click.argument("profile", shell_complete=complete_profile)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_file)
@@ -35,7 +37,7 @@ def command(choice: Choice, form: str | None, command: tuple[str, ...]) -> None:
     sandbox export --bwrap untrusted -- ls -l
     """
     if form is None:
-        raise UsageError("export", "it is not said to whom", "one of --docker, --oci, --bwrap, --systemd")
+        raise UsageError("export", "it is not said to whom", "one of --docker, --oci, --kubernetes, --bwrap, --systemd")
     caller = Caller.of_process(parent_pid=os.getppid(), environ=original_environment())
     chosen, caller = choice.resolve(caller)
     check(chosen)
@@ -52,6 +54,8 @@ def command(choice: Choice, form: str | None, command: tuple[str, ...]) -> None:
             _print(docker(chosen, policy))
         case "oci":
             _print(oci(seen, policy, start), absent)
+        case "kubernetes":
+            _print(kubernetes(chosen, replace(start, environ=environment_set(chosen, ())), caller))
         case "bwrap":
             _print(bubblewrap(seen, start, _look), absent)
         case _:

@@ -84,7 +84,7 @@ def path(profile: str, as_json: bool) -> None:
 @click.argument("file", type=click.Path(), shell_complete=complete_file)
 def import_seccomp(file: str) -> None:
     """Print the [filter] section of what an OCI or Docker seccomp profile, a JSON FILE, allows."""
-    from sandbox.exports import imported_filter  # the others need none of it
+    from sandbox.imports import imported_filter  # the others need none of it
 
     try:
         value = json.loads(Path(file).read_text("utf-8"))

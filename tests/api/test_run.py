@@ -508,3 +508,24 @@ def test_run_rules_of_the_network_that_are_wrong_are_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         sandbox.run(["true"], **options)
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_die_with_parent_ends_with_a_killed_process(dies: bool) -> None:
+    command = 'trap "echo alive; exit" USR1; echo started; for i in $(seq 300); do sleep 0.1; done'
+    script = (
+        f"import os, sandbox, sys\nsandbox.Popen(['sh', '-c', {command!r}], die_with_parent={dies})\n"
+        "sys.stdin.read()\nos.kill(os.getpid(), 9)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "started\n"
+        (launcher,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        parent.stdin.close()
+        assert parent.wait() == -signal.SIGKILL
+        if not dies:
+            os.kill(int(launcher), signal.SIGUSR1)
+        assert parent.stdout.read() == ("" if dies else "alive\n")

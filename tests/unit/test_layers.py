@@ -23,14 +23,15 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "sockets": "errors",
         "carried": "",
         "sizes": "errors",
-        "grants": "errors sizes sockets",
+        "sending": "errors",
+        "grants": "errors sending sizes sockets",
         "protocols": "",
         "allowlist": "errors sockets",
         "filesystem": "",
-        "plan": "grants protocols sockets",
+        "plan": "grants protocols sending sockets",
         "limits": "errors plan sizes",
         "landlock": "errors filesystem plan",
-        "caller": "errors cgroups limits probe",
+        "caller": "errors cgroups limits probe sending",
         "profile": "errors allowlist caller filesystem grants landlock limits protocols sockets syscalls",
         "profile_text": "errors allowlist filesystem grants landlock limits protocols profile",
         "profile_format": "grants limits protocols profile sizes",
@@ -54,7 +55,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
             "errors carried caller filtering grants peers resolve profile plan protocols seccomp sizes sockets "
             "syscalls walls"
         ),
-        "events": "errors grants plan wire",
+        "events": "errors grants plan sending wire",
         # Effects.
         "profile_files": "errors profile profile_text",
         "cgroups": "limits",
@@ -68,7 +69,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "launch": (
             "addresses allowlist channel errors caller filesystem grants kept netns probe profile profile_files plan "
             "resolve wire "
-            "build events"
+            "build events sending"
         ),
         "observe": "build caller events grants launch plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
@@ -99,17 +100,17 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "learning": (
             "build caller calls events explaining learned mentions observe plan profile recording refusals trace"
         ),
-        "exports": (
-            "errors filesystem filter_rules filtering landlock limits plan profile syscall_table syscalls units walls"
-        ),
+        "exports": ("errors filesystem filter_rules filtering landlock limits plan profile syscalls units walls"),
+        "pods": "caller exports filesystem landlock limits plan profile walls",
+        "imports": "errors exports filter_rules filtering syscall_table syscalls",
         # The edge.
         "sandbox": (
             "allowlist errors caller filesystem grants landlock limits profile profile_files profile_format "
             "profile_text plan build events launch observe protocols resolve survey addresses wrappers"
         ),
         "cli": (
-            "sandbox build errors exports kernel cli cache compare explain explaining learned learning lint probe "
-            "profile refusals seal sizes units walls"
+            "sandbox build errors exports imports kernel cli cache compare explain explaining learned learning lint "
+            "pods probe profile refusals seal sizes units walls"
         ),
         "__main__": "cli",
     }.items()
@@ -135,8 +136,8 @@ WITHOUT_EFFECTS: Final = frozenset(
         "syscalls", "kernel", "bpf", "filtering", "filter_rules", "seccomp", "wire",
         "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
-        "carried", "peers", "sockets", "sizes", "allowlist", "veth", "calls", "places",
-        "refusals", "endings", "recording", "learned", "lint", "compare",
+        "carried", "peers", "sending", "sockets", "sizes", "allowlist", "veth", "calls", "places",
+        "refusals", "endings", "recording", "learned", "lint", "compare", "exports", "imports", "pods",
     }
 )  # fmt: skip
 
