@@ -512,7 +512,7 @@ def test_run_rules_of_the_network_that_are_wrong_are_refused(
 
 @pytest.mark.parametrize("dies", [True, False])
 def test_die_with_parent_ends_with_a_killed_process(dies: bool) -> None:
-    command = 'trap "echo alive; exit" USR1; echo started; for i in $(seq 300); do sleep 0.1; done'
+    command = 'trap "echo alive; exit" USR1; echo started; for i in $(seq 300); do sleep 0.1; done; echo outlived'
     script = (
         f"import os, sandbox, sys\nsandbox.Popen(['sh', '-c', {command!r}], die_with_parent={dies})\n"
         "sys.stdin.read()\nos.kill(os.getpid(), 9)\n"

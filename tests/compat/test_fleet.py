@@ -98,6 +98,9 @@ print(json.dumps({
 }))
 '''
 
+KILLED, CANCELLED = (f"{os.environ['SECONDS_OF_TEST']}.{end}" for end in (25, 75))  # nobody else sleeps so long
+LONG = {"limits": {"timeout": "10m"}}  # no limit ends it, while this looks
+
 
 def plain(command, data):
     return subprocess.run(command, input=data, capture_output=True)
@@ -116,7 +119,7 @@ def killed(path):
     with open(path + ".new", "w") as file:
         file.write(str(os.getpid()))
     os.rename(path + ".new", path)
-    return jobs.run(["sleep", "987.5"]).stdout.decode()
+    return jobs.run(["sleep", KILLED], **LONG).stdout.decode()
 
 
 def running(pattern):
@@ -156,15 +159,15 @@ def main():
 
         said["flaky"] = client.submit(flaky, scratch + "/flaky", retries=2).result()
         again = client.submit(killed, scratch + "/killed")
-        until(lambda: os.path.exists(scratch + "/killed") and running("^sleep 987.5"))
+        until(lambda: os.path.exists(scratch + "/killed") and running("^sleep " + KILLED))
         os.kill(int(open(scratch + "/killed").read()), signal.SIGKILL)
         said["killed"] = again.result()
-        said["left"] = until(lambda: not running("^sleep 987.5"))
+        said["left"] = until(lambda: not running("^sleep " + KILLED))
 
-        cancelled = client.submit(jobs.run, ["sleep", "987.25"])
-        until(lambda: running("^sleep 987.25"))
+        cancelled = client.submit(jobs.run, ["sleep", CANCELLED], **LONG)
+        until(lambda: running("^sleep " + CANCELLED))
         cancelled.cancel()
-        said["cancelled"] = until(lambda: not running("^sleep 987.25"))
+        said["cancelled"] = until(lambda: not running("^sleep " + CANCELLED))
     print(json.dumps(said))
 
 
@@ -178,9 +181,10 @@ def test_dask_keeps_jobs_apart_and_loses_none(environment: dict[str, str], tmp_p
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "home" / "key").write_text("secret\n")
     path = os.pathsep.join([str(tmp_path), *filter(None, [environment.get("PYTHONPATH")])])
+    env = {**environment, "PYTHONPATH": path, "SECONDS_OF_TEST": f"9{os.getpid()}"}
     done = subprocess.run(
         [sys.executable, "-P", tmp_path / "program.py", tmp_path],
-        cwd=tmp_path, env={**environment, "PYTHONPATH": path}, capture_output=True, text=True, timeout=240, check=False,
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
