@@ -18,7 +18,7 @@ from tests.support.callers import SANDBOX
 
 # program -> the package that brings it; tests/setup-system installs what is missing.
 PACKAGES: Final = {
-    "tmux": "tmux", "vim": "vim-tiny", "top": "procps", "less": "less", "bash": "bash", "script": "bsdutils",
+    "tmux": "tmux", "vim": "vim", "top": "procps", "less": "less", "bash": "bash", "script": "bsdutils",
 }  # fmt: skip
 COMMAND: Final = (*SANDBOX, "run", "-p", "untrusted", "--tty", "private", "--write", ".", "--")
 PROMPT: Final = "READY>"
