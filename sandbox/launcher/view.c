@@ -608,31 +608,30 @@ static void make_read_only(const struct op *op, int mount)
 	must(op, sys5(__NR_mount_setattr, mount, addr(""), AT_EMPTY_PATH, addr(&read_only), sizeof read_only));
 }
 
-/* Below a folder of the host's tree, with which it goes (view_enter): each umount2() waits until no processor walks a path
- * (synchronize_rcu), a tenth of a start. */
-static bool leave_to_host(int mount)
+/* One that is still in the host's tree, of which paths are looked up here; -1 where no entry is a folder. */
+static int host_folder(void)
 {
-	for (uint32_t i = 0; i < view.count; i++) {
-		const struct entry *entry = &view.entries[i];
-		int folder = S_ISDIR(entry->mode) && entry->path[1] ? open_at(AT_FDCWD, entry->path, O_DIRECTORY, 0) : -1;
-		long moved;
+	int folder = -1;
 
-		if (folder < 0)
-			continue;
-		moved = sys5(__NR_move_mount, mount, addr(""), folder, addr(""), MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
-		sys_close(folder);
-		if (moved == 0)
-			return true;
-	}
-	return false;
+	for (uint32_t i = 0; i < view.count && folder < 0; i++)
+		if (S_ISDIR(view.entries[i].mode) && view.entries[i].path[1])
+			folder = open_at(AT_FDCWD, view.entries[i].path, O_DIRECTORY, 0);
+	return folder;
 }
 
+/* To below a folder of the host's tree, with which it goes (view_enter): each umount2() waits until no processor walks a
+ * path (synchronize_rcu), a tenth of a start. */
 static void drop_hidden(const struct op *op)
 {
-	if (plan_find(reporter.plan, OP_ROOT) && leave_to_host(view.hidden))
-		sys_close(view.hidden);
-	else
+	int folder = plan_find(reporter.plan, OP_ROOT) ? host_folder() : -1;
+
+	if (folder < 0) {
 		mount_drop(op, view.hidden);
+		return;
+	}
+	must(op, sys5(__NR_move_mount, view.hidden, addr(""), folder, addr(""), MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
+	sys_close(folder);
+	sys_close(view.hidden);
 }
 
 static void finish(const struct op *op)

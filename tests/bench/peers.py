@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from sandbox.plan import MountFlag, MountKind, OpCode, Plan
@@ -120,6 +121,13 @@ def peers(
     yield FIREJAIL, firejail(plan, command)
 
 
-def present(rows: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Return the rows whose program is here."""
-    return {name: words for name, words in rows.items() if os.access(words[0], os.X_OK)}
+def present(rows: Mapping[str, list[str]], fds: Sequence[int] = ()) -> dict[str, list[str]]:
+    """Return the rows whose program is here and can start its command on this machine."""
+    return {name: words for name, words in rows.items() if os.access(words[0], os.X_OK) and _works(words, fds)}
+
+
+def _works(words: Sequence[str], fds: Sequence[int]) -> bool:
+    for fd in fds:
+        os.lseek(fd, 0, os.SEEK_SET)
+    done = subprocess.run(words, pass_fds=fds, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return done.returncode == 0

@@ -34,8 +34,8 @@ def draw(results: Results, file: Path) -> None:
     _starts(axes[0][0], results)
     _lines(axes[0][1], results.starts.rates, "starts a second", "at once")
     memory = {number: {name: kept.own for name, kept in each.items()} for number, each in results.crowd.items()}
-    _lines(axes[1][0], memory, "kB of its own processes, for each that waits", "at once")
     axes[1][0].set_xscale("log")
+    _lines(axes[1][0], memory, "kB of its own processes, for each that waits", "at once")
     _jobs(axes[1][1], results)
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
 

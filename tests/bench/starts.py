@@ -56,7 +56,7 @@ def commands(folder: Path, nsjail: str | None) -> Iterator[tuple[dict[str, list[
         KEPT: [SANDBOX, "run", noop],
     }
     try:
-        yield peers.present(rows | dict(peers.peers(plan, [noop], fds[1:], nsjail))), fds
+        yield peers.present(rows | dict(peers.peers(plan, [noop], fds[1:], nsjail)), fds), fds
     finally:
         for fd in fds:
             os.close(fd)

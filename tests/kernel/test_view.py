@@ -20,7 +20,8 @@ from sandbox.grants import FdType
 from sandbox.mounts import view_ops
 from sandbox.plan import MountFlag, MountKind, Namespace, Op, Plan
 from sandbox.probe import launcher_path
-from tests.support.callers import TIMEOUT, Ended, launch, run, started
+from sandbox.resolve import Additions
+from tests.support.callers import TIMEOUT, Ended, launch, plan_of, run, started
 from tests.support.native import memfd_holding
 from tests.support.plans import plan_for
 from tests.support.probes import Probes, verdicts
@@ -823,3 +824,13 @@ def test_view_within_a_view_has_no_user_namespace_of_its_own(looker: Looker, pla
     ended = nested(looker, inner, policy)
     assert (ended.code, ended.out) == (125, "")
     assert ended.err.startswith("sandbox: namespace: user: Read-only file system; ")
+
+
+def test_start_that_hides_something_unmounts_once(place: Path, tmp_path: Path) -> None:
+    """Each umount2() waits for the whole machine; what was mounted to be cloned goes with the host's tree."""
+    report = tmp_path / "calls"
+    before: list[str | Path] = ["/usr/bin/strace", "-f", "--trace=umount2", "-o", report]
+    policy = FilesystemPolicy(read=(f"{place}/a",), hide=(f"{place}/a/file", f"{place}/a/sub"))
+    plan = plan_of(["true"], walls=True, additions=Additions(filesystem=policy))
+    assert launch(plan, before=before) == Ended(0, "", "")
+    assert report.read_text().count("umount2(") == 1
