@@ -17,7 +17,7 @@ from sandbox.refusals import Refusal
 LIMITED: Final = Profile(
     name="limited", limits=Limits(memory=1 << 20, cpu_time=3, file_size=1 << 10, timeout=1500)
 )  # fmt: skip
-CALLER: Final = Caller({}, "/work", "/home/me", "/run/user/1000", "/tmp", 1)
+CALLER: Final = Caller({}, "/project", "/home/me", "/run/user/1000", "/tmp", 1)
 
 
 def line(refusal: Refusal | None) -> str | None:
