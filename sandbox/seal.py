@@ -18,6 +18,7 @@ from sandbox import carried, landlock, limits, walls, wire
 from sandbox import plan as ops
 from sandbox.build import build, child_path, filter_policy, keeps
 from sandbox.caller import Caller
+from sandbox.carried import LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID
 from sandbox.errors import GrantError, PlanError, SandboxError, UsageError
 from sandbox.explain import explain
 from sandbox.filesystem import Entry, FilesystemPolicy, Kind, Rights, View, entries, normal, split_optional
@@ -31,6 +32,10 @@ from sandbox.grants import (
     InheritGrant,
     ListenGrant,
     SecretGrant,
+    is_activated,
+    is_stored,
+    number_of,
+    variable_for,
 )
 from sandbox.landlock import FileRight
 from sandbox.mounts import view_ops
@@ -39,15 +44,18 @@ from sandbox.profile import PATH_LISTS, NetworkMode, NetworkPolicy, Profile, Sha
 from sandbox.profile_format import format_profile
 from sandbox.resolve import Additions, for_caller
 from sandbox.template import (
+    ACTIVATED,
     SCHEDULING_CALLERS_NICE,
     SCHEDULING_CALLERS_POLICY,
     STAND_INS,
+    VARIES,
     EntryBit,
     EntryKind,
     Item,
     ItemCode,
     Line,
     Template,
+    Varying,
     ViewBit,
     as_profile,
     decode,
@@ -294,12 +302,14 @@ def _entry(name: str, text: str, started_in: str, *, is_added: bool) -> Item:
 
 
 def _start_items(profile: Profile, plan: Plan) -> Iterator[Item]:
-    names = {grant.fd: grant.passed_as for grant in profile.grants if isinstance(grant, InheritGrant)}
+    passed = {g.fd: g for g in numbered(profile) if isinstance(g, InheritGrant) and g.passed_as is not None}
     for op in plan.only(OpCode.INHERIT):
-        name = names.get(op.b)
-        if name is not None:
+        grant = passed.get(op.b)
+        if grant is not None and grant.stored:
+            yield _stored_item(profile, op, grant)
+        elif grant is not None:
             hint = "start it by a socket unit, or systemd-socket-activate; see FileDescriptorName= of systemd.socket(5)"
-            data = name.encode()
+            data = (grant.passed_as or "").encode()
             yield Item(ItemCode.ACTIVATED, a=op.a, c=op.c, flags=op.flags, data=data, label=op.label, hint=hint)
     if profile.process.notify:
         hint = "abstract names are not reached from a sandbox; leave notify out"
@@ -308,6 +318,38 @@ def _start_items(profile: Profile, plan: Plan) -> Iterator[Item]:
         if _may_be_kept(profile, name):
             is_flags = name in carried.OF_JOBSERVERS
             yield Item(ItemCode.CARRIED, flags=int(is_flags), data=name.encode(), label=name)
+
+
+def _stored_item(profile: Profile, op: Op, grant: InheritGrant) -> Item:
+    told = ACTIVATED if profile.descriptors.activation and is_activated(grant) else 0
+    data = f"{grant.passed_as}\0{grant.name}\0".encode()
+    hint = "store one under a name, and let the service manager pass it to this process: FileDescriptorStoreMax="
+    return Item(
+        ItemCode.STORED, a=op.a, b=number_of(grant) | told, c=op.c, flags=op.flags, data=data, label=op.label, hint=hint
+    )  # fmt: skip
+
+
+def _varying(profile: Profile, op: Op) -> Op:
+    """Mark a variable whose value is what a service manager has stored: of how many descriptors, by which numbers."""
+    name = op.data.partition(b"=")[0]
+    stored = [grant for grant in numbered(profile) if is_stored(grant)]
+    told = [g for g in numbered(profile) if profile.descriptors.activation and is_activated(g)]
+    fixed = [grant.name for grant in told if not is_stored(grant)]
+    for grant in stored:
+        if name == variable_for(grant.name).encode():
+            return replace(op, flags=VARIES, a=number_of(grant), data=name + b"=")
+    if len(fixed) == len(told):
+        return op
+    texts = {
+        LISTEN_FDS: (Varying.COUNT, ""),
+        LISTEN_FDNAMES: (Varying.NAMES, ":".join(fixed)),
+        LISTEN_PID: (Varying.PID, ""),
+    }
+    kind, text = texts.get(name.decode(), (None, ""))
+    if kind is None:
+        return op
+    data = op.data if kind is Varying.PID else name + b"=" + text.encode()
+    return replace(op, flags=VARIES, a=kind, b=len(fixed), data=data)
 
 
 def _may_be_kept(profile: Profile, name: str) -> bool:
@@ -387,6 +429,8 @@ def _line(profile: Profile, op: Op, command: Sequence[str]) -> Iterator[Line]:
         case OpCode.SCHEDULING:
             flags = SCHEDULING_CALLERS_POLICY if process.scheduling is None else 0
             yield replace(op, flags=flags | (SCHEDULING_CALLERS_NICE if process.nice is None else 0))
+        case OpCode.ENV_SET | OpCode.ENV_PID:
+            yield marked(_varying(profile, op))
         case OpCode.EXEC if not command:
             yield replace(op, a=0, data=b"", label="command")
         case _:

@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from sandbox.errors import UsageError
-from sandbox.grants import Access, ConnectGrant, DatagramGrant, DirectoryGrant, FileGrant, InheritGrant, ListenGrant
+from sandbox.grants import (
+    Access,
+    ConnectGrant,
+    DatagramGrant,
+    DirectoryGrant,
+    FileGrant,
+    InheritGrant,
+    ListenGrant,
+    is_stored,
+)
 from sandbox.limits import Limits
-from sandbox.profile import NetworkMode, Profile
+from sandbox.profile import NetworkMode, Profile, SharedNamespace
 from sandbox.sockets import Protocol
 
 TYPES: Final = ("exec", "notify")
@@ -66,7 +75,8 @@ def units(
     check_type(kind)
     if kind == "notify" and not profile.process.notify:
         raise UsageError("--type notify", "the profile lets nobody notify", "set process.notify in it")
-    wanted = [grant.passed_as for grant in profile.grants if isinstance(grant, InheritGrant) and grant.passed_as]
+    passed = [grant for grant in profile.grants if isinstance(grant, InheritGrant)]
+    wanted = [grant.passed_as for grant in passed if grant.passed_as and not grant.stored]
     for missing in (one for one in wanted if one not in listen):
         raise UsageError(f"grant systemd:{missing}", "no address is said for it", f"--listen {missing}=ADDRESS")
     for extra in (one for one in listen if one not in wanted):
@@ -115,14 +125,19 @@ def _quoted(path: str) -> str:
 
 def _service_lines(profile: Profile, file: str, sockets: tuple[Unit, ...], *, kind: str, reload: bool) -> Iterator[str]:
     yield f"Type={kind}"
-    if kind == "notify":
-        yield "# Who notifies is the command, and the main process is its launcher."
+    if profile.process.notify and SharedNamespace.MOUNT in profile.share:
+        yield "# Who notifies is the command itself, and the main process is its launcher."
         yield "NotifyAccess=all"
+    elif profile.process.notify and kind != "notify":
+        yield "NotifyAccess=main"
     yield f"ExecStart={_quoted(file).replace('$', '$$')}"
     if reload:
         yield "ExecReload=/bin/kill -HUP $MAINPID"
     if sockets:
         yield "Sockets=" + " ".join(socket.name for socket in sockets)
+    stored = sum(is_stored(grant) for grant in profile.grants)
+    if stored:
+        yield f"FileDescriptorStoreMax={stored}"
     yield "# A signal goes to the launcher, which forwards it; what is left is killed."
     yield "KillMode=mixed"
     yield f"UMask={profile.process.umask:04o}"

@@ -7,6 +7,12 @@
 
 #define TEMPLATE_EXPANDS 0x8000u /* flags of a record: its texts hold {home}, {cwd} ..., each behind a slash of its own */
 
+#define TEMPLATE_VARIES 0x4000u /* flags of ENV_SET and ENV_PID: by what a service manager has stored; a: enum varying */
+#define STORED_ACTIVATED 0x80000000u /* field b of STORED, beside its number: activation tells of it */
+
+/* From FIRST_NUMBER up: the number that a stored grant has if all are there. b: how many others activation tells of. */
+enum varying { VARYING_COUNT, VARYING_NAMES, VARYING_PID };
+
 /* Field c of VIEW. */
 enum view_bits { VIEW_PRIVATE = 1, VIEW_FILES = 2, VIEW_STARTS_ELSEWHERE = 4, VIEW_MOUNTS = 8 };
 /* Field c of ENTRY; a and b are enum entry_kind and enum entry_rights (entries.h). */

@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 
 from sandbox.errors import UsageError
+from sandbox.grants import parse_grant
 from sandbox.profile import Profile
 from sandbox.profile_files import default_search_path, load
 from sandbox.units import units
@@ -192,13 +193,23 @@ def test_units_say_what_the_profile_says(folder: Path) -> None:
     assert socket.name == "web-http.socket"
     assert "ListenStream=80\nFileDescriptorName=http\nService=web.service\n" in socket.text
     for line in (
-        "Description=serves 100%% of what it is asked", "Requires=web-http.socket", "Type=notify", "NotifyAccess=all",
+        "Description=serves 100%% of what it is asked", "Requires=web-http.socket", "Type=notify",
         "ExecStart=/usr/local/bin/web", "KillMode=mixed", "UMask=0022", "MemoryMax=1073741824", "TasksMax=52",
         "ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "PrivateNetwork=yes",
         "RestrictAddressFamilies=AF_UNIX",
     ):  # fmt: skip
         assert f"{line}\n" in service.text
     assert "ExecReload" not in service.text
+    assert (
+        "NotifyAccess" not in service.text
+    )  # the launcher, which is the main process, hands on what the command tells
+    told = units(profile, "web", "/web", {"http": "80"}, kind="exec", reload=False)[-1].text
+    assert "NotifyAccess=main\n" in told
+    state = parse_grant("state=inherit:systemd:state:memfd,stored")
+    keeping = units(
+        replace(profile, grants=(*profile.grants, state)), "web", "/web", {"http": "80"}, kind=None, reload=False
+    )
+    assert "FileDescriptorStoreMax=1\n" in keeping[-1].text
 
 
 @pytest.mark.parametrize(

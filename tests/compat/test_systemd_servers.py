@@ -169,6 +169,78 @@ def test_stop_leaves_no_process_whatever_the_kill_mode(folder: Path) -> None:
     ]
 
 
+# Has its counter kept; counts its starts there, and says which file in memory it is.
+KEEPER: Final = """
+import array, os, socket, time
+kept = int(os.environ.get("SANDBOX_FD_COUNT", -1))
+old = kept >= 0
+if not old:
+    kept = os.memfd_create("count")
+os.pwrite(kept, str(int(os.pread(kept, 9, 0) or 0) + 1).encode(), 0)
+with open("/run/test/said", "a") as file:
+    names = os.environ.get("LISTEN_FDNAMES", "none")
+    print("given back" if old else "new", os.pread(kept, 9, 0).decode(), os.fstat(kept).st_ino, names, file=file)
+one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+for name in ("count", "other"):
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [kept]))]
+    one.sendmsg([f"FDSTORE=1\\nFDNAME={name}".encode()], rights, 0, os.environ["NOTIFY_SOCKET"])
+one.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+time.sleep(1000)
+"""
+KEEPER_PROFILE: Final = """
+description = "keeps its counter"
+extends = ["untrusted"]
+[process]
+notify = true
+chdir = "/"
+[filesystem]
+read = ["/run/test/keeper.py"]
+write = ["/run/test/said"]
+[descriptors]
+activation = true
+[grants.count]
+inherit = "systemd:count"
+type = "memfd"
+stored = true
+"""
+KEEPER_SCRIPT: Final = """
+systemctl start keeper.service
+echo "kept: $(show keeper NFileDescriptorStore)"
+systemctl restart keeper.service
+systemctl kill --signal=KILL keeper.service
+until_is keeper NRestarts 1
+until_is keeper ActiveState active
+echo "kept: $(show keeper NFileDescriptorStore)"
+systemctl stop keeper.service
+systemctl start keeper.service
+"""
+
+
+@NEEDS_SYSTEMD
+@NEEDS_ROOT
+def test_what_a_service_has_stored_is_given_back_at_its_next_start(folder: Path) -> None:
+    """The same file in memory; what no grant declares is not kept, and after a stop there is none."""
+    here = folder / "units"
+    (here / "keeper.py").write_text(KEEPER)
+    (here / "said").write_text("")
+    (folder / "keeper.toml").write_text(KEEPER_PROFILE)
+    profile = load(str(folder / "keeper.toml"), search=SEARCH)
+    sealed_file(here / "keeper", profile, ["/usr/bin/python3", "/run/test/keeper.py"])
+    made = units(profile, "keeper", "/run/test/keeper", {}, kind=None, reload=False)
+    write_units(here, made, keeper="Restart=on-failure\nRestartSec=0\nFileDescriptorStoreMax=9")
+    assert booted(folder, KEEPER_SCRIPT) == ["kept: 1", "kept: 1"]
+    said = [line.split(" ") for line in (here / "said").read_text().splitlines()]
+    inodes = [words.pop(-2) for words in said]
+    assert [" ".join(words) for words in said] == [
+        "new 1 none",
+        "given back 2 count",
+        "given back 3 count",
+        "new 1 none",
+    ]
+    assert len(set(inodes[:3])) == 1
+    assert inodes[3] != inodes[0]
+
+
 FPM_CONFIG: Final = """
 [global]
 daemonize = no

@@ -49,7 +49,9 @@ def test_items_are_those_of_the_launcher() -> None:
 
 
 def test_template_is_decoded_as_it_was_encoded() -> None:
-    grants = tuple(map(parse_grant, ("a=file:x", "b=inherit:systemd:web", "c=listen:unix:s")))
+    grants = tuple(
+        map(parse_grant, ("a=file:x", "b=inherit:systemd:web", "d=inherit:systemd:state:stored", "c=listen:unix:s"))
+    )
     process = replace(UNTRUSTED.process, notify=True, nice=3)
     loaded = replace(UNTRUSTED, process=process, environment=replace(UNTRUSTED.environment, keep=("PATH", "*")))
     template = template_of(loaded, Additions(grants=grants), ())
