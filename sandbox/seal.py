@@ -39,7 +39,7 @@ from sandbox.grants import (
 )
 from sandbox.landlock import FileRight
 from sandbox.mounts import view_ops
-from sandbox.plan import Op, OpCode, Plan
+from sandbox.plan import Namespace, Op, OpCode, Plan
 from sandbox.profile import PATH_LISTS, NetworkMode, NetworkPolicy, Profile, SharedNamespace, numbered
 from sandbox.profile_format import format_profile
 from sandbox.resolve import Additions, for_caller
@@ -53,6 +53,7 @@ from sandbox.template import (
     EntryKind,
     Item,
     ItemCode,
+    LimitBit,
     Line,
     Template,
     Varying,
@@ -109,12 +110,16 @@ def seal_profile(
         reason = "with a udp grant no call may name an address, and sd_notify(3) does"
         raise UsageError("process.notify", reason, "leave notify or the grant out")
     # Where it starts is looked at when that is known.
-    plan = build(replace(profile, process=replace(profile.process, chdir="/")), command or ["/"], caller)
+    unlimited = replace(profile.limits, **dict.fromkeys(limits.CONTROLLERS))
+    plan = build(
+        replace(profile, process=replace(profile.process, chdir="/"), limits=unlimited), command or ["/"], caller
+    )
     need = _least_abi(profile, landlock_abi) if plan.only(OpCode.RULESET) else 0
     lines = [
         Item(ItemCode.NEEDS, a=need, label="this file", hint="seal it on this kernel, or by --landlock-abi"),
         *_view_items(loaded, added, profile),
         *_start_items(profile, plan),
+        *_limit_items(profile),
         *_command_items(profile, command, caller),
         *_adapted(profile, plan, command, searched=_is_searched(profile, command)),
     ]
@@ -184,10 +189,6 @@ def _refuse_unresolvable(loaded: Profile, added: Additions) -> None:
             raise GrantError(
                 grant.name, f"host {grant.address.name}: a sealed launcher looks no names up", "give its address"
             )
-    if loaded.limits.cpu is not None or "cpu" in added.limits:
-        raise UsageError(
-            "limits.cpu", "a sealed launcher looks for no cgroup", "leave it to the service manager: CPUQuota="
-        )
 
 
 def _refuse_unresolvable_network(network: NetworkPolicy) -> None:
@@ -320,6 +321,23 @@ def _start_items(profile: Profile, plan: Plan) -> Iterator[Item]:
             yield Item(ItemCode.CARRIED, flags=int(is_flags), data=name.encode(), label=name)
 
 
+def _limit_items(profile: Profile) -> Iterator[Item]:
+    """Yield the limits for which the start looks for a cgroup, and what it does where it finds none."""
+    own_users = Namespace.USER in walls.own_namespaces(profile)
+    for found in limits.open_settings(profile.limits, user_namespace=own_users):
+        resource, value = found.instead or (0, 0)
+        flags = LimitBit.BESIDE if found.beside else LimitBit(0)
+        flags |= LimitBit.SWAP if found.swap else LimitBit(0)
+        if found.error is not None:
+            only = LimitBit.CGROUP_ONLY if found.name == "cpu" else LimitBit.OF_USER
+            flags |= LimitBit.NOT_ROOT if found.of_root else only
+        yield Item(
+            ItemCode.LIMIT, a=resource, b=value & 0xFFFFFFFF, c=value >> 32, flags=int(flags),
+            data=f"{found.file}\0{found.value}\0".encode(), label=f"limits.{found.name}",
+            hint=found.error.hint if found.error is not None else "have a cgroup delegated, or leave the limit out",
+        )  # fmt: skip
+
+
 def _stored_item(profile: Profile, op: Op, grant: InheritGrant) -> Item:
     told = ACTIVATED if profile.descriptors.activation and is_activated(grant) else 0
     data = f"{grant.passed_as}\0{grant.name}\0".encode()
@@ -444,7 +462,7 @@ def _words(profile: Profile, template: Template, caller: Caller, need: int, vers
     yield from explain(replace(profile, source_path="in this file"), (), caller)
     for limit in limits.describe(profile.limits):
         if limit.name in limits.CONTROLLERS:
-            yield f"  {limit.name}: by no cgroup; a service manager's holds for all processes together"
+            yield f"  {limit.name}: where a cgroup is delegated to the start, by {limits.CGROUP_WORDS[limit.name]}"
     yield from ("", "Plan, completed at the start:", *(f"  {line}" for line in template.describe()))
 
 

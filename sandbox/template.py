@@ -45,12 +45,13 @@ class ItemCode(enum.IntEnum):
     SEARCH = 0x0207
     ARGUMENTS = 0x0208
     STORED = 0x0209
+    LIMIT = 0x020A
 
 
 ITEM_DATA: Final = {
     ItemCode.NEEDS: Data.NONE, ItemCode.VIEW: Data.NONE, ItemCode.ENTRY: Data.TEXT, ItemCode.ACTIVATED: Data.TEXT,
     ItemCode.NOTIFY: Data.NONE, ItemCode.CARRIED: Data.TEXT, ItemCode.SEARCH: Data.PAIR, ItemCode.ARGUMENTS: Data.NONE,
-    ItemCode.STORED: Data.PAIR,
+    ItemCode.STORED: Data.PAIR, ItemCode.LIMIT: Data.PAIR,
 }  # fmt: skip
 
 
@@ -70,6 +71,16 @@ class EntryKind(enum.IntEnum):
     TMPFS = 1
     COPY = 2
     HIDE = 3
+
+
+class LimitBit(enum.IntFlag):
+    """Flags of LIMIT: what a start that finds no cgroup does about it; swap: it is for swap that is accounted for."""
+
+    BESIDE = 1
+    CGROUP_ONLY = 2
+    NOT_ROOT = 4
+    OF_USER = 8
+    SWAP = 16
 
 
 class Varying(enum.IntEnum):
@@ -167,6 +178,10 @@ _DESCRIBE: Final[dict[ItemCode, Callable[[Item], str]]] = {
     ItemCode.SEARCH: _search_words,
     ItemCode.STORED: lambda item: (
         f"slot {item.a}: what a service manager keeps as {os.fsdecode(item.data.split(bytes(1))[0])!r}, if anything"
+    ),
+    ItemCode.LIMIT: lambda item: (
+        " = ".join(os.fsdecode(text) for text in item.data.split(bytes(1))[:2])
+        + ", where a cgroup is delegated to the start"
     ),
     ItemCode.ARGUMENTS: lambda _: "the start's arguments follow the command's",
 }

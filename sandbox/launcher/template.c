@@ -3,6 +3,7 @@
  * do the same for `sandbox run`; a test holds the results together. */
 #include "template.h"
 
+#include "delegated.h"
 #include "entries.h"
 #include "passed.h"
 #include "report.h"
@@ -20,6 +21,7 @@ struct expansion {
 	char *data;
 	uint32_t op_count, data_size, groups;
 	struct view view;
+	struct delegated delegated;
 	uint32_t identity; /* who the command will be */
 };
 
@@ -187,7 +189,8 @@ static void check_needs(struct expansion *e)
 		refuse(identity, REASON_NOT_ROOT);
 	if (needs && (uint32_t)e->facts->landlock_abi < needs->a)
 		fail(op_index(needs), REASON_OLDER_KERNEL, e->facts->landlock_abi);
-	for_ops(e->template, op, OP_RLIMIT) if (op->a == RLIMIT_NPROC && e->identity == 0) refuse(op, REASON_FOR_ROOT);
+	if (item(e, ITEM_LIMIT))
+		delegated_find(&e->delegated, e->facts->pid);
 	for_ops(e->template, op, OP_MOUNT) if (op->a == MOUNT_PROC && op->flags & MOUNT_WRITE && e->identity == 0)
 		refuse(op, REASON_FOR_ROOT);
 }
@@ -740,6 +743,7 @@ static void emit(struct expansion *e, const struct op *record)
 		return;
 	case OP_INHERIT:
 	case OP_MOUNT:
+	case OP_RLIMIT:
 		return; /* with the others of their code */
 	default:
 		if (record->code >> 8 != ITEM_NEEDS >> 8)
@@ -747,14 +751,95 @@ static void emit(struct expansion *e, const struct op *record)
 	}
 }
 
+static bool by_cgroup(const struct expansion *e, const struct op *record)
+{
+	return delegated_has(&e->delegated, op_text(e->template, record)) && (!(record->flags & LIMIT_SWAP) || e->delegated.swap);
+}
+
+/* "memory.max 1024" */
+static void set_pair_label(struct expansion *e, const struct op *record, struct op *op)
+{
+	const char *file = op_text(e->template, record), *value = file + text_length(file) + 1;
+
+	set_label(e, record, op, file);
+	extend_data(e, record, " ", 1);
+	extend_data(e, record, value, text_length(value));
+}
+
+/* A cgroup of the sandbox's own, for the limits that it can hold. */
+static void emit_cgroup(struct expansion *e)
+{
+	struct op *own = NULL;
+
+	for_ops(e->template, record, ITEM_LIMIT)
+	{
+		struct op *op;
+
+		if (!by_cgroup(e, record))
+			continue;
+		if (!own) {
+			own = make_op(e, record, OP_CGROUP);
+			give_text(e, record, own, e->delegated.path);
+			own->label = own->data;
+		}
+		op = make_op(e, record, OP_CGROUP_SET);
+		op->data = record->data;
+		op->data_size = record->data_size;
+		set_pair_label(e, record, op);
+	}
+}
+
+static void check_limit(const struct expansion *e, const struct op *record)
+{
+	if (record->flags & LIMIT_CGROUP_ONLY)
+		refuse(record, REASON_NO_CPU_LIMIT);
+	if (record->flags & LIMIT_NOT_ROOT && e->identity == 0)
+		refuse(record, REASON_NO_LIMIT_OF_ROOT);
+	if (record->flags & LIMIT_OF_USER)
+		refuse(record, REASON_NO_LIMIT_OF_ONE);
+}
+
+static void insert_limit(struct expansion *e, uint32_t first, struct op op)
+{
+	uint32_t at = e->op_count - 1;
+
+	for (; at > first && e->ops[at - 1].a > op.a; at--)
+		e->ops[at] = e->ops[at - 1];
+	e->ops[at] = op;
+}
+
+/* Resource limits ascend by their resource; some stand in for a cgroup. */
+static void emit_limits(struct expansion *e)
+{
+	uint32_t first = e->op_count;
+
+	for_ops(e->template, record, OP_RLIMIT) insert_limit(e, first, *add_op(e, record));
+	for_ops(e->template, record, ITEM_LIMIT)
+	{
+		char label[NUMBERED_PATH];
+		struct op *op;
+
+		if (record->flags & LIMIT_BESIDE || by_cgroup(e, record))
+			continue;
+		check_limit(e, record);
+		op = make_op(e, record, OP_RLIMIT);
+		op->a = record->a;
+		op->b = record->b;
+		op->c = record->c;
+		text_numbered_path(label, record->a == RLIMIT_NPROC ? "RLIMIT_NPROC " : "RLIMIT_AS ", (int64_t)(record->b | (uint64_t)record->c << 32));
+		set_label(e, record, op, label);
+		insert_limit(e, first, *op);
+	}
+}
+
 static const struct {
 	enum op_code code;
 	void (*emit)(struct expansion *e);
 } groups[] = {
-	{OP_INHERIT, emit_inherited}, {OP_IDENTITY, emit_own_group}, {OP_MOUNT, emit_mounts},
+	{OP_CGROUP, emit_cgroup}, {OP_INHERIT, emit_inherited}, {OP_IDENTITY, emit_own_group}, {OP_MOUNT, emit_mounts},
 	{OP_MANAGER, emit_manager},
 	{OP_ENV_SET, emit_notify},    {OP_ENV_DROP, emit_dropped},   {OP_ENV_PID, emit_watchdog_pid},
-	{OP_PATH_RULE, emit_path_rules}, {OP_COMMAND, emit_candidates},
+	{OP_RLIMIT, emit_limits}, {OP_PATH_RULE, emit_path_rules}, {OP_COMMAND, emit_candidates},
 };
 
 /* What comes of the start stands behind the records of its code. */

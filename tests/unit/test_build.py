@@ -158,7 +158,7 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
         peers={"db.example": ("192.0.2.7",)},
         resolvers=("192.0.2.53",),
         delegated=Delegated("/cg", frozenset({"pids"})),
-        environ={"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "0"},
+        environ={"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "0", "LISTEN_FDNAMES": "x"},
     )
     everything = build(
         walled, ["tool"], caller, status=(8, StatusFormat.JSON), told=Trace.EXECS, trace=Trace.EXECS

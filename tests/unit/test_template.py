@@ -54,7 +54,7 @@ def test_template_is_decoded_as_it_was_encoded() -> None:
     )
     process = replace(UNTRUSTED.process, notify=True, nice=3)
     loaded = replace(UNTRUSTED, process=process, environment=replace(UNTRUSTED.environment, keep=("PATH", "*")))
-    template = template_of(loaded, Additions(grants=grants), ())
+    template = template_of(loaded, Additions(grants=grants, limits={"cpu": 1}), ())
     assert {line.code for line in template.records} >= set(ItemCode)
     # Advice and objects are cut where a message would be.
     assert decode(encode(template)) == template
@@ -105,7 +105,6 @@ def grants(*texts: str) -> Additions:
         (Additions(user="nobody"), "looks no names up"),
         (Additions(user="1000"), "looks no names up"),
         (Additions(group="1000"), "looks no names up"),
-        (Additions(limits={"cpu": 1}), "looks for no cgroup"),
         (Additions(filesystem=FilesystemPolicy(read=("{home}/x",))), "takes for a placeholder"),
         (Additions(filesystem=FilesystemPolicy(read=("../x",))), "leaves a folder that only the start can tell"),
         (Additions(chdir="{cwd}"), "takes for a placeholder"),
@@ -133,7 +132,7 @@ def test_what_the_start_cannot_resolve_is_refused_when_it_is_sealed(added: Addit
         grants("x=connect:tcp:127.0.0.1:1"), grants("x=listen:unix:/s:owner=0:0"), Additions(user="1000", group="1000"),
         Additions(filesystem=FilesystemPolicy(read=("x", "a/../b"))), grants("x=inherit:3"),
         Additions(keep=("MAKEFLAGS",)), Additions(notify=True), grants("x=datagram:udp:127.0.0.1:1"),
-        Additions(limits={"memory": "1G", "processes": 9}), Additions(network=NetworkMode.HOST),
+        Additions(limits={"memory": "1G", "processes": 9, "cpu": 0.5}), Additions(network=NetworkMode.HOST),
         Additions(allow=(parse_peer("tcp:10.0.0.0/8:1-9"), parse_peer("udp:*:53")), bind=(parse_bind("tcp:80"),)),
     ],
     ids=str,
