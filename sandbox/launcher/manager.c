@@ -10,7 +10,7 @@
 #include <linux/poll.h>
 
 enum { TEXT_MAX = 4096 /* the manager takes no more */, RIGHTS_MAX = 253 /* SCM_MAX_FD */, CUT = 0x28 /* MSG_TRUNC, MSG_CTRUNC */ };
-enum { END_TRIES = 50, END_WAIT_MS = 100 };
+enum { END_TRIES = 10, END_WAIT_MS = 100 };
 
 /* What says how the service is. Others speak of processes and their rights, by numbers of this PID namespace: MAINPID. */
 static const char *const passing[] = {

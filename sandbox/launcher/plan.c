@@ -29,7 +29,7 @@ enum { RULE_COUNT = sizeof rules / sizeof rules[0] };
 
 /* What only a template holds. */
 static const struct op_rule items[] = {
-#define ITEM(name, code, data) {(code), DATA_##data, 0, MAX_MOUNTS, (code) == ITEM_LIMIT ? "unsupported" : "resolve"},
+#define ITEM(name, code, data, step) {(code), DATA_##data, 0, MAX_MOUNTS, (step)},
 #include "template.def"
 #undef ITEM
 };

@@ -28,7 +28,7 @@ enum op_code {
 
 /* What a template holds besides ops; template.h. */
 enum item_code {
-#define ITEM(name, code, data) ITEM_##name = (code),
+#define ITEM(name, code, data, step) ITEM_##name = (code),
 #include "template.def"
 #undef ITEM
 };

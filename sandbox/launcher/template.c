@@ -826,7 +826,7 @@ static void emit_limits(struct expansion *e)
 		op->a = record->a;
 		op->b = record->b;
 		op->c = record->c;
-		text_numbered_path(label, record->a == RLIMIT_NPROC ? "RLIMIT_NPROC " : "RLIMIT_AS ", (int64_t)(record->b | (uint64_t)record->c << 32));
+		text_numbered_path(label, record->a == RLIMIT_NPROC ? "nproc " : "as ", (int64_t)(record->b | (uint64_t)record->c << 32));
 		set_label(e, record, op, label);
 		insert_limit(e, first, *op);
 	}
@@ -838,8 +838,8 @@ static const struct {
 } groups[] = {
 	{OP_CGROUP, emit_cgroup}, {OP_INHERIT, emit_inherited}, {OP_IDENTITY, emit_own_group}, {OP_MOUNT, emit_mounts},
 	{OP_MANAGER, emit_manager},
-	{OP_ENV_SET, emit_notify},    {OP_ENV_DROP, emit_dropped},   {OP_ENV_PID, emit_watchdog_pid},
-	{OP_RLIMIT, emit_limits}, {OP_PATH_RULE, emit_path_rules}, {OP_COMMAND, emit_candidates},
+	{OP_ENV_SET, emit_notify},    {OP_RLIMIT, emit_limits}, {OP_ENV_DROP, emit_dropped},   {OP_ENV_PID, emit_watchdog_pid},
+	{OP_PATH_RULE, emit_path_rules}, {OP_COMMAND, emit_candidates},
 };
 
 /* What comes of the start stands behind the records of its code. */

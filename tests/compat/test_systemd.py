@@ -13,9 +13,9 @@ import pytest
 from sandbox.errors import UsageError
 from sandbox.grants import parse_grant
 from sandbox.profile import Profile
-from sandbox.profile_files import default_search_path, load
+from sandbox.profile_files import default_search_path, load, shipped_folder
 from sandbox.units import units
-from tests.support.booting import NEEDS_ROOT, NEEDS_SYSTEMD, booted, write_units
+from tests.support.booting import NEEDS_ROOT, NEEDS_SYSTEMD, ROOT, booted, write_units
 from tests.support.sealing import sealed_file
 
 SEARCH: Final = default_search_path({})
@@ -84,7 +84,7 @@ ask third
 systemctl stop web-http.socket web.service
 echo "stopped: $(show web ActiveState) $(show web Result)"
 pgrep -c -f serve.py
-for unit in code good missing; do
+for unit in code good missing term usr1; do
     systemctl start $unit.service
     until_true ended $unit
     echo "$unit: $(show $unit Result) $(show $unit ExecMainStatus)"
@@ -137,6 +137,8 @@ def test_service_is_activated_reloaded_watched_restarted_and_stopped_by_systemd(
         ("code", ["sh", "-c", "exit 42"], ""),
         ("good", ["sh", "-c", "exit 42"], "SuccessExitStatus=42"),
         ("missing", ["no-such-program"], ""),
+        ("term", ["sh", "-c", "kill -TERM $$"], ""),
+        ("usr1", ["sh", "-c", "kill -USR1 $$"], ""),
     ):
         sealed_file(here / name, plain, command)
         write_units(here, units(plain, name, f"/run/test/{name}", {}, kind="exec", reload=False), **{name: more})
@@ -159,6 +161,8 @@ def test_service_is_activated_reloaded_watched_restarted_and_stopped_by_systemd(
         "code: exit-code 42",
         "good: success 0",  # one that has ended well is forgotten, its status too
         "missing: exit-code 127",
+        "term: success 0",
+        "usr1: exit-code 138",
     ]
 
 
@@ -187,6 +191,36 @@ def test_units_are_what_systemd_verifies(folder: Path, notify: bool, kind: str |
     assert "Failed to parse kill mode" in broken.stderr
 
 
+SERVERS: Final = sorted(
+    path.stem for path in shipped_folder().glob("*.toml") if load(path.stem, search=SEARCH).descriptors.activation
+)
+
+
+@NEEDS_SYSTEMD
+@pytest.mark.parametrize("user", [None, "www-data"])
+def test_units_of_every_server_in_the_library_are_verified(folder: Path, user: str | None) -> None:
+    assert {"nginx", "php-fpm", "postgresql", "redis", "server", "unbound", "uvicorn"} <= {*SERVERS}
+    here, grant = folder / "units", parse_grant("x=inherit:systemd:x:listener")
+    for name in SERVERS:
+        profile = load(name, search=SEARCH)
+        profile = replace(profile, grants=(*profile.grants, grant))
+        write_units(here, units(profile, name, "/bin/true", {"x": "8080"}, kind=None, reload=True, user=user))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *(str(path) for path in here.iterdir())],
+        env={"PATH": os.environ["PATH"], "SYSTEMD_UNIT_PATH": f"{here}:"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert [line for line in done.stderr.splitlines() if str(here) in line or any(n in line for n in SERVERS)] == []
+    told = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", here / "server.service"],
+        capture_output=True, text=True, timeout=120, check=False,
+    ).stdout  # fmt: skip
+    document = (ROOT / "docs" / "systemd.md").read_text()
+    exposure = told.partition("server.service: ")[2].split(" ")[0]
+    if "systemd 252 " in subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=True).stdout:
+        assert ("`server` comes to {} for root" if user is None else "to {} with `--user`").format(exposure) in document
+
+
 def test_units_say_what_the_profile_says(folder: Path) -> None:
     profile = web_profile(folder)
     socket, service = units(profile, "web", "/usr/local/bin/web", {"http": "80"}, kind=None, reload=False)
@@ -195,11 +229,17 @@ def test_units_say_what_the_profile_says(folder: Path) -> None:
     for line in (
         "Description=serves 100%% of what it is asked", "Requires=web-http.socket", "Type=notify",
         "ExecStart=/usr/local/bin/web", "KillMode=mixed", "UMask=0022", "MemoryMax=1073741824", "TasksMax=52",
+        "Delegate=memory pids",
         "ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "PrivateNetwork=yes",
         "RestrictAddressFamilies=AF_UNIX",
     ):  # fmt: skip
         assert f"{line}\n" in service.text
     assert "ExecReload" not in service.text
+    assert "ProtectControlGroups=yes" not in service.text
+    assert (
+        "ProtectControlGroups=yes\n"
+        in units(load("untrusted", search=SEARCH), "x", "/x", {}, kind=None, reload=False)[0].text
+    )
     assert (
         "NotifyAccess" not in service.text
     )  # the launcher, which is the main process, hands on what the command tells

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +16,7 @@ from sandbox.filesystem import FilesystemPolicy
 from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions
 from sandbox.units import units
-from tests.support.booting import NEEDS_ROOT, NEEDS_SYSTEMD, booted, write_units
+from tests.support.booting import NEEDS_ROOT, NEEDS_SYSTEMD, ROOT, booted, write_units
 from tests.support.sealing import sealed_file
 
 SEARCH: Final = default_search_path({})
@@ -109,8 +113,8 @@ def test_nginx_serves_over_reloads_and_restarts_and_nobody_is_refused(folder: Pa
     sealed_file(here / "nginx", profile, command)
     (here / "nginx.conf").write_text(NGINX_CONFIG)
     (here / "client.py").write_text(CLIENT)
-    made = units(profile, "nginx", "/run/test/nginx", {"http": "127.0.0.1:8080"}, kind=None, reload=True)
-    write_units(here, made, nginx="User=nobody\nKillSignal=SIGQUIT")
+    made = units(profile, "nginx", "/run/test/nginx", {"http": "127.0.0.1:8080"}, kind=None, reload=True, user="nobody")
+    write_units(here, made, nginx="KillSignal=SIGQUIT")
     assert booted(folder, NGINX_SCRIPT) == [
         "before: inactive",
         "answer: first",
@@ -123,6 +127,48 @@ def test_nginx_serves_over_reloads_and_restarts_and_nobody_is_refused(folder: Pa
         "stopped: inactive success; processes left: 0",
         "when nobody listens, refused: some lost: 0",
     ]
+
+
+DOCUMENTED_SCRIPT: Final = """
+ask() { curl -s --noproxy '*' --max-time 20 http://127.0.0.1:8080/; echo; }
+says() { [ "$(ask)" = "$1" ]; }
+cp /run/test/doc/site /usr/local/bin
+cp /run/test/doc/site.conf /etc
+mkdir -p /srv
+cp -r /run/test/doc/www /srv
+cp /run/test/doc/units/* /etc/systemd/system
+({enable}) 2>/dev/null
+ask
+sed -i 's/root .srv.www;/return 200 new;/' /etc/site.conf
+{reload}
+until_true says new
+ask
+{restart}
+ask
+{stop}
+echo "$(show site ActiveState) $(systemctl is-active site-http.socket) $(pgrep -c nginx)"
+"""
+
+
+@NEEDS_SYSTEMD
+@NEEDS_ROOT
+def test_documented_server_is_started_reloaded_restarted_and_stopped(folder: Path) -> None:
+    """Each command of docs/systemd.md, as it stands there."""
+    if shutil.which("nginx", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("optional tool absent: nginx")
+    section = (ROOT / "docs" / "systemd.md").read_text().partition("## A server, from the first step to the last\n")[2]
+    lines = section.partition("```console\n")[2].partition("```")[0].splitlines()
+    (folder / "units" / "doc" / "units").mkdir(parents=True)
+    subprocess.run(
+        ["sh", "-e"], input="".join(f"{line[2:]}\n" for line in lines if line.startswith(("$ ", "> "))), text=True,
+        cwd=folder / "units" / "doc", env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}, check=True,
+    )  # fmt: skip
+    commands = re.findall(r"^\| `(systemctl [^`]+)` \|", section, re.MULTILINE)
+    names = {"daemon-reload": "{enable}", "reload": "{reload}", "restart": "{restart}", "stop": "{stop}"}
+    script = DOCUMENTED_SCRIPT
+    for command in commands[: len(names)]:
+        script = script.replace(names[command.split()[1].removesuffix(";")], command)
+    assert booted(folder, script) == ["hello", "", "new", "new", "inactive inactive 0"]
 
 
 # Deaf to SIGTERM, and so is what it leaves in a session of its own.
@@ -313,16 +359,17 @@ def test_php_fpm_and_redis_tell_systemd_that_they_are_ready(folder: Path) -> Non
     (here / "page.php").write_text("<<<?php echo 6 * 7 ?>>>")
     (here / "fastcgi.py").write_text(FASTCGI)
     for name, text, command, listen, more in (
-        ("fpm", FPM_PROFILE, [str(fpm), "-y", "/run/test/fpm.conf"], {"fpm": "127.0.0.1:9000"}, "User=nobody"),
+        ("fpm", FPM_PROFILE, [str(fpm), "-y", "/run/test/fpm.conf"], {"fpm": "127.0.0.1:9000"}, ""),
         (
             "redis", REDIS_PROFILE, ["redis-server", "/run/test/redis.conf"], {},
-            "User=nobody\nRuntimeDirectory=redis\nRuntimeDirectoryPreserve=yes",
+            "RuntimeDirectory=redis\nRuntimeDirectoryPreserve=yes",
         ),
     ):  # fmt: skip
         (folder / f"{name}.toml").write_text(text)
         profile = load(str(folder / f"{name}.toml"), search=SEARCH)
         sealed_file(here / name, profile, command)
-        write_units(here, units(profile, name, f"/run/test/{name}", listen, kind=None, reload=False), **{name: more})
+        made = units(profile, name, f"/run/test/{name}", listen, kind=None, reload=False, user="nobody")
+        write_units(here, made, **{name: more})
     assert booted(folder, NOTIFYING_SCRIPT) == [
         "fpm: 42, active, Ready to handle connections",
         "again: 42 active",

@@ -163,6 +163,19 @@ one.sendto(b"STOPPING=1", os.environ["NOTIFY_SOCKET"])
     assert [told.text for told in manager.taken()] == ["STOPPING=1"]
 
 
+@pytest.mark.parametrize("words", [(), ("--net-allow", "tcp:127.0.0.1:9")], ids=str)
+def test_manager_that_reads_late_misses_nothing(manager: Manager, words: Sequence[str]) -> None:
+    """More than its queue holds: the command waits, as it would for the manager itself, and nothing is lost."""
+    texts = [f"STATUS={number}" for number in range(200)]
+    with subprocess.Popen(
+        [*SANDBOX, "run", "-q", "-p", "untrusted", "--notify", *words, *telling(*((t, 0, "memfd") for t in texts))],
+        env={**os.environ, "NOTIFY_SOCKET": str(manager.path)},
+    ) as process:  # fmt: skip
+        manager.socket.settimeout(SECONDS)
+        assert [manager.socket.recv(99).decode() for _ in texts] == texts
+        assert process.wait(SECONDS) == 0
+
+
 def test_command_cannot_reach_the_managers_own_socket(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without op MANAGER there is no socket at all; with it, the one there is the supervisor's."""
     script = "import os; print(os.stat(os.environ['NOTIFY_SOCKET']).st_ino)"

@@ -41,7 +41,7 @@ def template_of(loaded: Profile, added: Additions | None = None, command: tuple[
 
 def test_items_are_those_of_the_launcher() -> None:
     text = (LAUNCHER_SOURCES / "template.def").read_text()
-    table = re.findall(r"^ITEM\((\w+), (0x\w+), (\w+)\)", text, re.MULTILINE)
+    table = re.findall(r"^ITEM\((\w+), (0x\w+), (\w+), \"[a-z]+\"\)", text, re.MULTILINE)
     assert [(name, int(code, 16), Data[data]) for name, code, data in table] == [
         (code.name, code.value, ITEM_DATA[code]) for code in ItemCode
     ]
