@@ -29,7 +29,9 @@ from sandbox.grants import (
     SocketGrant,
     checked,
     is_activated,
+    is_stored,
     number_of,
+    present,
     substitute,
     variable_for,
 )
@@ -46,7 +48,7 @@ from sandbox.plan import (
     StatusFormat,
     Trace,
 )
-from sandbox.profile import ExecPolicy, Profile, ScmRights, check, delegated, numbered
+from sandbox.profile import ExecPolicy, Profile, ScmRights, SharedNamespace, check, delegated, numbered
 from sandbox.resolve import passed_grants
 from sandbox.sizes import format_size
 from sandbox.sockets import Protocol, sockaddr
@@ -69,21 +71,23 @@ def build(
     profile: as profile.for_caller() returns it, every path absolute.
     told: what the records tell of beside start and end; trace: what standard error does, for people.
     status: the caller's descriptor for records of the run, and their form. quiet: failures go there only.
-    Establishes: every grant is placed once at its number; the filter reserves exactly those numbers.
+    Establishes: every grant that is there is placed once at its number; the filter reserves the numbers of all.
     Raises: ProfileError, GrantError, UsageError before anything is started; UnsupportedError without libseccomp.
     """
     profile = passed_grants(profile, caller)
     check(profile)
     grants = numbered(profile)
+    given = present(grants, activation=profile.descriptors.activation)
+    held = tuple(grant for _, grant in given)
     arguments = [substitute(_clean(word), grants) for word in command]
     if not arguments or not arguments[0]:
         raise UsageError("command", "it is empty", "give a program and its arguments")
     parts = (
         *_launcher_ops(profile, caller, status, told=told, trace=trace),
-        *_descriptor_ops(profile, grants, status, caller),
+        *_descriptor_ops(profile, given, status, caller),
         *walls.wall_ops(profile, caller),
-        *_attribute_ops(profile, grants, caller),
-        *_confinement_ops(profile, grants, caller),
+        *_attribute_ops(profile, held, caller),
+        *_confinement_ops(profile, grants, held, caller),
         *_exec_ops(profile, arguments, caller),
     )
     return Plan(
@@ -137,6 +141,11 @@ def _launcher_ops(
     for name, rule in rules:
         yield ops.protocol(name, rule)
     yield from walls.network_ops(profile, caller, peers.supervised(profile.network, numbered(profile)))
+    if (where := notify_variables(profile, caller).get(NOTIFY_SOCKET)) and SharedNamespace.MOUNT not in profile.share:
+        yield ops.manager(where)
+    for grant in profile.grants:
+        if isinstance(grant, InheritGrant) and grant.stored and grant.passed_as is not None:
+            yield ops.store(grant.passed_as, grant.types, f"grant {grant.name}: {grant.inherit}")
 
 
 def grant_label(grant: Grant) -> str:
@@ -221,9 +230,10 @@ def _obtain(slot: int, grant: Grant) -> Iterator[Op]:
 
 
 def _descriptor_ops(
-    profile: Profile, grants: Sequence[Grant], status: tuple[int, StatusFormat] | None, caller: Caller
+    profile: Profile, given: Sequence[tuple[int, Grant]], status: tuple[int, StatusFormat] | None, caller: Caller
 ) -> Iterator[Op]:
-    for grant in grants:
+    """Yield the ops that obtain and place the grants; given: each with its slot."""
+    for _, grant in given:
         if status is not None and isinstance(grant, InheritGrant) and grant.fd == status[0]:
             raise GrantError(grant.name, f"descriptor {grant.inherit} is the status descriptor", "use another one")
     # A standard stream may be a Unix socket; where nothing may be sent over one, none is accepted.
@@ -234,13 +244,13 @@ def _descriptor_ops(
     )  # fmt: skip
     obtained = [
         op
-        for slot, grant in enumerate(grants)
+        for slot, grant in given
         for op in (_obtain_socket(slot, grant, caller) if isinstance(grant, SocketGrant) else _obtain(slot, grant))
     ]
     # Within a code, INHERIT ascends by the caller's number: so the launcher can close what lies between.
     yield from sorted(obtained, key=lambda op: (op.code, op.b if op.code is ops.OpCode.INHERIT else op.a))
-    for slot, grant in enumerate(grants):
-        label = f"grant {grant.name}: number {number_of(grant)}"
+    for slot, grant in given:
+        label = f"grant {grant.name}: " + ("its number" if is_stored(grant) else f"number {number_of(grant)}")
         yield ops.place(slot, number_of(grant), label, propagate=grant.propagate)
     yield ops.capabilities()
     yield ops.sweep()
@@ -319,9 +329,10 @@ def _refuse_kept_secret(pattern: str, grants: Sequence[Grant]) -> None:
             )
 
 
-def _confinement_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) -> Iterator[Op]:
+def _confinement_ops(profile: Profile, grants: Sequence[Grant], held: Sequence[Grant], caller: Caller) -> Iterator[Op]:
+    """Yield the ops of Landlock and the filters; grants: all that are declared, held: those that are there."""
     yield ops.no_new_privs()
-    yield from walls.landlock_ops(profile, grants, caller)
+    yield from walls.landlock_ops(profile, held, caller)
     if profile.process.exec is ExecPolicy.ONCE:
         yield ops.exec_once()
     else:

@@ -56,6 +56,18 @@ REASONS: Final = {
     -48: "it does not hold root",
     -49: "an older kernel than the one that it was sealed for; its Landlock ABI is ",
     -50: "the working directory lies in what it hides or replaces",
+    -51: (
+        "needs a delegated cgroup (version 2) with the cpu controller, "
+        "found none, and no resource limit shares processors out"
+    ),
+    -52: (
+        "needs a delegated cgroup (version 2) with the pids controller, "
+        "found none, and RLIMIT_NPROC does not hold for root"
+    ),
+    -53: (
+        "needs a delegated cgroup (version 2) with the pids controller, "
+        "found none, and RLIMIT_NPROC counts all of the user's"
+    ),
 }
 STEPS: Final = ("usage", "plan", "start", "fork", "supervise", "seal")
 _WRONG_TYPE, _WRONG_ACCESS, _CHILD_VANISHED, _ASKED_TO_END, _OLDER_KERNEL = -1, -2, -16, -34, -49

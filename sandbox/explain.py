@@ -26,6 +26,7 @@ from sandbox.grants import (
     ListenGrant,
     ScratchGrant,
     SecretGrant,
+    is_stored,
     number_of,
     variable_for,
 )
@@ -92,7 +93,8 @@ def _descriptors(profile: Profile, grants: Sequence[Grant], caller: Caller) -> I
         yield "         reserved: nothing else can be put onto them (reserve_stdio)"
     for grant in grants:
         access = f", {grant.access}" if isinstance(grant, FileGrant) else ""
-        yield f"{number_of(grant):<8} {grant_label(grant)}{access}; told by {variable_for(grant.name)}"
+        absent = "; absent unless the service manager keeps one" if is_stored(grant) else ""
+        yield f"{number_of(grant):<8} {grant_label(grant)}{access}; told by {variable_for(grant.name)}{absent}"
         yield from (f"           {line}" for line in residue(grant, sockets, governed=governed))
     yield "every other descriptor of the caller is closed"
     if policy.strict:
@@ -124,7 +126,7 @@ def _environment(profile: Profile, grants: Sequence[Grant]) -> Iterator[str]:
     if profile.descriptors.activation:
         yield "LISTEN_PID: the command's process ID, as it sees that itself"
     if profile.process.notify:
-        yield "NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID: as the caller has them; the socket is in the view"
+        yield "NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID: as the caller has them; the supervisor hands on how it is"
     yield "every other variable is removed"
     yield "those that name descriptors (LISTEN_FDS, MAKEFLAGS ...) are rewritten for inherited grants, or removed"
 

@@ -22,6 +22,7 @@ FIRST_NUMBER: Final = 3
 LAST_NUMBER: Final = 65535
 MAX_GRANTS: Final = 512
 MANAGER: Final = "systemd:"
+ABSENT: Final = -1  # the number of what a service manager could give back, and has not
 MAX_DATA_TEXT: Final = 1 << 20  # it travels in the plan, which is at most 16 MiB
 MAX_COPY: Final = 64 << 20  # it is memory, and the launcher's, until the last descriptor closes
 MAX_SCRATCH: Final = 1 << 41  # a plan counts KiB in 32 bits
@@ -111,7 +112,8 @@ class InheritGrant(KeptHere):
     """A descriptor of the caller's: `inherit` is its number there; the caller keeps its own copy.
 
     inherit can also be `systemd:NAME`: the descriptor of that name that a service manager has passed to the caller, and
-    passed_fd the number that it has (resolve.passed_grants).
+    passed_fd the number that it has (resolve.passed_grants). stored: the child may give the manager one to keep under
+    that name (FDSTORE=1), and has it back at the next start; before, and after a stop, there is none (ABSENT).
 
     propagate (of every grant): it passes at every exec, while its number still is this open file.
     type None accepts SAFE_TYPES; access None accepts any mode, otherwise the mode must be exactly that. A regular file
@@ -126,6 +128,7 @@ class InheritGrant(KeptHere):
     access: Access | None = None
     raw: bool = False
     relay: bool = False
+    stored: bool = False
     number: int | None = None
     propagate: bool = False
     passed_fd: int | None = None
@@ -334,7 +337,8 @@ KINDS: Final[dict[str, type[Grant]]] = {
 
 # The words that a grant's kind may have behind its value on the command line, beside accesses and types: its flags.
 _FLAGS: Final = {
-    "inherit": ("raw", "relay"), "file": ("create", "truncate", "raw"), "directory": ("write", "create", "execute"),
+    "inherit": ("raw", "relay", "stored"), "file": ("create", "truncate", "raw"),
+    "directory": ("write", "create", "execute"),
     "secret": (), "listen": (), "connect": (), "datagram": (),
     "data": (), "copy": (), "scratch": (),
 }  # fmt: skip
@@ -399,6 +403,8 @@ def _check_inherited(grant: InheritGrant) -> None:
             raise GrantError(grant.name, f"{text!r} is not a descriptor", f"give a number, or {MANAGER}NAME")
         case InheritGrant(inherit=int(fd)) if not 0 <= fd < 2**31:
             raise GrantError(grant.name, f"{fd} is not a descriptor", "give the number that the caller has open")
+        case InheritGrant(stored=True, inherit=int()):
+            raise GrantError(grant.name, "nobody gives a number back", f'write inherit = "{MANAGER}NAME"')
         case InheritGrant(relay=True):
             _check_relay(grant)
         case InheritGrant(type=FdType.DIRECTORY, raw=False):
@@ -479,9 +485,9 @@ def parse_grant(text: str) -> Grant:
 
     Grammar: `NAME[@NUMBER][+propagate]=KIND:VALUE[:WORD[,WORD ...]]`, KIND one of KINDS. For `file` and `inherit` a
     WORD is an access (read, write, append, read-write) or raw, for `file` also create and truncate, for `inherit` also
-    relay and a descriptor type; for `directory` read, write, create and execute. For `listen` it is one of reuse_port,
-    ipv6_only, backlog=N, mode=OCTAL, owner=NAME[:GROUP], for `connect` timeout=SECONDS. A last part that is no list of
-    such words belongs to VALUE, so that paths may hold colons; of `data`, `copy` and `scratch` all is VALUE.
+    relay, stored and a descriptor type; for `directory` read, write, create and execute. For `listen` it is one of
+    reuse_port, ipv6_only, backlog=N, mode=OCTAL, owner=NAME[:GROUP], for `connect` timeout=SECONDS. A last part that
+    is no list of such words belongs to VALUE, so that paths may hold colons; of `data`, `copy` and `scratch` all is.
 
     Raises: GrantError with the grammar as hint.
     """
@@ -662,16 +668,39 @@ def number_grants(grants: Iterable[Grant], *, activation: bool = False) -> tuple
     return tuple(sorted(numbered, key=number_of))
 
 
+def is_stored(grant: Grant) -> bool:
+    """Tell whether a grant is what a service manager keeps between starts, and so may be absent."""
+    return isinstance(grant, InheritGrant) and grant.stored
+
+
+def present(grants: Sequence[Grant], *, activation: bool) -> tuple[tuple[int, Grant], ...]:
+    """Return the grants that are there at this start, each with its place among all.
+
+    activation: what is told by LISTEN_FDS has the numbers from 3 up without a gap, so those that are stored move down.
+    """
+    found: list[tuple[int, Grant]] = []
+    missing = 0
+    for place, grant in enumerate(grants):
+        moves = activation and is_activated(grant)
+        if isinstance(grant, InheritGrant) and grant.passed_fd == ABSENT:
+            missing += moves
+        else:
+            found.append((place, replace(grant, number=number_of(grant) - missing) if moves else grant))
+    return tuple(found)
+
+
 def _source_of(grant: Grant) -> int | str | None:
     if not isinstance(grant, InheritGrant):
         return None
-    return grant.inherit if grant.passed_fd is None else grant.passed_fd
+    return grant.inherit if grant.passed_fd in (None, ABSENT) else grant.passed_fd
 
 
 def _number_activated(grants: Sequence[Grant]) -> list[Grant]:
     places = count(FIRST_NUMBER)
     found: list[Grant] = []
-    for grant in grants:
+    for grant in sorted(grants, key=is_stored):  # those may be absent, and leave no gap
+        if is_stored(grant) and grant.number is not None:
+            raise GrantError(grant.name, "activation numbers what is stored at each start", "leave number out")
         number = next(places) if is_activated(grant) else grant.number
         if grant.number not in (None, number):
             reason = f"activation gives it number {number}"
@@ -709,6 +738,9 @@ def substitute(argument: str, grants: Sequence[Grant]) -> str:
     numbers = {grant.name: str(number_of(grant)) for grant in grants}
 
     def number(match: re.Match[str]) -> str:
+        if any(grant.name == match[1] and is_stored(grant) for grant in grants):
+            hint = f"the command has {variable_for(match[1])} where it is there"
+            raise GrantError(match[1], f"it may be absent, in argument {argument!r}", hint)
         if match[1] not in numbers:
             known = ", ".join(sorted(numbers)) or "none"
             raise GrantError(match[1], f"no such grant, in argument {argument!r}", f"declared: {known}")

@@ -40,6 +40,7 @@ from sandbox.errors import GrantError, InternalError, LaunchError, UsageError
 from sandbox.events import Event, Exited, Failed, Received, Started, event_of
 from sandbox.filesystem import FilesystemPolicy
 from sandbox.grants import (
+    ABSENT,
     Access,
     DirectoryGrant,
     FdType,
@@ -622,7 +623,7 @@ def _above_streams(profile: Profile, ours: contextlib.ExitStack) -> Profile:
 
 
 def _copied_above_streams(grant: Grant, avoid: Collection[int], ours: contextlib.ExitStack) -> Grant:
-    if not isinstance(grant, InheritGrant) or grant.fd > 2:
+    if not isinstance(grant, InheritGrant) or grant.fd == ABSENT or grant.fd > 2:
         return grant
     if not _is_open(grant.fd):
         raise LaunchError("inherit", grant_label(grant), errno.EBADF, hint="open it in this process")

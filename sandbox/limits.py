@@ -200,6 +200,44 @@ def ops(limits: Limits, delegated: Delegated | None = None, *, uid: int, user_na
         yield plan.rlimit(resource, number)
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A setting of a cgroup, for a start that finds one delegated or not.
+
+    instead: the resource limit and its value that hold where it finds none; None: nothing does. error: what the start
+    is refused with then, in words of lacks_mechanism(), None: it is not; of_root: root's only. beside: it belongs to
+    the one before. swap: for a kernel that accounts for swap.
+    """
+
+    name: str
+    file: str
+    value: str
+    instead: tuple[int, int] | None = None
+    error: UnsupportedError | None = None
+    of_root: bool = False
+    beside: bool = False
+    swap: bool = False
+
+
+def open_settings(limits: Limits, *, user_namespace: bool) -> Iterator[Open]:
+    """Yield what a cgroup would hold of the limits, and what holds where there is none: as ops() decides.
+
+    Raises: UsageError for values out of range.
+    """
+    check(limits)
+    everything = Delegated("", frozenset(CONTROLLERS.values()))
+    for name, controller in CONTROLLERS.items():
+        if getattr(limits, name) is None:
+            continue
+        alone = Limits(**{name: getattr(limits, name)})
+        refused = lacks_mechanism(alone, name, None, 1, user_namespace=user_namespace)
+        for_root = lacks_mechanism(alone, name, None, 0, user_namespace=user_namespace)
+        instead = None if refused else next(_rlimits(alone, None, 1, user_namespace=user_namespace))
+        first, *more = (s for s in _settings(alone, everything) if s[0].startswith(controller))
+        yield Open(name, *first, instead, refused or for_root, of_root=refused is None)
+        yield from (Open(name, *setting, beside=True, swap="swap" in setting[0]) for setting in more)
+
+
 def _settings(limits: Limits, delegated: Delegated | None) -> Iterator[tuple[str, str]]:
     """Yield the files of the new cgroup and what is written to each."""
     if _by_cgroup(limits, delegated, "memory"):
@@ -267,7 +305,7 @@ _RLIMIT_WORDS: Final = {
     "timeout": "the supervisor: everything is ended, exit code 124",
     "cpu": "nothing: it needs a delegated cgroup",
 }
-_CGROUP_WORDS: Final = {
+CGROUP_WORDS: Final = {
     "memory": "cgroup memory.max: all processes and their files in memory together",
     "processes": "cgroup pids.max: all together",
     "cpu": "cgroup cpu.max: all together",
@@ -277,7 +315,7 @@ _CGROUP_WORDS: Final = {
 def describe(limits: Limits, delegated: Delegated | None = None) -> tuple[Held, ...]:
     """Return each limit that is set, with the mechanism that holds it."""
     return tuple(
-        Held(name, format(name, value), (_CGROUP_WORDS if _by_cgroup(limits, delegated, name) else _RLIMIT_WORDS)[name])
+        Held(name, format(name, value), (CGROUP_WORDS if _by_cgroup(limits, delegated, name) else _RLIMIT_WORDS)[name])
         for name in NAMES
         if (value := getattr(limits, name)) is not None
     )

@@ -35,6 +35,7 @@ MAX_PATH_RULES: Final = 2048
 MAX_PORT_RULES: Final = 1024
 MAX_NET_RULES: Final = 1024
 MAX_TEXT_FILES: Final = 4
+MAX_STORED_NAME: Final = 255
 _OPEN_FLAGS: Final = {
     Access.READ: os.O_RDONLY,
     Access.WRITE: os.O_WRONLY,
@@ -70,6 +71,7 @@ class OpCode(enum.IntEnum):
     ALLOW_LIST = 0x010A
     NET_RULE = 0x010B
     NETNS = 0x010C
+    STORE = 0x010D
     STDIO = 0x0301
     INHERIT = 0x0302
     FILE = 0x0303
@@ -90,6 +92,7 @@ class OpCode(enum.IntEnum):
     ENTER = 0x0407
     CAPABILITIES = 0x0408
     TEXT_FILE = 0x0409
+    MANAGER = 0x040A
     PLACE = 0x0501
     SWEEP = 0x0502
     VERIFY = 0x0503
@@ -140,6 +143,7 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.ALLOW_LIST: OpRule("network", 0, 1),
     OpCode.NET_RULE: OpRule("network", 0, MAX_NET_RULES, Data.ADDRESS),
     OpCode.NETNS: OpRule("network", 0, 1),
+    OpCode.STORE: OpRule("notify", 0, MAX_SLOTS, Data.TEXT),
     OpCode.STDIO: OpRule("stdio", 1, 1),
     OpCode.INHERIT: OpRule("inherit", 0, MAX_SLOTS),
     OpCode.FILE: OpRule("open", 0, MAX_SLOTS, Data.TEXT),
@@ -160,6 +164,7 @@ RULES: Final[dict[OpCode, OpRule]] = {
     OpCode.ENTER: OpRule("view", 0, 1),
     OpCode.CAPABILITIES: OpRule("capabilities", 1, 1),
     OpCode.TEXT_FILE: OpRule("view", 0, MAX_TEXT_FILES, Data.PAIR),
+    OpCode.MANAGER: OpRule("notify", 0, 1, Data.TEXT),
     OpCode.PLACE: OpRule("place", 0, MAX_SLOTS),
     OpCode.SWEEP: OpRule("sweep", 1, 1),
     OpCode.VERIFY: OpRule("verify", 1, 1),
@@ -472,6 +477,8 @@ _DESCRIBE: Final[dict[OpCode, Callable[[Op], str]]] = {
     OpCode.NET_RULE: _rule_words,
     OpCode.NETNS: lambda op: f"join {op.label}" + (f", and keep {op.b} open to the end" if op.b else ""),
     OpCode.TEXT_FILE: lambda op: f"a text of {len(op.data.split(bytes(1))[1])} bytes at {op.label!r}",
+    OpCode.MANAGER: lambda op: f"a socket at {_text(op.data)!r}; the supervisor hands on what tells how the service is",
+    OpCode.STORE: lambda op: f"the manager may be given, as {_text(op.data)!r}, one of: {_types(op.a)}",
     OpCode.NOTIFY: lambda op: f"ask the supervisor by {len(op.data) // 8} instructions",
     OpCode.RULESET: lambda op: f"Landlock handles file rights {op.a | op.b << 32:#x}, net and scopes {op.c:#x}",
     OpCode.PATH_RULE: lambda op: (
@@ -676,6 +683,17 @@ def text_file(path: str, text: str) -> Op:
     """Show a text as a file at `path`, whatever the view has there."""
     data = os.fsencode(path) + b"\0" + os.fsencode(text) + b"\0"
     return Op(OpCode.TEXT_FILE, data=data, label=path, hint="the host must have a file there")
+
+
+def manager(path: str) -> Op:
+    """Put a socket at `path`, of which the supervisor hands on to the caller's there what tells how the service is."""
+    hint = "is the service manager there? start it without NOTIFY_SOCKET, or leave notify out"
+    return Op(OpCode.MANAGER, data=os.fsencode(path), label="NOTIFY_SOCKET", hint=hint)
+
+
+def store(name: str, types: Collection[FdType], label: str) -> Op:
+    """Let the manager be given a descriptor to keep under a name, if it is of one of the types."""
+    return Op(OpCode.STORE, a=mask_of(types), data=os.fsencode(name), label=label)
 
 
 def notify_program(program: bytes) -> Op:

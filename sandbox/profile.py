@@ -26,6 +26,7 @@ from sandbox.grants import (
     Grant,
     InheritGrant,
     ListenGrant,
+    is_stored,
     number_grants,
 )
 from sandbox.landlock import ABI_OF, LandlockPolicy
@@ -328,6 +329,23 @@ def check(profile: Profile) -> None:
     for grant in grants:
         if profile.descriptors.scm_rights is ScmRights.DENY and _may_be_unix(grant):
             raise GrantError(grant.name, "scm_rights is denied, and this may be a Unix socket", "name another type")
+        if is_stored(grant):
+            _check_stored(profile, grant)
+
+
+def _check_stored(profile: Profile, grant: Grant) -> None:
+    """Refuse what nobody could store, or what nobody would hold back."""
+    wrong = {
+        ("nothing can be stored: the service manager is told nothing", "write notify = true under [process]"):
+            not profile.process.notify,
+        ("scm_rights is denied, and storing sends a descriptor", "leave one of them out"):
+            profile.descriptors.scm_rights is ScmRights.DENY,
+        ("without a mount namespace of its own the command reaches the manager itself", "leave mount out of share"):
+            SharedNamespace.MOUNT in profile.share,
+    }  # fmt: skip
+    for (reason, hint), holds in wrong.items():
+        if holds:
+            raise GrantError(grant.name, reason, hint)
 
 
 def _may_be_unix(grant: Grant) -> bool:

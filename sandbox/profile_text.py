@@ -247,6 +247,7 @@ class InheritTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     access: Annotated[Access, _meta("how it must be open")] | UnsetType = UNSET
     raw: Annotated[bool, _meta("as it is: a file is not opened anew")] = False
     relay: Annotated[bool, _meta("the supervisor copies, one way; access says which")] = False
+    stored: Annotated[bool, _meta("a service manager keeps it between starts; absent at first")] = False
     number: Number | UnsetType = UNSET
     propagate: Propagate = False
 

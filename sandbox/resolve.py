@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from sandbox.allowlist import BindRule, PeerRule
 from sandbox.caller import Caller
-from sandbox.carried import NOTIFY_SOCKET, passed_by_manager
+from sandbox.carried import LISTEN_FDS, NOTIFY_SOCKET, passed_by_manager
 from sandbox.errors import GrantError, ProfileError, UsageError
 from sandbox.filesystem import FilesystemPolicy, covers, normal, split_optional
 from sandbox.grants import (
+    ABSENT,
     ConnectGrant,
     CopyGrant,
     DatagramGrant,
@@ -96,7 +97,7 @@ def for_caller(profile: Profile, caller: Caller, additions: Additions | None = N
     started_in = caller if process.chdir is None else replace(caller, cwd=process.chdir)
     files = _absolute_lists(added.filesystem, caller)
     if process.notify:
-        files = _with_notify_socket(files, caller)
+        _refuse_abstract(caller.environ.get(NOTIFY_SOCKET, ""))
     # A home folder that was named to start in is the one of the view; one that we happen to be in may be a mistake.
     at_home = process.chdir is not None or covers(files, caller.cwd or "/")
     grants = merge_grants(own, added_grants)
@@ -125,17 +126,13 @@ def _network_for(profile: Profile, added: Additions) -> NetworkPolicy:
     )  # fmt: skip
 
 
-def _with_notify_socket(files: FilesystemPolicy, caller: Caller) -> FilesystemPolicy:
-    """Show the socket of the caller's service manager: who shows a socket lets it be connected to, and nothing more."""
-    where = caller.environ.get(NOTIFY_SOCKET, "")
-    if not where:
-        return files
-    if not where.startswith("/"):
+def _refuse_abstract(notify_socket: str) -> None:
+    """The socket's path has ours in the view; an abstract name has no such place."""
+    if notify_socket and not notify_socket.startswith("/"):
         raise UsageError(
-            "process.notify", f"NOTIFY_SOCKET is {where!r}, which is no path",
+            "process.notify", f"NOTIFY_SOCKET is {notify_socket!r}, which is no path",
             "abstract names are not reached from a sandbox; leave notify out",
         )  # fmt: skip
-    return replace(files, read=union(files.read, (where,)))
 
 
 def passed_grants(profile: Profile, caller: Caller) -> Profile:
@@ -150,7 +147,11 @@ def passed_grants(profile: Profile, caller: Caller) -> Profile:
 def _passed(grant: InheritGrant, caller: Caller) -> InheritGrant:
     if grant.passed_as is None or grant.passed_fd is not None:
         return grant
+    if grant.stored and not caller.environ.get(LISTEN_FDS):
+        return replace(grant, passed_fd=ABSENT)
     found = passed_by_manager(caller.environ, caller.pid)
+    if grant.stored and not isinstance(found, str) and grant.passed_as not in found:
+        return replace(grant, passed_fd=ABSENT)
     if isinstance(found, str):
         raise GrantError(
             grant.name, f"{grant.inherit}: {found}", "start it by a socket unit, or systemd-socket-activate"

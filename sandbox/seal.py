@@ -18,6 +18,7 @@ from sandbox import carried, landlock, limits, walls, wire
 from sandbox import plan as ops
 from sandbox.build import build, child_path, filter_policy, keeps
 from sandbox.caller import Caller
+from sandbox.carried import LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID
 from sandbox.errors import GrantError, PlanError, SandboxError, UsageError
 from sandbox.explain import explain
 from sandbox.filesystem import Entry, FilesystemPolicy, Kind, Rights, View, entries, normal, split_optional
@@ -31,23 +32,31 @@ from sandbox.grants import (
     InheritGrant,
     ListenGrant,
     SecretGrant,
+    is_activated,
+    is_stored,
+    number_of,
+    variable_for,
 )
 from sandbox.landlock import FileRight
 from sandbox.mounts import view_ops
-from sandbox.plan import Op, OpCode, Plan
+from sandbox.plan import Namespace, Op, OpCode, Plan
 from sandbox.profile import PATH_LISTS, NetworkMode, NetworkPolicy, Profile, SharedNamespace, numbered
 from sandbox.profile_format import format_profile
 from sandbox.resolve import Additions, for_caller
 from sandbox.template import (
+    ACTIVATED,
     SCHEDULING_CALLERS_NICE,
     SCHEDULING_CALLERS_POLICY,
     STAND_INS,
+    VARIES,
     EntryBit,
     EntryKind,
     Item,
     ItemCode,
+    LimitBit,
     Line,
     Template,
+    Varying,
     ViewBit,
     as_profile,
     decode,
@@ -101,12 +110,16 @@ def seal_profile(
         reason = "with a udp grant no call may name an address, and sd_notify(3) does"
         raise UsageError("process.notify", reason, "leave notify or the grant out")
     # Where it starts is looked at when that is known.
-    plan = build(replace(profile, process=replace(profile.process, chdir="/")), command or ["/"], caller)
+    unlimited = replace(profile.limits, **dict.fromkeys(limits.CONTROLLERS))
+    plan = build(
+        replace(profile, process=replace(profile.process, chdir="/"), limits=unlimited), command or ["/"], caller
+    )
     need = _least_abi(profile, landlock_abi) if plan.only(OpCode.RULESET) else 0
     lines = [
         Item(ItemCode.NEEDS, a=need, label="this file", hint="seal it on this kernel, or by --landlock-abi"),
         *_view_items(loaded, added, profile),
         *_start_items(profile, plan),
+        *_limit_items(profile),
         *_command_items(profile, command, caller),
         *_adapted(profile, plan, command, searched=_is_searched(profile, command)),
     ]
@@ -176,10 +189,6 @@ def _refuse_unresolvable(loaded: Profile, added: Additions) -> None:
             raise GrantError(
                 grant.name, f"host {grant.address.name}: a sealed launcher looks no names up", "give its address"
             )
-    if loaded.limits.cpu is not None or "cpu" in added.limits:
-        raise UsageError(
-            "limits.cpu", "a sealed launcher looks for no cgroup", "leave it to the service manager: CPUQuota="
-        )
 
 
 def _refuse_unresolvable_network(network: NetworkPolicy) -> None:
@@ -294,12 +303,14 @@ def _entry(name: str, text: str, started_in: str, *, is_added: bool) -> Item:
 
 
 def _start_items(profile: Profile, plan: Plan) -> Iterator[Item]:
-    names = {grant.fd: grant.passed_as for grant in profile.grants if isinstance(grant, InheritGrant)}
+    passed = {g.fd: g for g in numbered(profile) if isinstance(g, InheritGrant) and g.passed_as is not None}
     for op in plan.only(OpCode.INHERIT):
-        name = names.get(op.b)
-        if name is not None:
+        grant = passed.get(op.b)
+        if grant is not None and grant.stored:
+            yield _stored_item(profile, op, grant)
+        elif grant is not None:
             hint = "start it by a socket unit, or systemd-socket-activate; see FileDescriptorName= of systemd.socket(5)"
-            data = name.encode()
+            data = (grant.passed_as or "").encode()
             yield Item(ItemCode.ACTIVATED, a=op.a, c=op.c, flags=op.flags, data=data, label=op.label, hint=hint)
     if profile.process.notify:
         hint = "abstract names are not reached from a sandbox; leave notify out"
@@ -308,6 +319,55 @@ def _start_items(profile: Profile, plan: Plan) -> Iterator[Item]:
         if _may_be_kept(profile, name):
             is_flags = name in carried.OF_JOBSERVERS
             yield Item(ItemCode.CARRIED, flags=int(is_flags), data=name.encode(), label=name)
+
+
+def _limit_items(profile: Profile) -> Iterator[Item]:
+    """Yield the limits for which the start looks for a cgroup, and what it does where it finds none."""
+    own_users = Namespace.USER in walls.own_namespaces(profile)
+    for found in limits.open_settings(profile.limits, user_namespace=own_users):
+        resource, value = found.instead or (0, 0)
+        flags = LimitBit.BESIDE if found.beside else LimitBit(0)
+        flags |= LimitBit.SWAP if found.swap else LimitBit(0)
+        if found.error is not None:
+            only = LimitBit.CGROUP_ONLY if found.name == "cpu" else LimitBit.OF_USER
+            flags |= LimitBit.NOT_ROOT if found.of_root else only
+        yield Item(
+            ItemCode.LIMIT, a=resource, b=value & 0xFFFFFFFF, c=value >> 32, flags=int(flags),
+            data=f"{found.file}\0{found.value}\0".encode(), label=f"limits.{found.name}",
+            hint=found.error.hint if found.error is not None else "have a cgroup delegated, or leave the limit out",
+        )  # fmt: skip
+
+
+def _stored_item(profile: Profile, op: Op, grant: InheritGrant) -> Item:
+    told = ACTIVATED if profile.descriptors.activation and is_activated(grant) else 0
+    data = f"{grant.passed_as}\0{grant.name}\0".encode()
+    hint = "store one under a name, and let the service manager pass it to this process: FileDescriptorStoreMax="
+    return Item(
+        ItemCode.STORED, a=op.a, b=number_of(grant) | told, c=op.c, flags=op.flags, data=data, label=op.label, hint=hint
+    )  # fmt: skip
+
+
+def _varying(profile: Profile, op: Op) -> Op:
+    """Mark a variable whose value is what a service manager has stored: of how many descriptors, by which numbers."""
+    name = op.data.partition(b"=")[0]
+    stored = [grant for grant in numbered(profile) if is_stored(grant)]
+    told = [g for g in numbered(profile) if profile.descriptors.activation and is_activated(g)]
+    fixed = [grant.name for grant in told if not is_stored(grant)]
+    for grant in stored:
+        if name == variable_for(grant.name).encode():
+            return replace(op, flags=VARIES, a=number_of(grant), data=name + b"=")
+    if len(fixed) == len(told):
+        return op
+    texts = {
+        LISTEN_FDS: (Varying.COUNT, ""),
+        LISTEN_FDNAMES: (Varying.NAMES, ":".join(fixed)),
+        LISTEN_PID: (Varying.PID, ""),
+    }
+    kind, text = texts.get(name.decode(), (None, ""))
+    if kind is None:
+        return op
+    data = op.data if kind is Varying.PID else name + b"=" + text.encode()
+    return replace(op, flags=VARIES, a=kind, b=len(fixed), data=data)
 
 
 def _may_be_kept(profile: Profile, name: str) -> bool:
@@ -390,6 +450,8 @@ def _line(profile: Profile, op: Op, command: Sequence[str]) -> Iterator[Line]:
             policy = "the caller's policy" if process.scheduling is None else f"policy {op.a}"
             nice = "the caller's niceness" if process.nice is None else f"niceness {process.nice}"
             yield replace(op, flags=flags, label=f"{policy}, {nice}")
+        case OpCode.ENV_SET | OpCode.ENV_PID:
+            yield marked(_varying(profile, op))
         case OpCode.EXEC if not command:
             yield replace(op, a=0, data=b"", label="command")
         case _:
@@ -403,7 +465,7 @@ def _words(profile: Profile, template: Template, caller: Caller, need: int, vers
     yield from explain(replace(profile, source_path="in this file"), (), caller)
     for limit in limits.describe(profile.limits):
         if limit.name in limits.CONTROLLERS:
-            yield f"  {limit.name}: by no cgroup; a service manager's holds for all processes together"
+            yield f"  {limit.name}: where a cgroup is delegated to the start, by {limits.CGROUP_WORDS[limit.name]}"
     yield from ("", "Plan, completed at the start:", *(f"  {line}" for line in template.describe()))
 
 

@@ -23,6 +23,8 @@ PLACEHOLDERS: Final = ("home", "cwd", "runtime_dir", "tmp")
 STAND_INS: Final = {name: f"/{{{name}}}" for name in PLACEHOLDERS}
 _STAND_IN: Final = re.compile(r"/\{(" + "|".join(PLACEHOLDERS) + r")\}")
 EXPANDS: Final = 0x8000  # flags of a record: its texts hold placeholders
+VARIES: Final = 0x4000  # flags of ENV_SET and ENV_PID: by what a service manager has stored, as field a says
+ACTIVATED: Final = 1 << 31  # field b of STORED, beside its number: activation tells of it
 SCHEDULING_CALLERS_POLICY: Final = 1
 SCHEDULING_CALLERS_NICE: Final = 2
 # Ops whose data is a path; DATA's is one only where it copies a file.
@@ -42,11 +44,14 @@ class ItemCode(enum.IntEnum):
     CARRIED = 0x0206
     SEARCH = 0x0207
     ARGUMENTS = 0x0208
+    STORED = 0x0209
+    LIMIT = 0x020A
 
 
 ITEM_DATA: Final = {
     ItemCode.NEEDS: Data.NONE, ItemCode.VIEW: Data.NONE, ItemCode.ENTRY: Data.TEXT, ItemCode.ACTIVATED: Data.TEXT,
     ItemCode.NOTIFY: Data.NONE, ItemCode.CARRIED: Data.TEXT, ItemCode.SEARCH: Data.PAIR, ItemCode.ARGUMENTS: Data.NONE,
+    ItemCode.STORED: Data.PAIR, ItemCode.LIMIT: Data.PAIR,
 }  # fmt: skip
 
 
@@ -66,6 +71,24 @@ class EntryKind(enum.IntEnum):
     TMPFS = 1
     COPY = 2
     HIDE = 3
+
+
+class LimitBit(enum.IntFlag):
+    """Flags of LIMIT: what a start that finds no cgroup does about it; swap: it is for swap that is accounted for."""
+
+    BESIDE = 1
+    CGROUP_ONLY = 2
+    NOT_ROOT = 4
+    OF_USER = 8
+    SWAP = 16
+
+
+class Varying(enum.IntEnum):
+    """Field a of an ENV_SET or ENV_PID that VARIES; from 3 up: the number that a stored grant has if all are there."""
+
+    COUNT = 0
+    NAMES = 1
+    PID = 2
 
 
 class EntryBit(enum.IntFlag):
@@ -153,6 +176,13 @@ _DESCRIBE: Final[dict[ItemCode, Callable[[Item], str]]] = {
         f"drop {os.fsdecode(item.data)}, whatever keeps it" + (", if it names a jobserver" if item.flags else "")
     ),
     ItemCode.SEARCH: _search_words,
+    ItemCode.STORED: lambda item: (
+        f"slot {item.a}: what a service manager keeps as {os.fsdecode(item.data.split(bytes(1))[0])!r}, if anything"
+    ),
+    ItemCode.LIMIT: lambda item: (
+        " = ".join(os.fsdecode(text) for text in item.data.split(bytes(1))[:2])
+        + ", where a cgroup is delegated to the start"
+    ),
     ItemCode.ARGUMENTS: lambda _: "the start's arguments follow the command's",
 }
 

@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from sandbox.errors import UsageError
-from sandbox.grants import Access, ConnectGrant, DatagramGrant, DirectoryGrant, FileGrant, InheritGrant, ListenGrant
-from sandbox.limits import Limits
-from sandbox.profile import NetworkMode, Profile
+from sandbox.grants import (
+    Access,
+    ConnectGrant,
+    DatagramGrant,
+    DirectoryGrant,
+    FileGrant,
+    InheritGrant,
+    ListenGrant,
+    is_stored,
+)
+from sandbox.limits import CONTROLLERS, Limits
+from sandbox.profile import NetworkMode, Profile, SharedNamespace
 from sandbox.sockets import Protocol
 
 TYPES: Final = ("exec", "notify")
@@ -24,7 +33,7 @@ LEFT_OUT: Final = {
         "they cover parts of /proc, and then the kernel lets the sandbox mount none of its own"
     ),
     "RestrictNamespaces=, PrivateUsers=, ProtectHostname=": "the launcher makes namespaces, and names its own host",
-    "SystemCallFilter=, CapabilityBoundingSet=": "the profile's filter is stricter, and the command has no capability",
+    "SystemCallFilter=": "the profile's filter is stricter, and a launcher needs more than its command",
     "RestrictSUIDSGID=": "it refuses openat2(2), by which the launcher finds paths; the view's mounts are nosuid",
     "KillMode=control-group": "the command would get each signal twice: from systemd, and from the launcher",
 }
@@ -53,20 +62,28 @@ def check_type(kind: str) -> None:
 
 
 def units(
-    profile: Profile, name: str, file: str, listen: Mapping[str, str], *, kind: str | None, reload: bool
+    profile: Profile,
+    name: str,
+    file: str,
+    listen: Mapping[str, str],
+    *,
+    kind: str | None,
+    reload: bool,
+    user: str | None = None,
 ) -> tuple[Unit, ...]:
     """Return the units of a service: the sockets that its profile takes from systemd, and the service itself.
 
     profile: as load() returns it, with its placeholders. file: the sealed launcher's path. listen: an address, as of
     ListenStream=, for each `systemd:NAME`. kind: the service's type; None: notify where the profile says so. reload:
-    SIGHUP has the command read its configuration anew.
+    SIGHUP has the command read its configuration anew. user: NAME[:GROUP], whom systemd starts it as.
     Raises: UsageError for a socket without an address, an address without a socket, a type that cannot be.
     """
     kind = kind or ("notify" if profile.process.notify else "exec")
     check_type(kind)
     if kind == "notify" and not profile.process.notify:
         raise UsageError("--type notify", "the profile lets nobody notify", "set process.notify in it")
-    wanted = [grant.passed_as for grant in profile.grants if isinstance(grant, InheritGrant) and grant.passed_as]
+    passed = [grant for grant in profile.grants if isinstance(grant, InheritGrant)]
+    wanted = [grant.passed_as for grant in passed if grant.passed_as and not grant.stored]
     for missing in (one for one in wanted if one not in listen):
         raise UsageError(f"grant systemd:{missing}", "no address is said for it", f"--listen {missing}=ADDRESS")
     for extra in (one for one in listen if one not in wanted):
@@ -76,7 +93,7 @@ def units(
     lines = [
         f"# For {file}, made of the profile {profile.name}.",
         *_section("Unit", _unit_lines(profile, sockets)),
-        *_section("Service", _service_lines(profile, file, sockets, kind=kind, reload=reload)),
+        *_section("Service", _service_lines(profile, file, sockets, kind=kind, reload=reload, user=user)),
         *_section("Install", ["WantedBy=multi-user.target"]),
     ]
     return (*sockets, Unit(f"{name}.service", "\n".join(lines) + "\n"))
@@ -113,27 +130,65 @@ def _quoted(path: str) -> str:
     return f'"{text}"' if any(c in text for c in " \t\"'") else text
 
 
-def _service_lines(profile: Profile, file: str, sockets: tuple[Unit, ...], *, kind: str, reload: bool) -> Iterator[str]:
+def _service_lines(
+    profile: Profile, file: str, sockets: tuple[Unit, ...], *, kind: str, reload: bool, user: str | None
+) -> Iterator[str]:
     yield f"Type={kind}"
-    if kind == "notify":
-        yield "# Who notifies is the command, and the main process is its launcher."
+    yield from _user_lines(user)
+    if profile.process.notify and SharedNamespace.MOUNT in profile.share:
+        yield "# Who notifies is the command itself, and the main process is its launcher."
         yield "NotifyAccess=all"
+    elif profile.process.notify and kind != "notify":
+        yield "NotifyAccess=main"
     yield f"ExecStart={_quoted(file).replace('$', '$$')}"
     if reload:
         yield "ExecReload=/bin/kill -HUP $MAINPID"
+    yield "# To end by SIGHUP, SIGINT, SIGPIPE or SIGTERM is to end well; the launcher exits with 128 and the number."
+    yield "SuccessExitStatus=129 130 141 143"
     if sockets:
         yield "Sockets=" + " ".join(socket.name for socket in sockets)
+    stored = sum(is_stored(grant) for grant in profile.grants)
+    if stored:
+        yield f"FileDescriptorStoreMax={stored}"
     yield "# A signal goes to the launcher, which forwards it; what is left is killed."
     yield "KillMode=mixed"
     yield f"UMask={profile.process.umask:04o}"
     yield "# The profile's own walls, once more around the launcher."
     yield from ("NoNewPrivileges=yes", "LockPersonality=yes", "RestrictRealtime=yes")
-    yield from ("SystemCallArchitectures=native", "KeyringMode=private", "ProtectControlGroups=yes")
+    yield from ("SystemCallArchitectures=native", "KeyringMode=private")
+    controllers = [word for name, word in CONTROLLERS.items() if getattr(profile.limits, name) is not None]
+    if controllers:
+        yield "# Not ProtectControlGroups=: below the service's own the launcher makes one for the sandbox."
+        yield f"Delegate={' '.join(controllers)}"
+    else:
+        yield "ProtectControlGroups=yes"
+    yield from _device_lines(profile)
     yield from _view_lines(profile)
     yield from _network_lines(profile)
     yield from limit_lines(profile.limits)
     for names, reason in LEFT_OUT.items():
         yield f"# Not {names}: {reason}."
+
+
+def _user_lines(user: str | None) -> Iterator[str]:
+    if user is None:
+        yield "# Not CapabilityBoundingSet=: started by root the launcher makes mounts, and maps IDs."
+        return
+    name, _, group = user.partition(":")
+    yield f"User={_escaped(name)}"
+    if group:
+        yield f"Group={_escaped(group)}"
+    yield "CapabilityBoundingSet="
+
+
+def _device_lines(profile: Profile) -> Iterator[str]:
+    """Yield what systemd says of devices, where the profile shows none but those of every view."""
+    lists = ("read", "write", "execute", "private")
+    shown = [text.removeprefix("-") for name in lists for text in getattr(profile.filesystem, name)]
+    shown += [grant.file for grant in profile.grants if isinstance(grant, FileGrant)]
+    if not any(path != "/dev/shm" and _is_below(path, ("/dev",)) for path in shown):  # noqa: S108 - a name
+        yield from ("PrivateDevices=yes", "ProtectClock=yes")
+    yield "ProtectKernelModules=yes"
 
 
 def _view_lines(profile: Profile) -> Iterator[str]:

@@ -18,6 +18,7 @@ from sandbox.plan import (
     MAX_ARGS,
     MAX_FILTER_LENGTH,
     MAX_SLOTS,
+    MAX_STORED_NAME,
     OBTAINING,
     OPEN_RAW,
     OPEN_RELAY,
@@ -362,6 +363,8 @@ _FIELDS: Final[dict[OpCode, tuple[Callable[[Op], object], str]]] = {
     OpCode.ALLOW_LIST: (lambda op: op.a > sum(ListFlag), "an allow-list is unknown"),
     OpCode.NET_RULE: (lambda op: _rule_is_wrong(op, int.from_bytes(op.data[:2], "little")), "a rule is unknown"),
     OpCode.NETNS: (lambda op: op.c or _joined_is_wrong(op.a, op.b), "a network is out of range"),
+    OpCode.MANAGER: (lambda op: not op.data.startswith(b"/"), "a manager's socket has no place"),
+    OpCode.STORE: (lambda op: not 0 < len(op.data) <= MAX_STORED_NAME, "a stored name is none"),
     OpCode.TEXT_FILE: (lambda op: not op.data.startswith(b"/"), "a text has no place"),
     OpCode.STDIO: (lambda op: op.flags not in tuple(Streams), "a mode of streams is unknown"),
     OpCode.INHERIT: (

@@ -30,6 +30,7 @@ def _addresses(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, .
     "--listen", multiple=True, callback=_addresses, metavar="NAME=ADDRESS",
     help="What systemd listens on for the grant systemd:NAME, as in ListenStream=.",
 )  # fmt: skip
+@click.option("--user", metavar="NAME[:GROUP]", help="Whom systemd starts it as; by default root.")
 @click.option("--reload", is_flag=True, help="SIGHUP makes the command read its configuration anew.")
 @click.option(
     "-o",
@@ -45,6 +46,7 @@ def command(
     kind: str | None,
     listen: dict[str, str],
     reload: bool,
+    user: str | None,
     output: str | None,
 ) -> None:
     r"""Print systemd's units for FILE, which `sandbox seal` has made of PROFILE.
@@ -57,7 +59,7 @@ def command(
         check_type(kind)
     path = os.path.abspath(file)
     loaded = load(profile, search=default_search_path(os.environ))
-    made = units(loaded, name or os.path.basename(path), path, listen, kind=kind, reload=reload)
+    made = units(loaded, name or os.path.basename(path), path, listen, kind=kind, reload=reload, user=user)
     for unit in made:
         if output is None:
             put([f"# {unit.name}", *unit.text.splitlines()])

@@ -152,6 +152,10 @@ _Noreturn void init_run(const struct plan *plan, const struct start *start)
 		start->page->op = op_index(op);
 		run_op(plan, op, start);
 	}
+	if (view_socket() >= 0) {
+		must(plan_find(plan, OP_MANAGER), message_send(start->socket, MESSAGE_MANAGER, 0, view_socket()));
+		sys_close(view_socket());
+	}
 	if (terminal) {
 		start->page->op = op_index(terminal);
 		master = terminal_begin(terminal);

@@ -7,6 +7,7 @@
 #include "fd.h"
 #include "grant.h"
 #include "init.h"
+#include "manager.h"
 #include "message.h"
 #include "namespace.h"
 #include "netcall.h"
@@ -407,6 +408,7 @@ _Noreturn void launcher_start(const struct plan *plan, unsigned filled, char **e
 	gate_prepare(&watched.gate, plan);
 	obtain_all(plan, &start);
 	relay_begin(plan, reporter.shared->streams);
+	manager_begin(plan);
 	attributes_oom_score(plan);
 	if (start.uid == 0 && !plan_find(plan, OP_IDENTITY)) /* which leaves them itself */
 		namespace_leave_groups();

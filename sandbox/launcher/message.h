@@ -10,6 +10,7 @@ enum message_type {
 	MESSAGE_GRANT = 'G',	/* with a copy of a grant that propagates */
 	MESSAGE_RULESET = 'R',	/* with what Landlock enforces, where the supervisor acts inside the sandbox */
 	MESSAGE_LISTENER = 'L', /* with the gate's seccomp listener */
+	MESSAGE_MANAGER = 'M',	/* with the socket by which the command tells a service manager how it is */
 	MESSAGE_TERMINAL = 'T', /* with the master of the private terminal */
 	MESSAGE_STARTED = 'S',	/* with a pidfd: the command's exec succeeded */
 	MESSAGE_STOPPED = 'P',	/* the command was stopped */

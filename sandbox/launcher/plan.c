@@ -29,7 +29,7 @@ enum { RULE_COUNT = sizeof rules / sizeof rules[0] };
 
 /* What only a template holds. */
 static const struct op_rule items[] = {
-#define ITEM(name, code, data) {(code), DATA_##data, 0, MAX_MOUNTS, "resolve"},
+#define ITEM(name, code, data, step) {(code), DATA_##data, 0, MAX_MOUNTS, (step)},
 #include "template.def"
 #undef ITEM
 };
@@ -320,6 +320,10 @@ static const char *check_fields(const struct op *op, const struct plan *plan)
 			       : NULL;
 	case OP_TEXT_FILE:
 		return op_text(plan, op)[0] != '/' ? "a text has no place" : NULL;
+	case OP_MANAGER:
+		return op_text(plan, op)[0] != '/' ? "a manager's socket has no place" : NULL;
+	case OP_STORE:
+		return op->data_size == 0 || op->data_size > MAX_STORED_NAME ? "a stored name is none" : NULL;
 	case OP_GATE:
 		return op->a > GATE_OBSERVE ? "a gate's mode is unknown" : NULL;
 	case OP_UMASK:

@@ -16,7 +16,7 @@
 
 enum { MAX_SLOTS = 512, MAX_ENV_OPS = 4096, MAX_FILTERS = 4, MAX_COMMANDS = 64, MAX_ARGS = 1 << 18, MAX_PROTOCOLS = 256 };
 enum { MAX_NAMESPACES = 7, MAX_CGROUP_SETTINGS = 16, MAX_MOUNTS = 1024, MAX_RLIMITS = 16, MAX_PATH_RULES = 2048, MAX_PORT_RULES = 1024 };
-enum { MAX_PID_VARIABLES = 2, MAX_NET_RULES = 1024, MAX_TEXT_FILES = 4 };
+enum { MAX_PID_VARIABLES = 2, MAX_NET_RULES = 1024, MAX_TEXT_FILES = 4, MAX_STORED_NAME = 255 };
 enum { FIRST_NUMBER = 3, LAST_NUMBER = 65535, MAX_FILTER_LENGTH = 4096 };
 enum { GATE_LENGTH = 25 }; /* of the exec gate's program, in front of NOTIFY's */
 
@@ -28,7 +28,7 @@ enum op_code {
 
 /* What a template holds besides ops; template.h. */
 enum item_code {
-#define ITEM(name, code, data) ITEM_##name = (code),
+#define ITEM(name, code, data, step) ITEM_##name = (code),
 #include "template.def"
 #undef ITEM
 };
@@ -84,7 +84,7 @@ enum terminal { TERMINAL_NONE = 1, TERMINAL_PRIVATE = 2, TERMINAL_INHERIT = 3 };
 
 /* Field a of MOUNT, its flags, and of BIND and COPY what the mount allows. */
 enum mount_kind { MOUNT_BIND = 1, MOUNT_TMPFS = 2, MOUNT_COPY = 3, MOUNT_DEV = 4, MOUNT_PROC = 5, MOUNT_HIDE = 6 };
-enum { MOUNT_TEXT = MOUNT_HIDE + 1 }; /* what a TEXT_FILE op is beside them */
+enum { MOUNT_TEXT = MOUNT_HIDE + 1, MOUNT_SOCKET }; /* what a TEXT_FILE and a MANAGER op are beside them */
 #define MOUNT_WRITE 1u
 #define MOUNT_EXECUTE 2u
 #define MOUNT_OPTIONAL 4u     /* BIND, COPY, HIDE: skip what is not there */

@@ -109,6 +109,9 @@ const char *reason_text(int error)
 	case REASON_OLDER_KERNEL: return "an older kernel than the one that it was sealed for; its Landlock ABI is ";
 	case REASON_NO_COMMAND: return "there is none";
 	case REASON_COVERED: return "the working directory lies in what it hides or replaces";
+	case REASON_NO_CPU_LIMIT: return "needs a delegated cgroup (version 2) with the cpu controller, found none, and no resource limit shares processors out";
+	case REASON_NO_LIMIT_OF_ROOT: return "needs a delegated cgroup (version 2) with the pids controller, found none, and RLIMIT_NPROC does not hold for root";
+	case REASON_NO_LIMIT_OF_ONE: return "needs a delegated cgroup (version 2) with the pids controller, found none, and RLIMIT_NPROC counts all of the user's";
 	default: return NULL;
 	}
 }

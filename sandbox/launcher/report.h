@@ -47,6 +47,9 @@ enum reason {
 	REASON_FOR_ROOT = -48,
 	REASON_OLDER_KERNEL = -49, /* detail: its Landlock's ABI */
 	REASON_COVERED = -50,
+	REASON_NO_CPU_LIMIT = -51,
+	REASON_NO_LIMIT_OF_ROOT = -52,
+	REASON_NO_LIMIT_OF_ONE = -53,
 	REASON_END = -64, /* below all of them, which need not follow each other */
 };
 

@@ -3,6 +3,7 @@
 
 #include "cgroup.h"
 #include "inside.h"
+#include "manager.h"
 #include "message.h"
 #include "netcall.h"
 #include "notify.h"
@@ -106,6 +107,7 @@ static void take_message(struct watched *watched, const struct message *message,
 	case MESSAGE_GRANT: gate_hold(&watched->gate, fd); return;
 	case MESSAGE_LISTENER: gate_listen(&watched->gate, fd); return;
 	case MESSAGE_RULESET: netcall_hold_ruleset(fd); return;
+	case MESSAGE_MANAGER: manager_attach(fd); return;
 	case MESSAGE_TERMINAL: terminal_attach(plan_find(reporter.plan, OP_TERMINAL), fd); return;
 	case MESSAGE_STARTED: take_start(watched, fd); return;
 	case MESSAGE_STOPPED: stop_as_child(watched, message->status); return;
@@ -145,6 +147,7 @@ static _Noreturn void end_as_child(struct watched *watched, const struct progres
 
 	terminal_end();
 	relay_end();
+	manager_end();
 	cgroup_end();
 	socket_end();
 	if (watched->child_fd < 0) {
@@ -239,7 +242,7 @@ enum { OWN_POLLS = 5 }; /* poll(2) takes no more than RLIMIT_NOFILE, so that not
 _Noreturn void supervise(struct watched *watched)
 {
 	for (;;) {
-		struct pollfd polled[OWN_POLLS + NETCALL_POLLS + TERMINAL_POLLS + RELAY_POLLS] = {
+		struct pollfd polled[OWN_POLLS + NETCALL_POLLS + TERMINAL_POLLS + RELAY_POLLS + MANAGER_POLLS] = {
 			{.fd = watched->signal_fd, .events = POLLIN},
 			{.fd = watched->socket, .events = POLLIN},
 			{.fd = watched->parent_fd, .events = POLLIN},
@@ -248,8 +251,11 @@ _Noreturn void supervise(struct watched *watched)
 			{.fd = watched->timer_fd, .events = POLLIN},
 		};
 		int networks = OWN_POLLS + netcall_poll(polled + OWN_POLLS), terminals = terminal_poll(polled + networks);
-		int relays = relay_poll(polled + networks + terminals);
-		long ready = sys3(__NR_poll, addr(polled), networks + terminals + relays, netcall_timeout());
+		int relays = relay_poll(polled + networks + terminals), managers;
+		long ready;
+
+		managers = manager_poll(polled + networks + terminals + relays);
+		ready = sys3(__NR_poll, addr(polled), networks + terminals + relays + managers, netcall_timeout());
 
 		if (ready < 0 && ready != -EINTR)
 			fail_step(STEP_SUPERVISE, (int)-ready, 0);
@@ -270,6 +276,8 @@ _Noreturn void supervise(struct watched *watched)
 			terminal_relay(polled + networks);
 		if (relays)
 			relay_move(polled + networks + terminals);
+		if (managers)
+			manager_move(polled + networks + terminals + relays);
 		if (polled[0].revents)
 			forward(watched);
 	}

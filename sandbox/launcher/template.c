@@ -3,7 +3,9 @@
  * do the same for `sandbox run`; a test holds the results together. */
 #include "template.h"
 
+#include "delegated.h"
 #include "entries.h"
+#include "passed.h"
 #include "report.h"
 #include "sys.h"
 #include "text.h"
@@ -19,6 +21,7 @@ struct expansion {
 	char *data;
 	uint32_t op_count, data_size, groups;
 	struct view view;
+	struct delegated delegated;
 	uint32_t identity; /* who the command will be */
 };
 
@@ -186,7 +189,8 @@ static void check_needs(struct expansion *e)
 		refuse(identity, REASON_NOT_ROOT);
 	if (needs && (uint32_t)e->facts->landlock_abi < needs->a)
 		fail(op_index(needs), REASON_OLDER_KERNEL, e->facts->landlock_abi);
-	for_ops(e->template, op, OP_RLIMIT) if (op->a == RLIMIT_NPROC && e->identity == 0) refuse(op, REASON_FOR_ROOT);
+	if (item(e, ITEM_LIMIT))
+		delegated_find(&e->delegated, e->facts->pid);
 	for_ops(e->template, op, OP_MOUNT) if (op->a == MOUNT_PROC && op->flags & MOUNT_WRITE && e->identity == 0)
 		refuse(op, REASON_FOR_ROOT);
 }
@@ -226,9 +230,6 @@ static void add_entry(struct expansion *e, const struct op *record, const char *
 /* The added ones first: what the profile says is left out by what they show. */
 static void collect_entries(struct expansion *e)
 {
-	const struct op *notify = item(e, ITEM_NOTIFY);
-	const char *socket = notify_socket(e);
-
 	for (int added = 1; added >= 0; added--) {
 		for_ops(e->template, record, ITEM_ENTRY)
 		{
@@ -240,13 +241,6 @@ static void collect_entries(struct expansion *e)
 			add_entry(e, record, expanded(e, record, op_text(e->template, record)), &as);
 			if (!added && (!stays(e, record, view_last(&e->view)) || view_replaced(&e->view)))
 				view_drop_last(&e->view);
-		}
-		if (added && socket && *socket) {
-			const struct entry as = {.rights = RIGHT_READ, .record = notify, .added = true};
-
-			if (*socket != '/')
-				refuse(notify, REASON_NO_VALUE);
-			add_entry(e, notify, socket, &as);
 		}
 	}
 	view_finish(&e->view);
@@ -338,37 +332,6 @@ static void emit_path_rules(struct expansion *e)
 	}
 }
 
-/* sd_listen_fds_with_names(3): the names stand between colons, one for each number from 3 up. */
-static int passed_as(const struct expansion *e, const char *wanted)
-{
-	char **environment = e->facts->environment;
-	const char *count = facts_variable(environment, "LISTEN_FDS"), *pid = facts_variable(environment, "LISTEN_PID");
-	const char *names = facts_variable(environment, "LISTEN_FDNAMES");
-	long left = count ? text_number(count) : -1;
-	int found = -1;
-
-	if (!pid || left < 0 || left > 9999 || text_number(pid) != e->facts->pid)
-		return -1;
-	for (int number = FIRST_NUMBER; number < FIRST_NUMBER + (int)left; number++) {
-		long end = names ? text_find(names, ':') : -1;
-		size_t length = !names ? 0 : end < 0 ? text_length(names) : (size_t)end;
-		const char *name = length ? names : "unknown";
-
-		length = length ? length : text_length("unknown");
-		if (text_length(wanted) == length && text_same(wanted, name, length)) {
-			if (found >= 0)
-				return -1; /* several have it */
-			found = number;
-		}
-		if (names && end < 0 && number != FIRST_NUMBER + (int)left - 1)
-			return -1; /* fewer names than descriptors */
-		names = names && end >= 0 ? names + end + 1 : names;
-		if (names && end >= 0 && number == FIRST_NUMBER + (int)left - 1)
-			return -1; /* more of them */
-	}
-	return found;
-}
-
 static void insert_inherited(struct expansion *e, uint32_t first, struct op op)
 {
 	uint32_t at = e->op_count - 1;
@@ -376,6 +339,27 @@ static void insert_inherited(struct expansion *e, uint32_t first, struct op op)
 	for (; at > first && e->ops[at - 1].b > op.b; at--)
 		e->ops[at] = e->ops[at - 1];
 	e->ops[at] = op;
+}
+
+static void inherit_passed(struct expansion *e, uint32_t first, const struct op *record, int number)
+{
+	struct op *op = make_op(e, record, OP_INHERIT);
+
+	op->a = record->a;
+	op->b = (uint32_t)number;
+	op->c = record->c;
+	op->flags = record->flags;
+	insert_inherited(e, first, *op);
+}
+
+/* Where the manager has passed what is stored, or -1: it has not. */
+static int stored_number(const struct expansion *e, const struct op *record)
+{
+	int number = passed_number(e->facts, op_text(e->template, record));
+
+	if (number == PASSED_WRONG)
+		refuse(record, REASON_NOT_PASSED);
+	return number;
 }
 
 /* INHERIT ops ascend by number, and some numbers are known only now. */
@@ -386,18 +370,102 @@ static void emit_inherited(struct expansion *e)
 	for_ops(e->template, record, OP_INHERIT) insert_inherited(e, first, *add_op(e, record));
 	for_ops(e->template, record, ITEM_ACTIVATED)
 	{
-		int number = passed_as(e, op_text(e->template, record));
-		struct op *op;
+		int number = passed_number(e->facts, op_text(e->template, record));
 
 		if (number < 0)
 			refuse(record, REASON_NOT_PASSED);
-		op = make_op(e, record, OP_INHERIT);
-		op->a = record->a;
-		op->b = (uint32_t)number;
-		op->c = record->c;
-		op->flags = record->flags;
-		insert_inherited(e, first, *op);
+		inherit_passed(e, first, record, number);
 	}
+	for_ops(e->template, record, ITEM_STORED)
+		if (stored_number(e, record) >= 0)
+			inherit_passed(e, first, record, stored_number(e, record));
+}
+
+/* The number that what is stored has in the command, of the one that it has if all are there; -1: it is absent. What
+ * activation tells of has no gap. */
+static int number_now(const struct expansion *e, uint32_t number)
+{
+	bool told = false;
+	int missing = 0;
+
+	for_ops(e->template, record, ITEM_STORED)
+	{
+		uint32_t own = record->b & ~STORED_ACTIVATED;
+
+		if (own > number)
+			continue;
+		if (own == number && stored_number(e, record) < 0)
+			return -1;
+		told = told || (own == number && record->b & STORED_ACTIVATED);
+		missing += record->b & STORED_ACTIVATED && stored_number(e, record) < 0;
+	}
+	return (int)number - (told ? missing : 0);
+}
+
+static void emit_place(struct expansion *e, const struct op *record)
+{
+	int number = number_now(e, record->b);
+
+	if (number >= 0)
+		add_op(e, record)->b = (uint32_t)number;
+}
+
+static void emit_rule(struct expansion *e, const struct op *record)
+{
+	bool by_number = record->flags == RULE_DESCRIPTOR;
+	int number = by_number ? number_now(e, record->c) : 0;
+	struct op *op;
+
+	if (number < 0)
+		return;
+	op = add_op(e, record);
+	expand_texts(e, record, op);
+	if (by_number)
+		op->c = (uint32_t)number;
+}
+
+/* The names of what is stored and there behind those of the others; returns how many all are. */
+static uint32_t count_told(struct expansion *e, const struct op *record, bool names)
+{
+	uint32_t count = record->b;
+
+	for_ops(e->template, stored, ITEM_STORED)
+	{
+		const char *name = op_text(e->template, stored);
+
+		if (!(stored->b & STORED_ACTIVATED) || stored_number(e, stored) < 0)
+			continue;
+		name += text_length(name) + 1;
+		if (names && count)
+			extend_data(e, record, ":", 1);
+		if (names)
+			extend_data(e, record, name, text_length(name));
+		count++;
+	}
+	return count;
+}
+
+static void emit_varying(struct expansion *e, const struct op *record)
+{
+	int number = record->a >= FIRST_NUMBER ? number_now(e, record->a) : 0;
+	char text[NUMBERED_PATH];
+	struct op *op;
+
+	if (number < 0 || (record->a < FIRST_NUMBER && !count_told(e, record, false)))
+		return;
+	op = add_op(e, record);
+	op->flags = 0;
+	op->a = op->b = 0;
+	if (record->a == VARYING_PID)
+		return;
+	op->data = add_data(e, record, op_text(e->template, record), record->data_size);
+	if (record->a == VARYING_NAMES) {
+		count_told(e, record, true);
+	} else {
+		text_numbered_path(text, "", record->a == VARYING_COUNT ? count_told(e, record, false) : (uint32_t)number);
+		extend_data(e, record, text, text_length(text));
+	}
+	op->data_size = e->data_size - 1 - op->data;
 }
 
 static void set_variable(struct expansion *e, const struct op *record, const char *name, const char *value)
@@ -417,6 +485,20 @@ static bool is_watched(const struct expansion *e)
 	const char *pid = facts_variable(e->facts->environment, "WATCHDOG_PID");
 
 	return !pid || text_number(pid) == e->facts->pid;
+}
+
+/* Without a mount namespace of its own the command reaches the manager's socket itself. */
+static void emit_manager(struct expansion *e)
+{
+	const struct op *record = item(e, ITEM_NOTIFY), *view = item(e, ITEM_VIEW);
+	const char *socket = notify_socket(e);
+
+	if (!socket || !*socket)
+		return;
+	if (*socket != '/')
+		refuse(record, REASON_NO_VALUE);
+	if (view && view->c & VIEW_MOUNTS)
+		give_text(e, record, make_op(e, record, OP_MANAGER), socket);
 }
 
 static void emit_notify(struct expansion *e)
@@ -650,8 +732,18 @@ static void emit(struct expansion *e, const struct op *record)
 	case OP_SCHEDULING: emit_scheduling(e, record); return;
 	case OP_CHDIR: emit_chdir(e, record); return;
 	case OP_EXEC: emit_exec(e, record); return;
+	case OP_PLACE: emit_place(e, record); return;
+	case OP_PATH_RULE: emit_rule(e, record); return;
+	case OP_ENV_SET:
+	case OP_ENV_PID:
+		if (record->flags & TEMPLATE_VARIES)
+			emit_varying(e, record);
+		else
+			expand_texts(e, record, add_op(e, record));
+		return;
 	case OP_INHERIT:
 	case OP_MOUNT:
+	case OP_RLIMIT:
 		return; /* with the others of their code */
 	default:
 		if (record->code >> 8 != ITEM_NEEDS >> 8)
@@ -659,12 +751,94 @@ static void emit(struct expansion *e, const struct op *record)
 	}
 }
 
+static bool by_cgroup(const struct expansion *e, const struct op *record)
+{
+	return delegated_has(&e->delegated, op_text(e->template, record)) && (!(record->flags & LIMIT_SWAP) || e->delegated.swap);
+}
+
+/* "memory.max 1024" */
+static void set_pair_label(struct expansion *e, const struct op *record, struct op *op)
+{
+	const char *file = op_text(e->template, record), *value = file + text_length(file) + 1;
+
+	set_label(e, record, op, file);
+	extend_data(e, record, " ", 1);
+	extend_data(e, record, value, text_length(value));
+}
+
+/* A cgroup of the sandbox's own, for the limits that it can hold. */
+static void emit_cgroup(struct expansion *e)
+{
+	struct op *own = NULL;
+
+	for_ops(e->template, record, ITEM_LIMIT)
+	{
+		struct op *op;
+
+		if (!by_cgroup(e, record))
+			continue;
+		if (!own) {
+			own = make_op(e, record, OP_CGROUP);
+			give_text(e, record, own, e->delegated.path);
+			own->label = own->data;
+		}
+		op = make_op(e, record, OP_CGROUP_SET);
+		op->data = record->data;
+		op->data_size = record->data_size;
+		set_pair_label(e, record, op);
+	}
+}
+
+static void check_limit(const struct expansion *e, const struct op *record)
+{
+	if (record->flags & LIMIT_CGROUP_ONLY)
+		refuse(record, REASON_NO_CPU_LIMIT);
+	if (record->flags & LIMIT_NOT_ROOT && e->identity == 0)
+		refuse(record, REASON_NO_LIMIT_OF_ROOT);
+	if (record->flags & LIMIT_OF_USER)
+		refuse(record, REASON_NO_LIMIT_OF_ONE);
+}
+
+static void insert_limit(struct expansion *e, uint32_t first, struct op op)
+{
+	uint32_t at = e->op_count - 1;
+
+	for (; at > first && e->ops[at - 1].a > op.a; at--)
+		e->ops[at] = e->ops[at - 1];
+	e->ops[at] = op;
+}
+
+/* Resource limits ascend by their resource; some stand in for a cgroup. */
+static void emit_limits(struct expansion *e)
+{
+	uint32_t first = e->op_count;
+
+	for_ops(e->template, record, OP_RLIMIT) insert_limit(e, first, *add_op(e, record));
+	for_ops(e->template, record, ITEM_LIMIT)
+	{
+		char label[NUMBERED_PATH];
+		struct op *op;
+
+		if (record->flags & LIMIT_BESIDE || by_cgroup(e, record))
+			continue;
+		check_limit(e, record);
+		op = make_op(e, record, OP_RLIMIT);
+		op->a = record->a;
+		op->b = record->b;
+		op->c = record->c;
+		text_numbered_path(label, record->a == RLIMIT_NPROC ? "nproc " : "as ", (int64_t)(record->b | (uint64_t)record->c << 32));
+		set_label(e, record, op, label);
+		insert_limit(e, first, *op);
+	}
+}
+
 static const struct {
 	enum op_code code;
 	void (*emit)(struct expansion *e);
 } groups[] = {
-	{OP_INHERIT, emit_inherited}, {OP_IDENTITY, emit_own_group}, {OP_MOUNT, emit_mounts},
-	{OP_ENV_SET, emit_notify},    {OP_ENV_DROP, emit_dropped},   {OP_ENV_PID, emit_watchdog_pid},
+	{OP_CGROUP, emit_cgroup}, {OP_INHERIT, emit_inherited}, {OP_IDENTITY, emit_own_group}, {OP_MOUNT, emit_mounts},
+	{OP_MANAGER, emit_manager},
+	{OP_ENV_SET, emit_notify},    {OP_RLIMIT, emit_limits}, {OP_ENV_DROP, emit_dropped},   {OP_ENV_PID, emit_watchdog_pid},
 	{OP_PATH_RULE, emit_path_rules}, {OP_COMMAND, emit_candidates},
 };
 

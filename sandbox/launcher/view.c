@@ -26,7 +26,7 @@ struct entry {
 };
 
 /* Apart from what has a value at the start, so that the file holds none of them. */
-static struct entry all_entries[MAX_MOUNTS + MAX_TEXT_FILES];
+static struct entry all_entries[MAX_MOUNTS + MAX_TEXT_FILES + 1];
 static char all_texts[TEXT_ROOM];
 
 static struct view {
@@ -36,12 +36,13 @@ static struct view {
 	int devices;	  /* a /dev that is a mount of its own, or -1 */
 	int hidden;	  /* where the hidden ones are made, or -1 */
 	int hidden_folder, hidden_file;
+	int socket; /* what the command tells a service manager comes there, or -1 */
 	bool filled;
 	uint32_t count;
 	struct entry *const entries;
 	char *const texts; /* the real paths that are not in the plan */
 	size_t used;
-} view = {.root = -1, .devices = -1, .hidden = -1, .hidden_folder = -1, .hidden_file = -1,
+} view = {.root = -1, .devices = -1, .hidden = -1, .hidden_folder = -1, .hidden_file = -1, .socket = -1,
 	  .entries = all_entries, .texts = all_texts};
 
 static int open_at(int folder, const char *path, uint64_t flags, uint64_t resolve)
@@ -189,9 +190,11 @@ static void add_entry(const struct plan *plan, const struct op *op)
 	*entry = (struct entry){.op = op, .path = op_text(plan, op), .source = -1, .kind = op->a, .flags = op->flags};
 	if (op->code == OP_TEXT_FILE)
 		entry->kind = MOUNT_TEXT;
+	if (op->code == OP_MANAGER)
+		entry->kind = MOUNT_SOCKET;
 	if (!is_normal(entry->path) || !may_be_root(plan, entry))
 		fail_entry(entry, EINVAL);
-	if (entry->kind == MOUNT_TMPFS)
+	if (entry->kind == MOUNT_TMPFS || entry->kind == MOUNT_SOCKET)
 		resolve_folders(entry);
 	if (has_source(entry)) {
 		entry->source = open_source(entry);
@@ -209,7 +212,7 @@ static void add_entry(const struct plan *plan, const struct op *op)
 	view.count++;
 }
 
-/* Of one path's entries the strongest kind stays, and has the rights of all: text, hide, copy, tmpfs, bind. */
+/* Of one path's entries the strongest kind stays, and has the rights of all: socket, text, hide, copy, tmpfs, bind. */
 static void merge(struct entry *first, struct entry *second)
 {
 	struct entry *stays = second->kind > first->kind ? second : first;
@@ -496,6 +499,30 @@ static void put_text(const struct entry *entry)
 	attach(entry, mount_clone(entry->op, view.hidden, name, mount_attributes(0)), false);
 }
 
+/* Who connects to the path talks to us: the socket there is ours, and not the host's of that path. */
+static void put_socket(const struct entry *entry)
+{
+	struct {
+		uint16_t family;
+		char path[NUMBERED_PATH + sizeof "/manager"];
+	} address = {.family = FAMILY_UNIX};
+	static const char name[] = "/manager";
+	size_t length;
+
+	make_hidden(entry);
+	fd_link(address.path, view.hidden);
+	length = text_length(address.path);
+	__builtin_memcpy(address.path + length, name, sizeof name);
+	view.socket = (int)must(entry->op, sys3(__NR_socket, FAMILY_UNIX, SOCKET_DATAGRAM | O_CLOEXEC | O_NONBLOCK, 0));
+	must(entry->op, sys3(__NR_bind, view.socket, addr(&address), (long)(FAMILY_SIZE + length + sizeof name)));
+	attach(entry, mount_clone(entry->op, view.hidden, name + 1, mount_attributes(0)), false);
+}
+
+int view_socket(void)
+{
+	return view.socket;
+}
+
 /* An empty folder or file of mode 0, made once and cloned for each place. It keeps its name, since what has none cannot
  * be mounted; so it lies in a file system of its own, which then goes away. */
 static int hidden_source(const struct entry *entry, bool is_folder)
@@ -541,6 +568,7 @@ static void put(struct entry *entry)
 	case MOUNT_PROC: attach(entry, mount_proc(op), true); break;
 	case MOUNT_HIDE: put_hidden(entry); break;
 	case MOUNT_TEXT: put_text(entry); break;
+	case MOUNT_SOCKET: put_socket(entry); break;
 	default: break;
 	}
 	if (entry->source >= 0)
@@ -676,6 +704,7 @@ void view_mount(const struct plan *plan, const struct op *op)
 		prepare(op);
 	for_ops(plan, each, OP_MOUNT) add_entry(plan, each);
 	for_ops(plan, each, OP_TEXT_FILE) add_entry(plan, each);
+	for_ops(plan, each, OP_MANAGER) add_entry(plan, each);
 	sort_entries();
 	if (!root)
 		view.root = (int)must(op, open_at(AT_FDCWD, "/", O_DIRECTORY, 0));

@@ -7,5 +7,6 @@
 void view_begin(const struct op *op);				/* op ROOT */
 void view_mount(const struct plan *plan, const struct op *op); /* op MOUNT */
 void view_enter(const struct op *op);				/* op ENTER */
+int view_socket(void);						/* of op MANAGER, once it is there; -1 */
 
 #endif

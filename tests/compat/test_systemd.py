@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -13,16 +11,14 @@ from typing import Final
 import pytest
 
 from sandbox.errors import UsageError
+from sandbox.grants import parse_grant
 from sandbox.profile import Profile
-from sandbox.profile_files import default_search_path, load
+from sandbox.profile_files import default_search_path, load, shipped_folder
 from sandbox.units import units
+from tests.support.booting import NEEDS_ROOT, NEEDS_SYSTEMD, ROOT, booted, write_units
 from tests.support.sealing import sealed_file
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 SEARCH: Final = default_search_path({})
-NEEDS_SYSTEMD: Final = pytest.mark.skipif(shutil.which("systemctl") is None, reason="optional tool absent: systemctl")
-NEEDS_ROOT: Final = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it starts a systemd of its own")
-
 # Answers each connection with its process ID and how often it was reloaded; "hang" has it say nothing more to systemd.
 SERVICE: Final = """
 import os, signal, socket, time
@@ -63,37 +59,35 @@ with socket.socket(socket.AF_UNIX) as s:
     print(sys.argv[1], s.recv(100).decode())
 """
 SCRIPT: Final = """
+ended() { [ "$(show "$1" ActiveState)" != active ]; }
 ask() { python3 /run/test/ask.py "$1"; }
-show() { systemctl show --value -p "$1" web.service; }
-until_is() { i=0; until [ "$(show "$1")" = "$2" ] || [ $i = 300 ]; do sleep 0.1; i=$((i + 1)); done; }
 systemctl start web-http.socket
-echo "before: $(show ActiveState)"
+echo "before: $(show web ActiveState)"
 ask first
-echo "state: $(show ActiveState) $(show StatusText)"
-echo "main: $(cat /proc/$(show MainPID)/comm)"
-main=$(show MainPID)
+echo "state: $(show web ActiveState) $(show web StatusText)"
+echo "main: $(cat /proc/$(show web MainPID)/comm)"
+main=$(show web MainPID)
 systemctl reload web.service
 ask second
-echo "reloaded: $(show StatusText)"
-[ "$main" = "$(show MainPID)" ] && echo "same main process"
+echo "reloaded: $(show web StatusText)"
+[ "$main" = "$(show web MainPID)" ] && echo "same main process"
 systemctl restart web.service &
 ask during
 wait $!
-[ "$main" != "$(show MainPID)" ] && echo "another main process"
+[ "$main" != "$(show web MainPID)" ] && echo "another main process"
 echo "listener: $(systemctl is-active web-http.socket)"
 ask hang
-until_is NRestarts 1
-until_is ActiveState active
-echo "after the watchdog: $(show NRestarts) $(show ActiveState)"
+until_is web NRestarts 1
+until_is web ActiveState active
+echo "after the watchdog: $(show web NRestarts) $(show web ActiveState)"
 ask third
 systemctl stop web-http.socket web.service
-echo "stopped: $(show ActiveState) $(show Result)"
+echo "stopped: $(show web ActiveState) $(show web Result)"
 pgrep -c -f serve.py
-of() { systemctl show --value -p "$1" "$unit.service"; }
-for unit in code good missing; do
-    systemctl start $unit.service; i=0
-    while [ "$(of ActiveState)" = active ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
-    echo "$unit: $(of Result) $(of ExecMainStatus)"
+for unit in code good missing term usr1; do
+    systemctl start $unit.service
+    until_true ended $unit
+    echo "$unit: $(show $unit Result) $(show $unit ExecMainStatus)"
 done
 """
 
@@ -121,11 +115,6 @@ def web_profile(tmp_path: Path) -> Profile:
     return load(str(tmp_path / "web.toml"), search=SEARCH)
 
 
-def write_units(folder: Path, made: Sequence[object]) -> None:
-    for unit in made:
-        (folder / unit.name).write_text(unit.text)  # type: ignore[attr-defined]
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "units").mkdir()
@@ -142,31 +131,18 @@ def test_service_is_activated_reloaded_watched_restarted_and_stopped_by_systemd(
     (here / "serve.py").write_text(SERVICE)
     (here / "ask.py").write_text(ASK)
     made = units(profile, "web", "/run/test/web", {"http": "/run/web.sock"}, kind=None, reload=True)
-    write_units(here, made)
-    service = here / "web.service"
-    service.write_text(
-        service.read_text().replace("[Service]\n", "[Service]\nWatchdogSec=3\nRestart=on-failure\nRestartSec=0\n")
-    )
+    write_units(here, made, web="WatchdogSec=3\nRestart=on-failure\nRestartSec=0")
     plain = load("untrusted", search=SEARCH)
     for name, command, more in (
         ("code", ["sh", "-c", "exit 42"], ""),
-        ("good", ["sh", "-c", "exit 42"], "SuccessExitStatus=42\n"),
+        ("good", ["sh", "-c", "exit 42"], "SuccessExitStatus=42"),
         ("missing", ["no-such-program"], ""),
+        ("term", ["sh", "-c", "kill -TERM $$"], ""),
+        ("usr1", ["sh", "-c", "kill -USR1 $$"], ""),
     ):
         sealed_file(here / name, plain, command)
-        (unit,) = units(plain, name, f"/run/test/{name}", {}, kind="exec", reload=False)
-        (here / unit.name).write_text(unit.text.replace("[Service]\n", f"[Service]\n{more}"))
-    (here / "script").write_text(SCRIPT)
-    (here / "test.target").write_text("[Unit]\nWants=test.service\n")
-    (here / "test.service").write_text(
-        "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nStandardOutput=file:/run/test/out\nStandardError=inherit\n"
-        "ExecStart=/bin/sh /run/test/script\nExecStopPost=/bin/systemctl exit 9\n"
-    )
-    done = subprocess.run(
-        [ROOT / "tests/support/boot-systemd", folder], capture_output=True, text=True, timeout=240, check=False
-    )  # fmt: skip
-    assert done.returncode == 9, done.stderr
-    assert (here / "out").read_text().splitlines() == [
+        write_units(here, units(plain, name, f"/run/test/{name}", {}, kind="exec", reload=False), **{name: more})
+    assert booted(folder, SCRIPT) == [
         "before: inactive",
         "first 2 0 http",
         "state: active serving",
@@ -185,7 +161,9 @@ def test_service_is_activated_reloaded_watched_restarted_and_stopped_by_systemd(
         "code: exit-code 42",
         "good: success 0",  # one that has ended well is forgotten, its status too
         "missing: exit-code 127",
-    ], done.stderr
+        "term: success 0",
+        "usr1: exit-code 138",
+    ]
 
 
 @NEEDS_SYSTEMD
@@ -213,19 +191,65 @@ def test_units_are_what_systemd_verifies(folder: Path, notify: bool, kind: str |
     assert "Failed to parse kill mode" in broken.stderr
 
 
+SERVERS: Final = sorted(
+    path.stem for path in shipped_folder().glob("*.toml") if load(path.stem, search=SEARCH).descriptors.activation
+)
+
+
+@NEEDS_SYSTEMD
+@pytest.mark.parametrize("user", [None, "www-data"])
+def test_units_of_every_server_in_the_library_are_verified(folder: Path, user: str | None) -> None:
+    assert {"nginx", "php-fpm", "postgresql", "redis", "server", "unbound", "uvicorn"} <= {*SERVERS}
+    here, grant = folder / "units", parse_grant("x=inherit:systemd:x:listener")
+    for name in SERVERS:
+        profile = load(name, search=SEARCH)
+        profile = replace(profile, grants=(*profile.grants, grant))
+        write_units(here, units(profile, name, "/bin/true", {"x": "8080"}, kind=None, reload=True, user=user))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *(str(path) for path in here.iterdir())],
+        env={"PATH": os.environ["PATH"], "SYSTEMD_UNIT_PATH": f"{here}:"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert [line for line in done.stderr.splitlines() if str(here) in line or any(n in line for n in SERVERS)] == []
+    told = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", here / "server.service"],
+        capture_output=True, text=True, timeout=120, check=False,
+    ).stdout  # fmt: skip
+    document = (ROOT / "docs" / "systemd.md").read_text()
+    exposure = told.partition("server.service: ")[2].split(" ")[0]
+    if "systemd 252 " in subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=True).stdout:
+        assert ("`server` comes to {} for root" if user is None else "to {} with `--user`").format(exposure) in document
+
+
 def test_units_say_what_the_profile_says(folder: Path) -> None:
     profile = web_profile(folder)
     socket, service = units(profile, "web", "/usr/local/bin/web", {"http": "80"}, kind=None, reload=False)
     assert socket.name == "web-http.socket"
     assert "ListenStream=80\nFileDescriptorName=http\nService=web.service\n" in socket.text
     for line in (
-        "Description=serves 100%% of what it is asked", "Requires=web-http.socket", "Type=notify", "NotifyAccess=all",
+        "Description=serves 100%% of what it is asked", "Requires=web-http.socket", "Type=notify",
         "ExecStart=/usr/local/bin/web", "KillMode=mixed", "UMask=0022", "MemoryMax=1073741824", "TasksMax=52",
+        "Delegate=memory pids",
         "ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "PrivateNetwork=yes",
         "RestrictAddressFamilies=AF_UNIX",
     ):  # fmt: skip
         assert f"{line}\n" in service.text
     assert "ExecReload" not in service.text
+    assert "ProtectControlGroups=yes" not in service.text
+    assert (
+        "ProtectControlGroups=yes\n"
+        in units(load("untrusted", search=SEARCH), "x", "/x", {}, kind=None, reload=False)[0].text
+    )
+    assert (
+        "NotifyAccess" not in service.text
+    )  # the launcher, which is the main process, hands on what the command tells
+    told = units(profile, "web", "/web", {"http": "80"}, kind="exec", reload=False)[-1].text
+    assert "NotifyAccess=main\n" in told
+    state = parse_grant("state=inherit:systemd:state:memfd,stored")
+    keeping = units(
+        replace(profile, grants=(*profile.grants, state)), "web", "/web", {"http": "80"}, kind=None, reload=False
+    )
+    assert "FileDescriptorStoreMax=1\n" in keeping[-1].text
 
 
 @pytest.mark.parametrize(

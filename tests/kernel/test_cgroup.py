@@ -13,20 +13,25 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from sandbox import limits
+from sandbox import limits, wire
 from sandbox import plan as ops
+from sandbox.filesystem import FilesystemPolicy
 from sandbox.limits import Delegated, Limits
 from sandbox.plan import Namespace, Op, OpCode, Plan
+from sandbox.profile_files import default_search_path, load
+from sandbox.resolve import Additions
 from sandbox.syscall_table import NUMBERS
 from tests.support.callers import SANDBOX, Ended, launch, run, started
 from tests.support.plans import plan_for
 from tests.support.probes import Probes, Verdict, verdicts
 from tests.support.processes import SECONDS
+from tests.support.sealing import sealed_file
 
 ROOT: Final = os.geteuid() == 0
 MIB: Final = 1 << 20
@@ -321,3 +326,96 @@ def beside(folder: Path) -> Iterator[Path]:
     with subprocess.Popen(["sleep", "60"], preexec_fn=joined(other)) as sleeping:  # noqa: PLW1509
         yield other
         sleeping.kill()
+
+
+# ---- sealed files, which look for the folder at their start ----
+
+UNTRUSTED: Final = load("untrusted", search=default_search_path({}))
+LIMITED: Final = Additions(limits={"memory": "64M", "processes": 20, "cpu": 0.5}, chdir="/")
+
+
+def planned_both(file: Path, folder: Path, prefix: Sequence[str], names: Sequence[str]) -> tuple[object, object]:
+    """Return the limits' ops that a sealed file would carry out in a folder, and those of `sandbox run` there."""
+    codes = (OpCode.CGROUP, OpCode.CGROUP_SET, OpCode.RLIMIT)
+    apart = ["unshare", "--mount", "--propagation", "private"] if prefix else []  # nothing of it stays here
+    enter = [*apart, "sh", "-ec", f'{" ".join(prefix)} echo 0 >{folder}/cgroup.procs; exec "$@"', "-"]
+    done = subprocess.run([*enter, file, "--sandbox-plan"], capture_output=True, check=False, timeout=SECONDS)
+    ours: object = done.stderr.decode()
+    if done.returncode == 0:
+        ours = [op.describe() for op in wire.decode(done.stdout).ops if op.code in codes]
+    options = [word for name in names for word in ("--limit", f"{name}={LIMITED.limits[name]}")]
+    shown = subprocess.run(
+        [*enter, *SANDBOX, "run", "--dry-run", "--chdir", "/", *options, "true"],
+        capture_output=True, text=True, check=False, timeout=SECONDS,
+    )  # fmt: skip
+    words = ("cgroup ", "cgroup_set ", "rlimit ")
+    theirs: object = shown.stderr
+    if shown.returncode == 0:
+        theirs = [line.strip() for line in shown.stdout.splitlines() if line.strip().startswith(words)]
+    return ours, theirs
+
+
+ALL: Final = ("memory", "processes", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("names", "claimed", "where"),
+    [
+        *((names, "", "alone") for names in (("memory",), ("processes",), ("cpu",))),
+        *((ALL, "memory pids cpu", where) for where in ("alone", "beside", "below")),
+        *((names, "cpuset cpu", "alone") for names in (("memory",), ("memory", "cpu"), ("processes", "cpu"))),
+        (("processes",), "pids", "below"),
+        (("memory", "processes"), "pids", "beside"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_sealed_file_decides_as_run_does(
+    tmp_path: Path, delegated: Path, names: Sequence[str], claimed: str, where: str
+) -> None:
+    """What the folder says that it has is covered by what it would say elsewhere: then nothing is carried out."""
+    if claimed and not ROOT:
+        pytest.skip("needs root: it mounts another file over cgroup.controllers")
+    file = sealed_file(
+        tmp_path / "sealed", UNTRUSTED, ["true"], replace(LIMITED, limits={n: LIMITED.limits[n] for n in names})
+    )
+    said = tmp_path / "said"
+    said.write_text(f"{claimed}\n")
+    prefix: list[str] = []
+    with contextlib.ExitStack() as ours:
+        folder = delegated
+        if where == "beside":
+            folder = ours.enter_context(beside(delegated))
+        if where == "below":
+            folder = delegated / "below"
+            folder.mkdir()
+            if ROOT:
+                os.setxattr(delegated, "trusted.delegate", b"1")
+            os.chmod(folder / "cgroup.subtree_control", 0o444)
+        if claimed:
+            for one in {delegated, folder}:
+                for name in ("cgroup.controllers", "cgroup.subtree_control"):
+                    prefix += ["mount", "--bind", str(said), str(one / name), ";"]
+        sealed, of_run = planned_both(file, folder, prefix, names)
+    assert sealed == of_run
+    if claimed == "memory pids cpu":
+        assert isinstance(sealed, list)
+        assert [line.split()[0] for line in sealed][:2] == ["cgroup", "cgroup_set"]
+
+
+def test_sealed_file_is_held_by_a_cgroup_where_one_is_delegated(
+    probes: Probes, tmp_path: Path, delegated: Path
+) -> None:
+    with_controllers(delegated, "memory", "pids", "cpu")
+    show = "cat /proc/self/cgroup; grep 'address space' /proc/self/limits"
+    added = replace(LIMITED, filesystem=FilesystemPolicy(read=(str(delegated),), execute=(probes["wall_bomb"],)))
+    file = sealed_file(
+        tmp_path / "sealed", UNTRUSTED, ["sh", "-c", f"{show}; cat {delegated}/sandbox-*/pids.max"], added
+    )
+    ended = run([str(file)], setup=joined(delegated))
+    assert (ended.code, ended.err) == (0, "")
+    assert "0::/\n" in ended.out
+    assert "unlimited" in ended.out
+    assert ended.out.endswith("21\n")
+    bomb = sealed_file(tmp_path / "bomb", UNTRUSTED, [probes["wall_bomb"], "memory", "bomb"], added)
+    assert run([str(bomb)], setup=joined(delegated)).code == 128 + signal.SIGKILL
+    assert below(delegated) == []

@@ -136,7 +136,8 @@ def plan(
         limits={"open_files": 100, "timeout": "1h"},
     )
     walls = request.param == "walls"
-    attributes: dict[str, Any] = {"nice": niceness(1), "cpus": "0", "tty": Tty.PRIVATE} if walls else {}
+    attributes: dict[str, Any] = {"nice": niceness(1), "cpus": "0", "tty": Tty.PRIVATE, "notify": True} if walls else {}
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "receiving"))
     command = [probes["mark"], str(marker)]
     with socket.socket(socket.AF_UNIX) as stream, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagram:
         stream.bind(str(tmp_path / "listening"))
@@ -229,8 +230,8 @@ def test_fault_where_a_scratch_file_is_made_nothing_is_executed(probes: Probes, 
 def test_fault_message_names_the_step(probes: Probes, plan: bytes, marker: Path, tmp_path: Path, name: str) -> None:
     steps = {
         "close_range": {"sweep"}, "dup3": {"place"}, "getdents64": {"verify"}, "seccomp": {"gate", "filter"},
-        "clone3": {"fork"}, "socketpair": {"start"}, "sendmsg": {"gate"}, "memfd_create": {"secret", "data"},
-        "chdir": {"chdir", "view"}, "listen": {"listen"}, "connect": {"connect", "listen"},
+        "clone3": {"fork"}, "socketpair": {"start"}, "sendmsg": {"gate", "notify"}, "memfd_create": {"secret", "data"},
+        "chdir": {"chdir", "view"}, "listen": {"listen"}, "connect": {"connect", "listen", "notify"},
     }  # fmt: skip
     report = tmp_path / "report"
     calls = [call for call in up_to_fork(inject(probes, plan, report).calls) if call.name == name]

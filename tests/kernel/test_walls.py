@@ -511,6 +511,7 @@ ELSEWHERE: Final = {
     "test_supervisor": {OpCode.DIE_WITH_PARENT},
     "test_network": {OpCode.ALLOW_LIST, OpCode.NET_RULE, OpCode.TEXT_FILE, OpCode.NOTIFY},
     "test_veth": {OpCode.NETNS},
+    "test_manager": {OpCode.MANAGER, OpCode.STORE},
     "gives or tells": {
         OpCode.STATUS, OpCode.TRACE, OpCode.PROTOCOL, OpCode.INHERIT, OpCode.FILE, OpCode.SECRET_FILE,
         OpCode.SECRET_ENV, OpCode.DIRECTORY, OpCode.ENV_KEEP, OpCode.ENV_SET, OpCode.PORT_RULE, OpCode.DATA,

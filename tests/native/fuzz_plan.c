@@ -54,6 +54,12 @@ static size_t use_data(const struct plan *plan, const struct op *op)
 		used += text_length(text + used) + 1;
 		demand(used == op->data_size);
 		return used;
+	case OP_MANAGER:
+		demand(text[0] == '/');
+		return text_length(text);
+	case OP_STORE:
+		demand(op->data_size > 0 && op->data_size <= MAX_STORED_NAME);
+		return text_length(text);
 	case OP_MOUNT:
 		demand(text[0] == '/' && op->a >= MOUNT_BIND && op->a <= MOUNT_HIDE && op->b <= 07777);
 		return text_length(text);

@@ -87,6 +87,7 @@ def full_plan() -> Plan:
             ops.cgroup_set("pids.max", "64"),
             ops.oom_score(500),
             ops.netns(20, 21, "a network"),
+            ops.store("state", {FdType.MEMFD}, "grant state: systemd:state"),
             ops.protocol("first", ProtocolRule(Place.VARIABLE, Shape.LIST, "--auth=", "FLAGS", anywhere=True)),
             ops.protocol("second", ProtocolRule(Place.PROGRAM, Shape.FIXED, program="prog", numbers=(3, 31))),
             ops.allow_list(ListFlag.UDP | ListFlag.LOOPBACK),
@@ -144,6 +145,7 @@ def full_plan() -> Plan:
             ops.mount(MountKind.HIDE, "/etc/shadow"),
             ops.enter(),
             ops.text_file("/etc/hosts", "127.0.0.1 localhost\n"),
+            ops.manager("/run/systemd/notify"),
         ],
         attributes=[
             ops.rlimit(7, 1 << 40),

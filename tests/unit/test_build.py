@@ -129,6 +129,7 @@ def texts(plan: Plan, code: OpCode) -> list[str]:
     return [os.fsdecode(op.data) for op in plan.only(code)]
 
 
+STORED: Final = InheritGrant(name="state", inherit="systemd:state", stored=True)
 EVERY_PROTOCOL: Final = DescriptorPolicy(delegate=tuple(PROTOCOLS))
 
 
@@ -141,7 +142,7 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
         notify=True,
     )  # fmt: skip
     walled = dataclasses.replace(
-        profile_of(*GRANTS, *SOCKETS[:-1], *MEMORY, keep=("PATH", "LISTEN_*"), descriptors=EVERY_PROTOCOL),
+        profile_of(*GRANTS, *SOCKETS[:-1], *MEMORY, STORED, keep=("PATH", "LISTEN_*"), descriptors=EVERY_PROTOCOL),
         process=process,
         filesystem=FilesystemPolicy(read=("/etc",)),
         network=NetworkPolicy(NetworkMode.LOOPBACK, (parse_peer("tcp:db.example:5432"),), dns=True),
@@ -157,7 +158,7 @@ def test_build_codes_never_descend_and_mandatory_ops_are_there() -> None:
         peers={"db.example": ("192.0.2.7",)},
         resolvers=("192.0.2.53",),
         delegated=Delegated("/cg", frozenset({"pids"})),
-        environ={"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "0", "LISTEN_FDS": "1"},
+        environ={"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "0", "LISTEN_FDNAMES": "x"},
     )
     everything = build(
         walled, ["tool"], caller, status=(8, StatusFormat.JSON), told=Trace.EXECS, trace=Trace.EXECS

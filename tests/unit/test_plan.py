@@ -80,6 +80,14 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         "text_file       a text of 3 bytes at '/etc/a b'",
     ),
     (
+        ops.manager("/run/n"), (OpCode.MANAGER, 0, 0, 0, 0, b"/run/n"), "notify",
+        "manager         a socket at '/run/n'; the supervisor hands on what tells how the service is",
+    ),
+    (
+        ops.store("a b", {FdType.MEMFD}, "grant s"), (OpCode.STORE, 8, 0, 0, 0, b"a b"), "notify",
+        "store           the manager may be given, as 'a b', one of: memfd",
+    ),
+    (
         ops.notify_program(ALLOW_ALL * 2), (OpCode.NOTIFY, 0, 0, 0, 0, ALLOW_ALL * 2), "filter",
         "notify          ask the supervisor by 2 instructions",
     ),

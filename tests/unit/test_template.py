@@ -41,7 +41,7 @@ def template_of(loaded: Profile, added: Additions | None = None, command: tuple[
 
 def test_items_are_those_of_the_launcher() -> None:
     text = (LAUNCHER_SOURCES / "template.def").read_text()
-    table = re.findall(r"^ITEM\((\w+), (0x\w+), (\w+)\)", text, re.MULTILINE)
+    table = re.findall(r"^ITEM\((\w+), (0x\w+), (\w+), \"[a-z]+\"\)", text, re.MULTILINE)
     assert [(name, int(code, 16), Data[data]) for name, code, data in table] == [
         (code.name, code.value, ITEM_DATA[code]) for code in ItemCode
     ]
@@ -49,10 +49,12 @@ def test_items_are_those_of_the_launcher() -> None:
 
 
 def test_template_is_decoded_as_it_was_encoded() -> None:
-    grants = tuple(map(parse_grant, ("a=file:x", "b=inherit:systemd:web", "c=listen:unix:s")))
+    grants = tuple(
+        map(parse_grant, ("a=file:x", "b=inherit:systemd:web", "d=inherit:systemd:state:stored", "c=listen:unix:s"))
+    )
     process = replace(UNTRUSTED.process, notify=True, nice=3)
     loaded = replace(UNTRUSTED, process=process, environment=replace(UNTRUSTED.environment, keep=("PATH", "*")))
-    template = template_of(loaded, Additions(grants=grants), ())
+    template = template_of(loaded, Additions(grants=grants, limits={"cpu": 1}), ())
     assert {line.code for line in template.records} >= set(ItemCode)
     # Advice and objects are cut where a message would be.
     assert decode(encode(template)) == template
@@ -103,7 +105,6 @@ def grants(*texts: str) -> Additions:
         (Additions(user="nobody"), "looks no names up"),
         (Additions(user="1000"), "looks no names up"),
         (Additions(group="1000"), "looks no names up"),
-        (Additions(limits={"cpu": 1}), "looks for no cgroup"),
         (Additions(filesystem=FilesystemPolicy(read=("{home}/x",))), "takes for a placeholder"),
         (Additions(filesystem=FilesystemPolicy(read=("../x",))), "leaves a folder that only the start can tell"),
         (Additions(chdir="{cwd}"), "takes for a placeholder"),
@@ -131,7 +132,7 @@ def test_what_the_start_cannot_resolve_is_refused_when_it_is_sealed(added: Addit
         grants("x=connect:tcp:127.0.0.1:1"), grants("x=listen:unix:/s:owner=0:0"), Additions(user="1000", group="1000"),
         Additions(filesystem=FilesystemPolicy(read=("x", "a/../b"))), grants("x=inherit:3"),
         Additions(keep=("MAKEFLAGS",)), Additions(notify=True), grants("x=datagram:udp:127.0.0.1:1"),
-        Additions(limits={"memory": "1G", "processes": 9}), Additions(network=NetworkMode.HOST),
+        Additions(limits={"memory": "1G", "processes": 9, "cpu": 0.5}), Additions(network=NetworkMode.HOST),
         Additions(allow=(parse_peer("tcp:10.0.0.0/8:1-9"), parse_peer("udp:*:53")), bind=(parse_bind("tcp:80"),)),
     ],
     ids=str,
