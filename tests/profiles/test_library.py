@@ -50,7 +50,7 @@ def test_application_does_its_real_job(shelf: Library, app: App) -> None:
     )
     said = shelf.do_job(app)
     assert said.code == 0, said
-    assert ("is for it" in said.err) is not (app.named or bool(app.ask)), said.err
+    assert ("the profile for this command" in said.err) is not (app.named or bool(app.ask)), said.err
 
 
 @EACH
