@@ -28,6 +28,16 @@ settings.register_profile(
 settings.load_profile("sandbox")
 
 
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Return a small environment: no profiles of whoever runs the tests, no locale."""
+    home = tmp_path / "home"
+    home.mkdir()
+    # As an ordinary user the installed packages are a copy (tests/kernel/run-as-ordinary-user).
+    packages = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONSAFEPATH": "1", **packages}
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """Return the top folder of the checkout (or of its staged copy)."""

@@ -35,24 +35,6 @@ static struct rights {
 static char incoming[TEXT_MAX + 1];
 static struct line outgoing, replacing;
 
-static void tell(const char *object, const char *reason, long error)
-{
-	static struct line line;
-
-	if (reporter.quiet)
-		return;
-	line.length = 0;
-	line_text(&line, "sandbox: notify: ");
-	line_text(&line, object);
-	line_text(&line, ": ");
-	if (reason)
-		line_text(&line, reason);
-	else
-		line_errno(&line, (int)-error);
-	line_text(&line, "\n");
-	sys_write_all(2, line.text, line.length);
-}
-
 static long connect_to_manager(void)
 {
 	struct {
@@ -121,7 +103,7 @@ static void hand_on(void)
 	if (sent == -EAGAIN)
 		return;
 	if (sent < 0)
-		tell("NOTIFY_SOCKET", NULL, sent);
+		report_loss("notify", "NOTIFY_SOCKET", NULL, sent);
 	hub.waits = false;
 	drop_descriptor();
 }
@@ -159,7 +141,7 @@ static void store(const char *name, bool polled, int count)
 	const char *reason = refusal(declared(name), count);
 
 	if (reason) {
-		tell(name, reason, 0);
+		report_loss("notify", name, reason, 0);
 		return;
 	}
 	add(&outgoing, "FDSTORE=1\nFDNAME=", name);

@@ -244,19 +244,7 @@ static bool is_queued(const struct relay *relay)
 /* What cannot be delivered is lost, and whoever writes it is told by SIGPIPE; a person by one line. */
 static void tell(const struct relay *relay, const char *reason, long error)
 {
-	static struct line line;
-
-	line.length = 0;
-	line_text(&line, "sandbox: relay: ");
-	line_text(&line, relay->grant ? reporter.plan->data + relay->grant->label : names[relay - relays]);
-	line_text(&line, ": ");
-	if (reason)
-		line_text(&line, reason);
-	else
-		line_errno(&line, (int)-error);
-	line_text(&line, "\n");
-	if (!reporter.quiet)
-		sys_write_all(2, line.text, line.length);
+	report_loss("relay", relay->grant ? reporter.plan->data + relay->grant->label : names[relay - relays], reason, error);
 }
 
 static long read_some(struct relay *relay)

@@ -375,6 +375,26 @@ void report_pointer(const struct event *event)
 	sys_write_all(2, line.text, line.length);
 }
 
+void report_loss(const char *what, const char *object, const char *reason, long error)
+{
+	static struct line line;
+
+	if (reporter.quiet)
+		return;
+	line.length = 0;
+	line_text(&line, "sandbox: ");
+	line_text(&line, what);
+	line_text(&line, ": ");
+	line_text(&line, object);
+	line_text(&line, ": ");
+	if (reason)
+		line_text(&line, reason);
+	else
+		line_errno(&line, (int)-error);
+	line_text(&line, "\n");
+	sys_write_all(2, line.text, line.length);
+}
+
 _Noreturn void fail_with(const struct failure *failure)
 {
 	struct event event = {.type = EVENT_FAILED,

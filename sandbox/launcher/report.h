@@ -126,6 +126,8 @@ void report_event(struct event *event);
 bool report_wants_execs(void);
 bool report_wants_network(void);
 void report_pointer(const struct event *event); /* to standard error, where the plan says so */
+/* "sandbox: WHAT: OBJECT: REASON", or the error's text where there is no reason, to standard error; nothing is ended by it. */
+void report_loss(const char *what, const char *object, const char *reason, long error);
 const char *reason_text(int error);
 const char *step_text(int step);
 

@@ -58,16 +58,6 @@ def _script(path: Path, text: str) -> None:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """Return a small environment: no profiles of whoever runs the tests, no locale."""
-    home = tmp_path / "home"
-    home.mkdir()
-    # As an ordinary user the installed packages are a copy (tests/kernel/run-as-ordinary-user).
-    packages = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONSAFEPATH": "1", **packages}
-
-
-@pytest.fixture
 def sandbox(sandbox_command: Sequence[str], environment: Mapping[str, str]) -> Run:
     """Return a function that runs `sandbox ARGUMENTS` to its end; options are those of subprocess.run."""
 

@@ -43,14 +43,6 @@ def idle(host: Host) -> bool:
     return waited(lambda: not host.processes())
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    home = tmp_path / "home"
-    home.mkdir()
-    packages = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONSAFEPATH": "1", **packages}
-
-
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with fleet(tmp_path_factory.mktemp("hosts"), HOSTS) as started:
