@@ -6,8 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from sandbox import carried, filtering, peers, seccomp, syscalls, walls
-from sandbox import plan as ops
+from sandbox import carried, filtering, ops, peers, seccomp, syscalls, walls
 from sandbox.caller import Caller
 from sandbox.carried import LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
 from sandbox.errors import GrantError, InternalError, PlanError, UsageError
@@ -43,9 +42,11 @@ from sandbox.plan import (
     NOTHING_TOLD,
     ListenFlag,
     Op,
+    OpCode,
     Plan,
     SocketKind,
     StatusFormat,
+    Streams,
     Trace,
 )
 from sandbox.profile import ExecPolicy, Profile, ScmRights, SharedNamespace, check, delegated, numbered
@@ -240,7 +241,7 @@ def _descriptor_ops(
     denied = profile.descriptors.scm_rights is ScmRights.DENY
     yield ops.stdio(
         STDIO_TYPES - SOCKET_TYPES if denied else STDIO_TYPES,
-        ops.Streams[profile.process.streams.name], profile.limits.output or 0,
+        Streams[profile.process.streams.name], profile.limits.output or 0,
     )  # fmt: skip
     obtained = [
         op
@@ -248,7 +249,7 @@ def _descriptor_ops(
         for op in (_obtain_socket(slot, grant, caller) if isinstance(grant, SocketGrant) else _obtain(slot, grant))
     ]
     # Within a code, INHERIT ascends by the caller's number: so the launcher can close what lies between.
-    yield from sorted(obtained, key=lambda op: (op.code, op.b if op.code is ops.OpCode.INHERIT else op.a))
+    yield from sorted(obtained, key=lambda op: (op.code, op.b if op.code is OpCode.INHERIT else op.a))
     for slot, grant in given:
         label = f"grant {grant.name}: " + ("its number" if is_stored(grant) else f"number {number_of(grant)}")
         yield ops.place(slot, number_of(grant), label, propagate=grant.propagate)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from sandbox import plan
+from sandbox import ops
 from sandbox.errors import InternalError, UnsupportedError
 from sandbox.filesystem import Entry, FilesystemPolicy, Kind, Proc, Rights, View, entries
 from sandbox.plan import Op
@@ -276,16 +276,16 @@ def fit(wanted: Ruleset, abi: int, policy: LandlockPolicy) -> tuple[Ruleset, fro
     return kept, lost
 
 
-def ops(of: Ruleset) -> Iterator[Op]:
+def ruleset_ops(of: Ruleset) -> Iterator[Op]:
     """Yield the ops that enforce a ruleset, none for one that governs nothing."""
     if not of:
         return
-    yield plan.ruleset(int(of.files), int(of.net), int(of.scopes))
+    yield ops.ruleset(int(of.files), int(of.net), int(of.scopes))
     for path in of.paths:
-        yield plan.path_rule(path.path, int(path.rights), optional=path.optional)
+        yield ops.path_rule(path.path, int(path.rights), optional=path.optional)
     for port in of.ports:
-        yield plan.port_rule(port.port, int(port.rights))
-    yield plan.restrict()
+        yield ops.port_rule(port.port, int(port.rights))
+    yield ops.restrict()
 
 
 # What each right that is lost leaves open; the rest are of ABI 1.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Final
 
-from sandbox import plan
+from sandbox import ops
 from sandbox.errors import UnsupportedError, UsageError
 from sandbox.plan import Op
 from sandbox.sizes import format_size, parse_size
@@ -182,7 +182,9 @@ def lacks_mechanism(
     return None
 
 
-def ops(limits: Limits, delegated: Delegated | None = None, *, uid: int, user_namespace: bool = True) -> Iterator[Op]:
+def limit_ops(
+    limits: Limits, delegated: Delegated | None = None, *, uid: int, user_namespace: bool = True
+) -> Iterator[Op]:
     """Yield the ops that hold the limits, ascending by code.
 
     uid: who the program is on the host. user_namespace: the sandbox has one of its own.
@@ -190,14 +192,14 @@ def ops(limits: Limits, delegated: Delegated | None = None, *, uid: int, user_na
     """
     check(limits)
     if limits.timeout is not None:
-        yield plan.timeout(limits.timeout)
+        yield ops.timeout(limits.timeout)
     settings = list(_settings(limits, delegated))
     if settings and delegated is not None:
-        yield plan.cgroup(delegated.path)
+        yield ops.cgroup(delegated.path)
         for file, value in settings:
-            yield plan.cgroup_set(file, value)
+            yield ops.cgroup_set(file, value)
     for resource, number in sorted(_rlimits(limits, delegated, uid, user_namespace=user_namespace)):
-        yield plan.rlimit(resource, number)
+        yield ops.rlimit(resource, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ class Open:
 
 
 def open_settings(limits: Limits, *, user_namespace: bool) -> Iterator[Open]:
-    """Yield what a cgroup would hold of the limits, and what holds where there is none: as ops() decides.
+    """Yield what a cgroup would hold of the limits, and what holds where there is none: as limit_ops() decides.
 
     Raises: UsageError for values out of range.
     """

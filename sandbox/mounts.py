@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from sandbox import plan
+from sandbox import ops
 from sandbox.filesystem import Entry, FilesystemPolicy, Kind, Proc, Rights, View, entries, nearest_above
 from sandbox.plan import MountFlag, MountKind, Op
 
@@ -29,21 +29,21 @@ def view_ops(policy: FilesystemPolicy, *, terminals: bool) -> Iterator[Op]:
     """
     private = policy.view is View.PRIVATE
     if private:
-        yield plan.root()
+        yield ops.root()
     mounts = [
         _mount(entry)
         for entry in entries(policy)
         if entry.kind is not Kind.BIND or (entry.path not in _OURS if private else _is_replaced(policy, entry))
     ]
-    given = [plan.mount(MountKind.PROC, "/proc", _PROC[policy.proc])]
+    given = [ops.mount(MountKind.PROC, "/proc", _PROC[policy.proc])]
     if private:
-        given.append(plan.mount(MountKind.DEV, "/dev", MountFlag.TERMINALS if terminals else MountFlag(0)))
-        given.append(plan.mount(MountKind.TMPFS, "/dev/shm", MountFlag.WRITE, mode=0o1777))  # noqa: S108
+        given.append(ops.mount(MountKind.DEV, "/dev", MountFlag.TERMINALS if terminals else MountFlag(0)))
+        given.append(ops.mount(MountKind.TMPFS, "/dev/shm", MountFlag.WRITE, mode=0o1777))  # noqa: S108
     declared = {op.data for op in mounts}
     mounts += [op for op in given if op.data not in declared]
     yield from sorted(mounts, key=lambda op: op.data.split(b"/"))
     if private:
-        yield plan.enter()
+        yield ops.enter()
 
 
 def _is_replaced(policy: FilesystemPolicy, entry: Entry) -> bool:
@@ -63,7 +63,7 @@ def _mount(entry: Entry) -> Op:
     mode = 0
     if entry.kind is Kind.TMPFS:
         mode = 0o1777 if entry.path in _SHARED else 0o755
-    return plan.mount(_KINDS[entry.kind], entry.path, flags, mode=mode)
+    return ops.mount(_KINDS[entry.kind], entry.path, flags, mode=mode)
 
 
 _WORDS: Final = {

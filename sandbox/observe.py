@@ -7,14 +7,13 @@ import os
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from sandbox import plan as ops
-from sandbox import wire
+from sandbox import ops, wire
 from sandbox.build import command_ops
 from sandbox.caller import Caller
 from sandbox.events import Event, Executed, Exited, Failed, event_of
 from sandbox.grants import FIRST_NUMBER, LAST_NUMBER, FdType
 from sandbox.launch import outliving_terminal, seal, status_pipe
-from sandbox.plan import Namespace, Plan, StatusFormat
+from sandbox.plan import Namespace, Plan, StatusFormat, Trace
 from sandbox.probe import launcher_path
 from sandbox.protocols import PROTOCOLS
 from sandbox.survey import Survey, summarise
@@ -73,7 +72,7 @@ def observation_plan(
     numbers = sorted(fd for fd in inherited if FIRST_NUMBER <= fd <= LAST_NUMBER)
     return Plan(
         (
-            ops.status(status_fd, StatusFormat.RECORDS, ops.Trace.EXECS),
+            ops.status(status_fd, StatusFormat.RECORDS, Trace.EXECS),
             *(
                 ops.protocol(protocol.name, rule)
                 for protocol in PROTOCOLS.values()

@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sandbox import carried, landlock, limits, walls, wire
-from sandbox import plan as ops
+from sandbox import carried, landlock, limits, ops, walls, wire
 from sandbox.build import build, child_path, filter_policy, keeps
 from sandbox.caller import Caller
 from sandbox.carried import LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID
@@ -39,7 +38,7 @@ from sandbox.grants import (
 )
 from sandbox.landlock import FileRight
 from sandbox.mounts import view_ops
-from sandbox.plan import Namespace, Op, OpCode, Plan
+from sandbox.plan import MountKind, Namespace, Op, OpCode, Plan
 from sandbox.profile import PATH_LISTS, NetworkMode, NetworkPolicy, Profile, SharedNamespace, numbered
 from sandbox.profile_format import format_profile
 from sandbox.resolve import Additions, for_caller
@@ -432,7 +431,7 @@ def _given_mounts(profile: Profile) -> Iterator[Op]:
     """Yield what every view has, whatever is declared."""
     nothing = FilesystemPolicy(view=profile.filesystem.view, proc=profile.filesystem.proc)
     for op in view_ops(nothing, terminals=True):
-        if op.code is OpCode.MOUNT and not (SharedNamespace.PID in profile.share and op.a == ops.MountKind.PROC):
+        if op.code is OpCode.MOUNT and not (SharedNamespace.PID in profile.share and op.a == MountKind.PROC):
             yield op
 
 

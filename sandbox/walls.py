@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from sandbox import allowlist, landlock, limits
-from sandbox import plan as ops
+from sandbox import allowlist, landlock, limits, ops
 from sandbox.caller import Caller, Joined
 from sandbox.errors import GrantError, InternalError, LaunchError, UsageError
 from sandbox.filesystem import Kind, Proc, View, covered_by, covers, normal
 from sandbox.grants import DirectoryGrant, FileGrant, Grant, InheritGrant, ScratchGrant, number_of
 from sandbox.landlock import Ruleset, Scope
 from sandbox.mounts import view_ops
-from sandbox.plan import ListFlag, MountKind, Namespace, NetFlag, Op, OpCode, Terminal
+from sandbox.plan import MAX_PORT_RULES, ListFlag, MountKind, Namespace, NetFlag, Op, OpCode, Terminal
 from sandbox.profile import NetworkMode, NetworkPolicy, Profile, Scheduling, SharedNamespace, Tty, ports_of
 from sandbox.sockets import HOSTS, RESOLV_CONF, Protocol
 
@@ -44,7 +43,7 @@ def wall_ops(profile: Profile, caller: Caller) -> Iterator[Op]:
         yield ops.loopback()
     if Namespace.MOUNT in own:
         yield from _view_ops(profile, uid)
-    yield from limits.ops(profile.limits, caller.delegated, uid=uid, user_namespace=Namespace.USER in own)
+    yield from limits.limit_ops(profile.limits, caller.delegated, uid=uid, user_namespace=Namespace.USER in own)
     yield from _scheduling_ops(profile, caller)
 
 
@@ -169,8 +168,8 @@ def _ports(network: NetworkPolicy) -> tuple[Sequence[int] | None, Sequence[int] 
     if network.mode is NetworkMode.HOST:
         connect, bind = ports_of(network.allow), ports_of(network.bind)
         count = len({*(connect or ()), *(bind or ())})
-        if count > ops.MAX_PORT_RULES:
-            reason = f"they are {count} ports, each a rule of Landlock's, and a plan takes {ops.MAX_PORT_RULES}"
+        if count > MAX_PORT_RULES:
+            reason = f"they are {count} ports, each a rule of Landlock's, and a plan takes {MAX_PORT_RULES}"
             raise UsageError("network.allow", reason, "name fewer ports, or * for all")
         return connect, bind
     return ((), ()) if network.mode is NetworkMode.NONE or network.is_supervised else (None, None)
@@ -194,7 +193,7 @@ def landlock_ops(profile: Profile, grants: Sequence[Grant], caller: Caller) -> I
                 grant.name, "without Landlock nothing tells writing to files from making them",
                 "say both, write and create, or neither",
             )  # fmt: skip
-    for op in landlock.ops(kept):
+    for op in landlock.ruleset_ops(kept):
         if op.code is OpCode.RESTRICT and kept.files:
             # /dev/fd/N opens anew what the command has, with no right that its descriptor lacks.
             yield from (ops.descriptor_rule(fd, int(landlock.REOPENED & kept.files)) for fd in _reopened(grants))

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import pytest
 
-from sandbox import plan as ops
+from sandbox import ops
 from sandbox.filesystem import FilesystemPolicy
-from sandbox.plan import OpCode, Plan
+from sandbox.plan import RULES, OpCode, Plan
 from sandbox.profile import Scheduling
 from sandbox.resolve import Additions
 from tests.support.callers import Ended, launch, niceness, plan_of, run
@@ -140,7 +140,7 @@ def test_without_its_op_what_the_profile_sets_is_the_callers(probes: Probes, par
 
 def without_privileges() -> list[OpCode]:
     """Return the ops that a process without capabilities can do only after no_new_privs."""
-    landlock = [code for code, rule in ops.RULES.items() if rule.step == "landlock"]
+    landlock = [code for code, rule in RULES.items() if rule.step == "landlock"]
     return [*landlock, OpCode.GATE, OpCode.FILTER]
 
 

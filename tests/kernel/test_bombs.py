@@ -15,8 +15,7 @@ from typing import Final
 
 import pytest
 
-from sandbox import limits
-from sandbox import plan as ops
+from sandbox import limits, ops
 from sandbox.limits import Limits
 from sandbox.plan import MountFlag, MountKind, Namespace, Op, OpCode, Plan
 from tests.support.callers import Ended, launch, started
@@ -39,7 +38,7 @@ def plan_with(command: Sequence[str], limit: Limits, walls: Sequence[Op] = ()) -
     own: list[Op] = [ops.namespace(namespace) for namespace in Namespace]
     if is_root:
         own.append(ops.identity(NOBODY, NOBODY))
-    return plan_for(command, launcher=list(limits.ops(limit, uid=uid)), walls=[*own, *walls])
+    return plan_for(command, launcher=list(limits.limit_ops(limit, uid=uid)), walls=[*own, *walls])
 
 
 def marked(marker: str) -> list[int]:

@@ -19,8 +19,7 @@ from typing import Final
 
 import pytest
 
-from sandbox import limits, wire
-from sandbox import plan as ops
+from sandbox import limits, ops, wire
 from sandbox.filesystem import FilesystemPolicy
 from sandbox.limits import Delegated, Limits
 from sandbox.plan import Namespace, Op, OpCode, Plan
@@ -235,7 +234,7 @@ def with_controllers(folder: Path, *names: str) -> Delegated:
 
 
 def limited(command: Sequence[str], limit: Limits, delegated: Delegated) -> Plan:
-    found = list(limits.ops(limit, delegated, uid=os.geteuid()))
+    found = list(limits.limit_ops(limit, delegated, uid=os.geteuid()))
     assert OpCode.CGROUP in {op.code for op in found}
     return plan_for(command, launcher=found, walls=[ops.namespace(namespace) for namespace in Namespace])
 

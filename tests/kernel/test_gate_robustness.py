@@ -17,7 +17,7 @@ from typing import Final
 import pyseccomp
 import pytest
 
-from sandbox import plan as ops
+from sandbox import ops
 from sandbox.plan import Namespace, Plan
 from sandbox.protocols import PROTOCOLS
 from tests.support.callers import Ended, launch, started

@@ -28,9 +28,9 @@ from sandbox.landlock import (
     Ruleset,
     Scope,
 )
+from sandbox.ops import path_rule as path_rule_op
+from sandbox.ops import ruleset as ruleset_op
 from sandbox.plan import Op, OpCode, Plan
-from sandbox.plan import path_rule as path_rule_op
-from sandbox.plan import ruleset as ruleset_op
 from sandbox.probe import probe
 from tests.support.callers import Ended, launch
 from tests.support.native import build_launcher
@@ -100,7 +100,7 @@ def words(*tries: str) -> list[str]:
 
 
 def plan_with(of: Ruleset, command: Sequence[str]) -> Plan:
-    return plan_for(command, confinement=list(landlock.ops(of)))
+    return plan_for(command, confinement=list(landlock.ruleset_ops(of)))
 
 
 def tried(ended: Ended, tries: Sequence[str]) -> dict[str, Verdict]:
@@ -220,7 +220,7 @@ def test_rule_on_what_may_not_be_looked_at_is_an_error_even_if_optional(probes: 
     ids=["file", "net", "scope"],
 )
 def test_right_that_the_kernel_does_not_know_is_an_error(probes: Probes, marker: Path, begin: Op) -> None:
-    rules = list(landlock.ops(Ruleset(F.MAKE_CHAR)))
+    rules = list(landlock.ruleset_ops(Ruleset(F.MAKE_CHAR)))
     whole = plan_for([probes["mark"], str(marker)], confinement=rules)
     assert launch(whole) == Ended(0, "", "")
     marker.unlink()
@@ -231,7 +231,7 @@ def test_right_that_the_kernel_does_not_know_is_an_error(probes: Probes, marker:
 
 
 def test_rule_with_a_right_that_is_not_governed_is_an_error(probes: Probes, marker: Path) -> None:
-    rules = list(landlock.ops(Ruleset(F.MAKE_CHAR)))
+    rules = list(landlock.ruleset_ops(Ruleset(F.MAKE_CHAR)))
     wrong = path_rule_op("/", int(F.MAKE_DIR))
     ended = launch(plan_for([probes["mark"], str(marker)], confinement=[*rules, wrong]))
     assert (ended.code, ended.err.split(";")[0]) == (125, "sandbox: landlock: /: Invalid argument")

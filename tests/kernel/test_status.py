@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from sandbox import Exited, Failed, Started, wire
-from sandbox import plan as ops
+from sandbox import Exited, Failed, Started, ops, wire
 from sandbox.errors import LaunchError
 from sandbox.plan import StatusFormat
 from tests.support.callers import Ended, json_lines, launch, plan_of, records, started

@@ -21,8 +21,7 @@ from typing import Any
 import pexpect
 import pytest
 
-from sandbox import plan as ops
-from sandbox import seccomp, wire
+from sandbox import ops, seccomp, wire
 from sandbox.filtering import FilterPolicy
 from sandbox.plan import Namespace, Op, Terminal
 from sandbox.probe import launcher_path

@@ -19,7 +19,7 @@ from typing import Final
 
 import pytest
 
-from sandbox import plan as ops
+from sandbox import ops
 from sandbox.plan import OpCode, Plan
 from sandbox.profile import NetworkMode
 from sandbox.resolve import Additions

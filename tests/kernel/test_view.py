@@ -13,8 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from sandbox import plan as ops
-from sandbox import wire
+from sandbox import ops, wire
 from sandbox.filesystem import FilesystemPolicy, Proc, View
 from sandbox.grants import FdType
 from sandbox.mounts import view_ops

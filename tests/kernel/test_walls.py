@@ -20,11 +20,10 @@ from typing import Final, TypeAlias
 
 import pytest
 
-from sandbox import filter_rules, filtering, landlock, seccomp
-from sandbox import plan as ops
+from sandbox import filter_rules, filtering, landlock, ops, seccomp
 from sandbox.caller import Caller
 from sandbox.filesystem import FilesystemPolicy
-from sandbox.plan import MountKind, Namespace, OpCode, Plan
+from sandbox.plan import RULES, MountKind, Namespace, OpCode, Plan
 from sandbox.profile import NetworkMode, Profile
 from sandbox.profile_files import default_search_path, load
 from sandbox.resolve import Additions
@@ -319,7 +318,7 @@ def partial() -> Path:
     return build_launcher(defines=("TEST_PARTIAL_PLANS",))
 
 
-LANDLOCK: Final = tuple(code for code, rule in ops.RULES.items() if rule.step == "landlock")
+LANDLOCK: Final = tuple(code for code, rule in RULES.items() if rule.step == "landlock")
 VIEW: Final = (OpCode.ROOT, OpCode.MOUNT, OpCode.ENTER)
 
 

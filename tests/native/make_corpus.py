@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sandbox import plan as ops
-from sandbox import wire
+from sandbox import ops, wire
 from sandbox.grants import STDIO_TYPES, Access
 from sandbox.plan import Plan, StatusFormat
 from tests.support.plans import full_plan, plan_for

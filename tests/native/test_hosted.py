@@ -19,10 +19,9 @@ from typing import Self
 
 import pytest
 
-from sandbox import plan as ops
-from sandbox import wire
+from sandbox import ops, wire
 from sandbox.grants import SAFE_TYPES, Access, FdType
-from sandbox.plan import Op, Plan, StatusFormat
+from sandbox.plan import NOTHING_TOLD, Op, OpCode, Plan, StatusFormat, Trace
 from sandbox.protocols import PROTOCOLS
 from tests.support.native import (
     SANITIZER_ENVIRONMENT,
@@ -245,12 +244,12 @@ class Running:
 
     def __init__(
         self, program: Path, script: str, *grants: Op, form: StatusFormat = StatusFormat.RECORDS,
-        told: ops.Trace = ops.NOTHING_TOLD, more_ops: Sequence[Op] = (), environment: Mapping[str, str] | None = None,
+        told: Trace = NOTHING_TOLD, more_ops: Sequence[Op] = (), environment: Mapping[str, str] | None = None,
         **more: object,
     ) -> None:  # fmt: skip
         self.status, write_end = os.pipe()
         plan = shell(script, *grants, launcher=[ops.status(write_end, form, told), *more_ops], **more)
-        inherited = [op.b for op in plan.only(ops.OpCode.INHERIT) if op.b != CLOSED]
+        inherited = [op.b for op in plan.only(OpCode.INHERIT) if op.b != CLOSED]
         with memfd_holding(wire.encode(plan)) as fd:
             self.process = subprocess.Popen(
                 [program, str(fd)], pass_fds=[fd, write_end, *inherited], stdin=subprocess.PIPE,
@@ -293,7 +292,7 @@ DEV_FD = ops.protocol("dev-fd", PROTOCOLS["dev-fd"].rules[0])
 
 def test_hosted_gate_closes_what_an_exec_does_not_name_and_tells_it(program: Path) -> None:
     read_end, write_end = os.pipe()
-    launcher = [ops.status(write_end, StatusFormat.RECORDS, told=ops.Trace.EXECS), DEV_FD]
+    launcher = [ops.status(write_end, StatusFormat.RECORDS, told=Trace.EXECS), DEV_FD]
     done = launched(program, shell(LEAKING, launcher=launcher))
     os.close(write_end)
     with open(read_end, "rb") as status:
@@ -313,9 +312,7 @@ def test_hosted_gate_that_observes_closes_nothing(program: Path) -> None:
 
 
 def test_hosted_gate_tells_execs_as_json_and_on_standard_error(program: Path) -> None:
-    with Running(
-        program, LEAKING, form=StatusFormat.JSON, told=ops.Trace.EXECS, more_ops=[ops.trace(), DEV_FD]
-    ) as running:
+    with Running(program, LEAKING, form=StatusFormat.JSON, told=Trace.EXECS, more_ops=[ops.trace(), DEV_FD]) as running:
         code, _, err = running.ended()
         with open(os.dup(running.status), encoding="utf-8") as status:
             events = [json.loads(line) for line in status]
@@ -364,7 +361,7 @@ def test_hosted_record_of_a_failure_names_op_and_errno(program: Path) -> None:
         assert running.ended() == (125, "", "")
     plan = shell("x", launcher=[ops.status(9, StatusFormat.RECORDS)], attributes=[ops.chdir("/none")])
     assert (record.type, record.pid, record.error) == (2, 0, errno.ENOENT)
-    assert plan.ops[record.op].code is ops.OpCode.CHDIR
+    assert plan.ops[record.op].code is OpCode.CHDIR
 
 
 def test_hosted_failure_before_the_fork_reaches_the_status_descriptor(program: Path) -> None:

@@ -16,8 +16,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sandbox import plan as ops
-from sandbox import wire
+from sandbox import ops, wire
 from sandbox.grants import SAFE_TYPES
 from sandbox.plan import Plan, StatusFormat
 from tests.support.native import build_harness, build_launcher, memfd_holding

@@ -8,8 +8,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sandbox import plan as ops
-from sandbox import wire
+from sandbox import ops, wire
 from sandbox.allowlist import Line
 from sandbox.plan import NetFlag, OpCode, Plan
 from sandbox.sockets import Protocol

@@ -8,8 +8,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sandbox import plan as ops
-from sandbox import wire
+from sandbox import ops, wire
 from sandbox.plan import OpCode, Plan
 from sandbox.protocols import Protocol
 from tests.support.native import SANITIZER_ENVIRONMENT, build_harness

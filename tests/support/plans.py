@@ -11,10 +11,11 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from sandbox import plan as ops
-from sandbox import wire
+from sandbox import ops, wire
 from sandbox.grants import SAFE_TYPES, STDIO_TYPES, Access, FdType
 from sandbox.plan import (
+    MAX_SLOTS,
+    NOTHING_TOLD,
     ListenFlag,
     ListFlag,
     MountFlag,
@@ -27,6 +28,7 @@ from sandbox.plan import (
     SocketKind,
     StatusFormat,
     Terminal,
+    Trace,
 )
 from sandbox.protocols import Place, ProtocolRule, Shape
 
@@ -78,7 +80,7 @@ def full_plan() -> Plan:
     return plan_for(
         ["prog", "-x", ""],
         launcher=[
-            ops.status(9, StatusFormat.JSON, told=ops.Trace.EXECS),
+            ops.status(9, StatusFormat.JSON, told=Trace.EXECS),
             ops.die_with_parent(1234),
             ops.trace(),
             ops.timeout(1500),
@@ -227,7 +229,7 @@ def with_checksum(data: bytes) -> bytes:
 _TEXT = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=20)
 _BYTES_TEXT = st.binary(max_size=20).map(lambda data: data.replace(b"\0", b"?")).map(os.fsdecode)
 _NAME = st.text("ABCDEFXYZ_", min_size=1, max_size=8)
-_TOLD = st.sampled_from([ops.NOTHING_TOLD, ops.Trace.EXECS, ops.Trace.NETWORK, ops.Trace.EXECS | ops.Trace.NETWORK])
+_TOLD = st.sampled_from([NOTHING_TOLD, Trace.EXECS, Trace.NETWORK, Trace.EXECS | Trace.NETWORK])
 _FORMATS = st.sampled_from(list(StatusFormat))
 _LENGTHS = st.integers(1, 5)
 _HOW = st.sampled_from([{}, {"raw": True}, {"relay": True}])
@@ -328,7 +330,7 @@ _LATER_EXECS = st.sampled_from(
 def plans(draw: st.DrawFn) -> Plan:
     """Draw a plan that the launcher accepts."""
     status = draw(st.none() | st.integers(0, 2**32 - 1))
-    slots = draw(st.lists(st.integers(0, ops.MAX_SLOTS - 1), unique=True, max_size=6))
+    slots = draw(st.lists(st.integers(0, MAX_SLOTS - 1), unique=True, max_size=6))
     numbers = draw(st.sets(st.integers(3, 65535) | st.integers(3, 12), min_size=len(slots), max_size=len(slots)))
     order = draw(st.permutations(slots))
     supervision = draw(st.lists(_LISTS, max_size=1))

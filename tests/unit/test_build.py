@@ -35,6 +35,7 @@ from sandbox.grants import (
     number_grants,
 )
 from sandbox.limits import Delegated, Limits
+from sandbox.ops import mask_of
 from sandbox.plan import (
     MANDATORY,
     MAX_ARGS,
@@ -48,7 +49,6 @@ from sandbox.plan import (
     Plan,
     StatusFormat,
     Trace,
-    mask_of,
 )
 from sandbox.profile import (
     DescriptorPolicy,

@@ -7,8 +7,7 @@ import os
 
 import pytest
 
-from sandbox import errors
-from sandbox import plan as ops
+from sandbox import errors, ops
 from sandbox.errors import PlanError
 from sandbox.events import (
     REASONS,

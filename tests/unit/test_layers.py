@@ -29,8 +29,9 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "allowlist": "errors sockets",
         "filesystem": "",
         "plan": "grants protocols sending sockets",
-        "limits": "errors plan sizes",
-        "landlock": "errors filesystem plan",
+        "ops": "grants plan protocols",
+        "limits": "errors ops plan sizes",
+        "landlock": "errors filesystem ops plan",
         "caller": "errors cgroups limits probe sending",
         "profile": "errors allowlist caller filesystem grants landlock limits protocols sockets syscalls",
         "profile_text": "errors allowlist filesystem grants landlock limits protocols profile",
@@ -44,16 +45,15 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
         "filtering": "bpf errors sockets syscall_table syscalls",
         "filter_rules": "filtering sockets syscall_table syscalls",
         "seccomp": "bpf errors filter_rules filtering plan syscall_table syscalls",
-        "mounts": "filesystem plan",
+        "mounts": "filesystem ops plan",
         "veth": "allowlist caller profile sockets",
-        "walls": "allowlist caller errors filesystem grants landlock limits mounts plan profile sockets",
+        "walls": "allowlist caller errors filesystem grants landlock limits mounts ops plan profile sockets",
         "wire": "errors grants plan protocols sockets",
         "template": "errors plan wire",
         "units": "errors grants limits profile sockets",
         "peers": "grants landlock profile sockets walls",
         "build": (
-            "errors carried caller filtering grants peers resolve profile plan protocols seccomp sizes sockets "
-            "syscalls walls"
+            "errors carried caller filtering grants ops peers resolve profile plan seccomp sizes sockets syscalls walls"
         ),
         "events": "errors grants plan sending wire",
         # Effects.
@@ -71,7 +71,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
             "resolve wire "
             "build events sending"
         ),
-        "observe": "build caller events grants launch plan probe protocols survey wire",
+        "observe": "build caller events grants launch ops plan probe protocols survey wire",
         # Views: they look at values and at the machine, and tell what is so; they change nothing.
         "survey": "events",
         "lint": "build caller filesystem grants places profile protocols refusals resolve sockets syscalls",
@@ -81,8 +81,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
             "walls"
         ),
         "seal": (
-            "build caller carried errors explain filesystem grants landlock limits mounts plan profile profile_format "
-            "resolve template walls wire"
+            "build caller carried errors explain filesystem grants landlock limits mounts ops plan profile "
+            "profile_format resolve template walls wire"
         ),
         # Refusals: what is told of calls is a value too; only the tracer, which tells it, has effects.
         "calls": "syscall_table",
@@ -132,8 +132,8 @@ EFFECTS: Final = frozenset(
 )
 WITHOUT_EFFECTS: Final = frozenset(
     {
-        "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "syscall_table",
-        "syscalls", "kernel", "bpf", "filtering", "filter_rules", "seccomp", "wire",
+        "errors", "grants", "protocols", "caller", "profile", "profile_text", "profile_format", "plan", "ops",
+        "syscall_table", "syscalls", "kernel", "bpf", "filtering", "filter_rules", "seccomp", "wire",
         "build", "events", "survey", "limits", "filesystem",
         "mounts", "landlock", "walls", "resolve",
         "carried", "peers", "sending", "sockets", "sizes", "allowlist", "veth", "calls", "places",

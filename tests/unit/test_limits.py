@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox import cgroups, limits, plan, wire
+from sandbox import cgroups, limits, ops, plan, wire
 from sandbox.errors import UnsupportedError, UsageError
 from sandbox.limits import Delegated, Limits
 from sandbox.plan import Op, OpCode
@@ -108,56 +108,56 @@ def test_parse_refuses_and_names_what_is_wrong(name: str, value: str | float, na
 def test_values_out_of_range_become_no_ops(changes: dict[str, float]) -> None:
     wrong = replace(Limits(), **changes)  # type: ignore[arg-type]
     with pytest.raises(UsageError) as caught:
-        list(limits.ops(wrong, EVERYTHING, uid=1000))
+        list(limits.limit_ops(wrong, EVERYTHING, uid=1000))
     assert caught.value.object in changes
 
 
 def test_no_limits_are_no_ops() -> None:
-    assert list(limits.ops(Limits(), EVERYTHING, uid=0)) == []
+    assert list(limits.limit_ops(Limits(), EVERYTHING, uid=0)) == []
     assert limits.describe(Limits(), EVERYTHING) == ()
 
 
 def test_ops_with_a_cgroup() -> None:
-    assert list(limits.ops(ALL, EVERYTHING, uid=0)) == [
-        plan.timeout(30_000),
-        plan.cgroup("/sys/fs/cgroup/mine"),
-        plan.cgroup_set("memory.max", str(1 << 29)),
-        plan.cgroup_set("memory.swap.max", "0"),
-        plan.cgroup_set("memory.oom.group", "1"),
-        plan.cgroup_set("pids.max", "51"),
-        plan.cgroup_set("cpu.max", "150000 100000"),
-        plan.rlimit(0, 60),
-        plan.rlimit(1, 1 << 20),
-        plan.rlimit(4, 1),
-        plan.rlimit(7, 256),
+    assert list(limits.limit_ops(ALL, EVERYTHING, uid=0)) == [
+        ops.timeout(30_000),
+        ops.cgroup("/sys/fs/cgroup/mine"),
+        ops.cgroup_set("memory.max", str(1 << 29)),
+        ops.cgroup_set("memory.swap.max", "0"),
+        ops.cgroup_set("memory.oom.group", "1"),
+        ops.cgroup_set("pids.max", "51"),
+        ops.cgroup_set("cpu.max", "150000 100000"),
+        ops.rlimit(0, 60),
+        ops.rlimit(1, 1 << 20),
+        ops.rlimit(4, 1),
+        ops.rlimit(7, 256),
     ]
 
 
 def test_ops_without_a_cgroup() -> None:
-    assert list(limits.ops(replace(ALL, cpu=None), None, uid=1000)) == [
-        plan.timeout(30_000),
-        plan.rlimit(0, 60),
-        plan.rlimit(1, 1 << 20),
-        plan.rlimit(4, 1),
-        plan.rlimit(6, 51),
-        plan.rlimit(7, 256),
-        plan.rlimit(9, 1 << 29),
+    assert list(limits.limit_ops(replace(ALL, cpu=None), None, uid=1000)) == [
+        ops.timeout(30_000),
+        ops.rlimit(0, 60),
+        ops.rlimit(1, 1 << 20),
+        ops.rlimit(4, 1),
+        ops.rlimit(6, 51),
+        ops.rlimit(7, 256),
+        ops.rlimit(9, 1 << 29),
     ]
 
 
 def test_ops_choose_for_each_limit_by_itself() -> None:
     some = Limits(memory=1 << 29, processes=50)
-    found = list(limits.ops(some, Delegated("/mine", frozenset({"pids"})), uid=1000))
-    assert found == [plan.cgroup("/mine"), plan.cgroup_set("pids.max", "51"), plan.rlimit(9, 1 << 29)]
-    found = list(limits.ops(some, Delegated("/mine", frozenset({"memory"}), swap=False), uid=1000))
+    found = list(limits.limit_ops(some, Delegated("/mine", frozenset({"pids"})), uid=1000))
+    assert found == [ops.cgroup("/mine"), ops.cgroup_set("pids.max", "51"), ops.rlimit(9, 1 << 29)]
+    found = list(limits.limit_ops(some, Delegated("/mine", frozenset({"memory"}), swap=False), uid=1000))
     assert "memory.swap.max 0" not in [op.label for op in found]
-    assert found[-1] == plan.rlimit(6, 51)
+    assert found[-1] == ops.rlimit(6, 51)
     # A cgroup that would hold none of them is not made.
-    assert [op.code for op in limits.ops(Limits(open_files=64), EVERYTHING, uid=0)] == [OpCode.RLIMIT]
+    assert [op.code for op in limits.limit_ops(Limits(open_files=64), EVERYTHING, uid=0)] == [OpCode.RLIMIT]
 
 
 def test_core_size_other_than_nothing_is_taken_as_it_is() -> None:
-    assert list(limits.ops(Limits(core_size=1 << 20), uid=1000)) == [plan.rlimit(4, 1 << 20)]
+    assert list(limits.limit_ops(Limits(core_size=1 << 20), uid=1000)) == [ops.rlimit(4, 1 << 20)]
 
 
 @pytest.mark.parametrize(
@@ -172,16 +172,16 @@ def test_a_limit_that_nothing_holds_is_an_error(
     wanted: Limits, uid: int, user_namespace: bool, feature: str, why: str
 ) -> None:
     with pytest.raises(UnsupportedError) as caught:
-        list(limits.ops(wanted, None, uid=uid, user_namespace=user_namespace))
+        list(limits.limit_ops(wanted, None, uid=uid, user_namespace=user_namespace))
     assert caught.value.feature == feature
     assert why in caught.value.reason
     assert "Delegate=yes" in caught.value.hint
-    assert list(limits.ops(wanted, EVERYTHING, uid=uid, user_namespace=user_namespace))
+    assert list(limits.limit_ops(wanted, EVERYTHING, uid=uid, user_namespace=user_namespace))
 
 
 def test_ops_fit_into_a_plan() -> None:
     for delegated in (None, EVERYTHING):
-        found: list[Op] = list(limits.ops(replace(ALL, cpu=None), delegated, uid=1000))
+        found: list[Op] = list(limits.limit_ops(replace(ALL, cpu=None), delegated, uid=1000))
         assert [op.code for op in found] == sorted(op.code for op in found)
         whole = plan_for(["prog"], attributes=found)
         assert wire.decode(wire.encode(whole)) == whole
@@ -198,11 +198,13 @@ def test_describe_names_the_mechanism_of_each() -> None:
         assert not by_rlimit[name].how.startswith("cgroup ")
     # The words and the ops agree.
     files = [
-        op.data.split(b"\0")[0].decode() for op in limits.ops(ALL, EVERYTHING, uid=0) if op.code is OpCode.CGROUP_SET
+        op.data.split(b"\0")[0].decode()
+        for op in limits.limit_ops(ALL, EVERYTHING, uid=0)
+        if op.code is OpCode.CGROUP_SET
     ]
     for name in limits.CONTROLLERS:
         assert by_cgroup[name].how.split()[1].rstrip(":") in files
-    for op in limits.ops(replace(ALL, cpu=None), None, uid=1000):
+    for op in limits.limit_ops(replace(ALL, cpu=None), None, uid=1000):
         if op.code is OpCode.RLIMIT:
             word = f"RLIMIT_{plan.RLIMIT_NAMES[op.a].upper()}"
             assert any(held.how.startswith(word) for held in by_rlimit.values()), word

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from sandbox import plan, wire
+from sandbox import ops, wire
 from sandbox.filesystem import FilesystemPolicy, Kind, Proc, Rights, View, entries, normal
 from sandbox.mounts import describe, view_ops
 from sandbox.plan import MountFlag, MountKind, Namespace, Op, OpCode
@@ -14,9 +14,9 @@ from tests.unit.test_filesystem import POLICIES
 
 W, X, OPTIONAL = MountFlag.WRITE, MountFlag.EXECUTE, MountFlag.OPTIONAL
 NONE = MountFlag(0)
-DEV = plan.mount(MountKind.DEV, "/dev")
-SHM = plan.mount(MountKind.TMPFS, "/dev/shm", W, mode=0o1777)
-PROC = plan.mount(MountKind.PROC, "/proc")
+DEV = ops.mount(MountKind.DEV, "/dev")
+SHM = ops.mount(MountKind.TMPFS, "/dev/shm", W, mode=0o1777)
+PROC = ops.mount(MountKind.PROC, "/proc")
 
 
 def mounts(policy: FilesystemPolicy, *, terminals: bool = False) -> list[Op]:
@@ -25,14 +25,14 @@ def mounts(policy: FilesystemPolicy, *, terminals: bool = False) -> list[Op]:
 
 
 def test_view_of_nothing_has_devices_and_processes() -> None:
-    assert list(view_ops(FilesystemPolicy(), terminals=False)) == [plan.root(), DEV, SHM, PROC, plan.enter()]
+    assert list(view_ops(FilesystemPolicy(), terminals=False)) == [ops.root(), DEV, SHM, PROC, ops.enter()]
 
 
 def test_view_with_terminals_and_only_processes() -> None:
     assert mounts(FilesystemPolicy(proc=Proc.PROCESSES), terminals=True) == [
-        plan.mount(MountKind.DEV, "/dev", MountFlag.TERMINALS),
+        ops.mount(MountKind.DEV, "/dev", MountFlag.TERMINALS),
         SHM,
-        plan.mount(MountKind.PROC, "/proc", MountFlag.PROCESSES),
+        ops.mount(MountKind.PROC, "/proc", MountFlag.PROCESSES),
     ]
 
 
@@ -44,15 +44,15 @@ def test_view_entries_become_mounts_in_the_order_of_their_paths() -> None:
     assert mounts(policy) == [
         DEV,
         SHM,
-        plan.mount(MountKind.BIND, "/opt", OPTIONAL),
+        ops.mount(MountKind.BIND, "/opt", OPTIONAL),
         PROC,
-        plan.mount(MountKind.TMPFS, "/t", W, mode=0o755),
-        plan.mount(MountKind.TMPFS, "/tmp", W, mode=0o1777),
-        plan.mount(MountKind.BIND, "/usr"),
-        plan.mount(MountKind.BIND, "/usr/bin", X),
-        plan.mount(MountKind.HIDE, "/usr/secret"),
-        plan.mount(MountKind.BIND, "/w", W),
-        plan.mount(MountKind.COPY, "/zz", W),
+        ops.mount(MountKind.TMPFS, "/t", W, mode=0o755),
+        ops.mount(MountKind.TMPFS, "/tmp", W, mode=0o1777),
+        ops.mount(MountKind.BIND, "/usr"),
+        ops.mount(MountKind.BIND, "/usr/bin", X),
+        ops.mount(MountKind.HIDE, "/usr/secret"),
+        ops.mount(MountKind.BIND, "/w", W),
+        ops.mount(MountKind.COPY, "/zz", W),
     ]
 
 
@@ -66,16 +66,16 @@ def test_view_shared_folder_has_the_sticky_bit(path: str) -> None:
 
 def test_view_what_is_declared_of_devices_replaces_what_is_given() -> None:
     assert mounts(FilesystemPolicy(write=("/dev/shm", "/dev/kvm"))) == [
-        DEV, plan.mount(MountKind.BIND, "/dev/kvm", W), plan.mount(MountKind.BIND, "/dev/shm", W), PROC,
+        DEV, ops.mount(MountKind.BIND, "/dev/kvm", W), ops.mount(MountKind.BIND, "/dev/shm", W), PROC,
     ]  # fmt: skip
     assert mounts(FilesystemPolicy(hide=("/proc",), tmpfs=("/dev",))) == [
-        plan.mount(MountKind.TMPFS, "/dev", W, mode=0o755), SHM, plan.mount(MountKind.HIDE, "/proc"),
+        ops.mount(MountKind.TMPFS, "/dev", W, mode=0o755), SHM, ops.mount(MountKind.HIDE, "/proc"),
     ]  # fmt: skip
 
 
 def test_view_bind_of_proc_or_dev_is_never_the_hosts() -> None:
     assert mounts(FilesystemPolicy(write=("/proc", "/dev"))) == [DEV, SHM, PROC]
-    root = plan.mount(MountKind.BIND, "/")
+    root = ops.mount(MountKind.BIND, "/")
     assert mounts(FilesystemPolicy(read=("/",))) == [root, DEV, SHM, PROC]
 
 
@@ -85,23 +85,23 @@ def test_view_of_the_host_binds_what_is_declared_below_what_it_replaces() -> Non
         tmpfs=("/t",), private=("/c",), hide=("/t/h",),
     )  # fmt: skip
     assert list(view_ops(policy, terminals=True)) == [
-        plan.mount(MountKind.COPY, "/c", W),
-        plan.mount(MountKind.BIND, "/c/w", W),
+        ops.mount(MountKind.COPY, "/c", W),
+        ops.mount(MountKind.BIND, "/c/w", W),
         PROC,
-        plan.mount(MountKind.TMPFS, "/t", W, mode=0o755),
-        plan.mount(MountKind.HIDE, "/t/h"),
-        plan.mount(MountKind.BIND, "/t/r"),
-        plan.mount(MountKind.BIND, "/t/x/y", X | OPTIONAL),
+        ops.mount(MountKind.TMPFS, "/t", W, mode=0o755),
+        ops.mount(MountKind.HIDE, "/t/h"),
+        ops.mount(MountKind.BIND, "/t/r"),
+        ops.mount(MountKind.BIND, "/t/x/y", X | OPTIONAL),
     ]
 
 
 def test_view_of_the_host_has_no_root_and_no_binds() -> None:
     policy = FilesystemPolicy(View.HOST, read=("/usr",), write=("/w",), tmpfs=("/t",), private=("/c",), hide=("/h",))
     assert list(view_ops(policy, terminals=True)) == [
-        plan.mount(MountKind.COPY, "/c", W),
-        plan.mount(MountKind.HIDE, "/h"),
+        ops.mount(MountKind.COPY, "/c", W),
+        ops.mount(MountKind.HIDE, "/h"),
         PROC,
-        plan.mount(MountKind.TMPFS, "/t", W, mode=0o755),
+        ops.mount(MountKind.TMPFS, "/t", W, mode=0o755),
     ]
 
 
@@ -121,13 +121,13 @@ def normal_of(text: str) -> str:
 
 @given(POLICIES)
 def test_view_property_ops_are_a_plan_and_say_what_the_entries_do(policy: FilesystemPolicy) -> None:
-    ops = list(view_ops(policy, terminals=False))
-    whole = plan_for(["prog"], walls=[plan.namespace(Namespace.MOUNT), *ops])
+    made = list(view_ops(policy, terminals=False))
+    whole = plan_for(["prog"], walls=[ops.namespace(Namespace.MOUNT), *made])
     assert wire.decode(wire.encode(whole)) == whole
-    paths = [op.data for op in ops if op.code is OpCode.MOUNT]
+    paths = [op.data for op in made if op.code is OpCode.MOUNT]
     assert len(paths) == len(set(paths))
     assert paths == sorted(paths, key=lambda path: path.split(b"/"))
-    flags = {op.label: MountFlag(op.flags) for op in ops}
+    flags = {op.label: MountFlag(op.flags) for op in made}
     for entry in entries(policy):
         if entry.kind is Kind.BIND and policy.view is View.HOST:
             assert (entry.path in flags) == lies_in_a_new_folder(policy, entry.path)

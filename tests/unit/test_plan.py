@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from sandbox import plan as ops
+from sandbox import ops
 from sandbox.grants import SAFE_TYPES, STDIO_TYPES, Access, FdType
 from sandbox.plan import (
     MANDATORY,
@@ -25,7 +25,9 @@ from sandbox.plan import (
     Plan,
     SocketKind,
     StatusFormat,
+    Streams,
     Terminal,
+    Trace,
 )
 from sandbox.protocols import Place, ProtocolRule, Shape
 from tests.support.plans import ALLOW_ALL, full_plan, plan_for
@@ -40,11 +42,11 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         "status          write json to descriptor 9",
     ),
     (
-        ops.status(9, StatusFormat.RECORDS, told=ops.Trace.EXECS), (OpCode.STATUS, 9, 1, 1, 0, b""), "status",
+        ops.status(9, StatusFormat.RECORDS, told=Trace.EXECS), (OpCode.STATUS, 9, 1, 1, 0, b""), "status",
         "status          write records to descriptor 9, of each exec too",
     ),
     (
-        ops.status(9, StatusFormat.RECORDS, told=ops.Trace.EXECS | ops.Trace.NETWORK),
+        ops.status(9, StatusFormat.RECORDS, told=Trace.EXECS | Trace.NETWORK),
         (OpCode.STATUS, 9, 1, 3, 0, b""), "status",
         "status          write records to descriptor 9, of each exec too, of each network call too",
     ),
@@ -52,11 +54,11 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         ops.trace(), (OpCode.TRACE, 1, 0, 0, 0, b""), "trace", "trace           tell each exec on standard error",
     ),
     (
-        ops.trace(ops.Trace.NETWORK), (OpCode.TRACE, 2, 0, 0, 0, b""), "trace",
+        ops.trace(Trace.NETWORK), (OpCode.TRACE, 2, 0, 0, 0, b""), "trace",
         "trace           tell each network call on standard error",
     ),
     (
-        ops.trace(ops.Trace.EXECS | ops.Trace.NETWORK), (OpCode.TRACE, 3, 0, 0, 0, b""), "trace",
+        ops.trace(Trace.EXECS | Trace.NETWORK), (OpCode.TRACE, 3, 0, 0, 0, b""), "trace",
         "trace           tell each exec and network call on standard error",
     ),
     (
@@ -124,11 +126,11 @@ TABLE: list[tuple[Op, tuple[OpCode, int, int, int, int, bytes], str, str]] = [
         "stdio           0, 1, 2 exist and are each one of: pipe, tty",
     ),
     (
-        ops.stdio([FdType.TTY], ops.Streams.SAFE), (OpCode.STDIO, 1 << 6, 0, 0, 1, b""), "stdio",
+        ops.stdio([FdType.TTY], Streams.SAFE), (OpCode.STDIO, 1 << 6, 0, 0, 1, b""), "stdio",
         "stdio           0, 1, 2 exist and are each one of: tty; files opened anew or relayed",
     ),
     (
-        ops.stdio([FdType.TTY], ops.Streams.RELAY, 5 << 32 | 1), (OpCode.STDIO, 1 << 6, 1, 5, 2, b""), "stdio",
+        ops.stdio([FdType.TTY], Streams.RELAY, 5 << 32 | 1), (OpCode.STDIO, 1 << 6, 1, 5, 2, b""), "stdio",
         "stdio           0, 1, 2 exist and are each one of: tty; relayed; at most 21474836481 bytes of output",
     ),
     (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sandbox import plan as ops
+from sandbox import ops
 from sandbox.plan import MAX_PROTOCOLS
 from sandbox.protocols import PROTOCOLS, Place, Protocol, ProtocolRule, Shape
 from tests.support.naming import Exec, named_by

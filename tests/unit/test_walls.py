@@ -15,17 +15,7 @@ from sandbox.filesystem import FilesystemPolicy, Proc, View
 from sandbox.grants import FileGrant, Grant, SecretGrant, number_grants
 from sandbox.landlock import LandlockPolicy, NetRight, Scope
 from sandbox.limits import Limits
-from sandbox.plan import (
-    MAX_PORT_RULES,
-    ListFlag,
-    MountFlag,
-    MountKind,
-    Namespace,
-    NetFlag,
-    Op,
-    OpCode,
-    Terminal,
-)
+from sandbox.plan import MAX_PORT_RULES, ListFlag, MountFlag, MountKind, Namespace, NetFlag, Op, OpCode, Terminal
 from sandbox.profile import (
     FilterSection,
     NetworkMode,

@@ -15,11 +15,29 @@ from typing import Final
 
 import pytest
 
-from sandbox import events, grants, wire
-from sandbox import plan as ops
+from sandbox import events, grants, ops, plan, wire
 from sandbox.errors import PlanError
 from sandbox.grants import Access, FdType
-from sandbox.plan import MANDATORY, OBTAINING, RULES, Op, OpCode, Plan, StatusFormat
+from sandbox.plan import (
+    GATE_LENGTH,
+    MANDATORY,
+    MAX_ARGS,
+    MAX_COMMANDS,
+    MAX_ENV_OPS,
+    MAX_FILTER_LENGTH,
+    MAX_FILTERS,
+    MAX_SLOTS,
+    MAX_STORED_NAME,
+    OBTAINING,
+    RULES,
+    ListFlag,
+    NetFlag,
+    Op,
+    OpCode,
+    Plan,
+    StatusFormat,
+    Trace,
+)
 from sandbox.protocols import Place, Shape
 from tests.support import plans
 from tests.support.native import (
@@ -72,7 +90,7 @@ def test_ops_document_and_plan_and_launcher_agree(abi: dict[str, list[str]]) -> 
 def test_ops_table_in_c_has_the_same_counts_and_data() -> None:
     text = (LAUNCHER_SOURCES / "ops.def").read_text()
     rows = re.findall(r'^OP\((\w+), (\w+), "(\w+)", (\w+), (\w+), (\w+)\)$', text, flags=re.MULTILINE)
-    theirs = [(name, int(code, 16), int(least), int(most) if most.isdigit() else getattr(ops, most), data)
+    theirs = [(name, int(code, 16), int(least), int(most) if most.isdigit() else getattr(plan, most), data)
               for name, code, _, least, most, data in rows]  # fmt: skip
     assert theirs == [(code.name, int(code), rule.least, rule.most, rule.data.name) for code, rule in RULES.items()]
 
@@ -92,16 +110,16 @@ def test_fd_types_document_and_grants_and_launcher_agree(abi: dict[str, list[str
 def test_limits_document_and_plan_and_launcher_agree(abi: dict[str, list[str]]) -> None:
     ours = {
         "version": wire.VERSION, "header_size": wire.HEADER_SIZE, "op_size": wire.OP_SIZE,
-        "event_size": wire.EVENT_SIZE, "max_size": wire.MAX_SIZE, "max_slots": ops.MAX_SLOTS,
-        "max_args": ops.MAX_ARGS, "max_commands": ops.MAX_COMMANDS, "max_filters": ops.MAX_FILTERS,
-        "max_env_ops": ops.MAX_ENV_OPS, "first_number": grants.FIRST_NUMBER, "last_number": grants.LAST_NUMBER,
+        "event_size": wire.EVENT_SIZE, "max_size": wire.MAX_SIZE, "max_slots": MAX_SLOTS,
+        "max_args": MAX_ARGS, "max_commands": MAX_COMMANDS, "max_filters": MAX_FILTERS,
+        "max_env_ops": MAX_ENV_OPS, "first_number": grants.FIRST_NUMBER, "last_number": grants.LAST_NUMBER,
     }  # fmt: skip
     assert {name: [str(value)] for name, value in ours.items()} == {name: abi[name] for name in ours}
     left = {name for name in abi if not name.startswith(("op.", "fdtype."))} - ours.keys()
     assert left == {"reason", "step"}, "something new in --dump-abi that nothing compares"
     assert f"at most {wire.MAX_SIZE >> 20} MiB" in DOCUMENT
-    assert f"slot (0-{ops.MAX_SLOTS - 1})" in DOCUMENT
-    assert grants.MAX_GRANTS == ops.MAX_SLOTS
+    assert f"slot (0-{MAX_SLOTS - 1})" in DOCUMENT
+    assert grants.MAX_GRANTS == MAX_SLOTS
 
 
 def test_reasons_and_steps_agree_with_the_launcher(abi: dict[str, list[str]]) -> None:
@@ -159,21 +177,21 @@ def test_records_of_the_network_agree_with_the_document_and_the_launcher() -> No
 def test_flags_of_the_network_agree_with_the_document_and_the_launcher() -> None:
     cells = {row[0]: row[4] for row in table("Op, 32 bytes", 1)}
     text = (LAUNCHER_SOURCES / "plan.h").read_text()
-    kinds: list[tuple[str, type[ops.NetFlag | ops.ListFlag | ops.Trace]]] = [
-        ("NET", ops.NetFlag), ("LIST", ops.ListFlag), ("TELL", ops.Trace),
+    kinds: list[tuple[str, type[NetFlag | ListFlag | Trace]]] = [
+        ("NET", NetFlag), ("LIST", ListFlag), ("TELL", Trace),
     ]  # fmt: skip
     for prefix, ours in kinds:
         (listed,) = [line for line in re.findall(r"^enum {(.+)};", text, re.MULTILINE) if f" {prefix}_" in line]
         theirs = {name: int(value) for name, value in re.findall(rf"\b{prefix}_([A-Z]+) = (\d+)", listed)}
         assert theirs == {str(member.name): int(member) for member in ours} | {
-            "ALL" if ours is ops.Trace else "FLAGS": sum(ours)
+            "ALL" if ours is Trace else "FLAGS": sum(ours)
         }
     assert "flags: 1 deny, 2 bind, 4 UDP" in cells["NET_RULE"]
     assert "flags: 1 UDP, 2 loopback, 4 ungoverned" in cells["ALLOW_LIST"]
     assert "flags: 1 execs, 2 network calls" in cells["STATUS"]
     (length,) = re.findall(r"GATE_LENGTH = (\d+)", text)
-    assert int(length) == ops.GATE_LENGTH
-    assert f"the exec gate's {length} instructions in one filter, which has at most {ops.MAX_FILTER_LENGTH}" in DOCUMENT
+    assert int(length) == GATE_LENGTH
+    assert f"the exec gate's {length} instructions in one filter, which has at most {MAX_FILTER_LENGTH}" in DOCUMENT
 
 
 def sizes(rows: list[list[str]]) -> list[int]:
@@ -323,7 +341,7 @@ def name_from_a_setting(code: OpCode) -> Callable[[], bytes]:
 
 def many_arguments() -> bytes:
     parts = taken_apart(full_plan())
-    count = ops.MAX_ARGS + 1
+    count = MAX_ARGS + 1
     parts.op(OpCode.EXEC)[plans.DATA : plans.SIZE + 1] = [len(parts.area), count]
     parts.op(OpCode.EXEC)[plans.A] = count
     parts.area += bytes(count + -count % 8)
@@ -425,7 +443,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a filter lies outside the data area", with_parts(lambda p: p.op(OpCode.FILTER).__setitem__(plans.DATA, 4))),
     ("a filter has a wrong size", changed(OpCode.FILTER, plans.SIZE, 0)),
     ("a filter has a wrong size", changed(OpCode.FILTER, plans.SIZE, 12, 1)),
-    ("a filter has a wrong size", long_filter(ops.MAX_FILTER_LENGTH + 1)),
+    ("a filter has a wrong size", long_filter(MAX_FILTER_LENGTH + 1)),
     ("a pair of texts lies outside the data area", changed(OpCode.PROTOCOL, plans.DATA, OUTSIDE)),
     ("a pair of texts lies outside the data area", changed(OpCode.PROTOCOL, plans.SIZE, 2**32 - 1)),
     ("a pair of texts lies outside the data area", changed(OpCode.PROTOCOL, plans.SIZE, 0)),
@@ -435,8 +453,8 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a pair of texts is not ended where it should be", pair_of(b"a\0b\0c\0")),
     ("a pair of texts is not ended where it should be", pair_of(b"ab")),
     *(
-        ("a slot is out of range", changed(code, plans.A, ops.MAX_SLOTS))
-        for code in (*sorted(ops.OBTAINING), OpCode.SOCKET_OWNER)
+        ("a slot is out of range", changed(code, plans.A, MAX_SLOTS))
+        for code in (*sorted(OBTAINING), OpCode.SOCKET_OWNER)
     ),
     ("an address lies outside the data area", changed(OpCode.LISTEN, plans.DATA, OUTSIDE)),
     ("an address lies outside the data area", changed(OpCode.CONNECT, plans.SIZE, 2**32 - 1)),
@@ -526,11 +544,11 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a manager's socket has no place", data_of(OpCode.MANAGER, b"n")),
     ("a manager's socket has no place", data_of(OpCode.MANAGER, b"")),
     ("a stored name is none", data_of(OpCode.STORE, b"")),
-    ("a stored name is none", data_of(OpCode.STORE, b"n" * (ops.MAX_STORED_NAME + 1))),
+    ("a stored name is none", data_of(OpCode.STORE, b"n" * (MAX_STORED_NAME + 1))),
     ("a text has no place", with_parts(text_at_a_relative_path)),
     ("a text has no place", data_of(OpCode.TEXT_FILE, b"\0text\0")),
     ("a filter has a wrong size", changed(OpCode.NOTIFY, plans.SIZE, 0)),
-    ("a filter has a wrong size", long_filter(ops.MAX_FILTER_LENGTH - ops.GATE_LENGTH + 1, OpCode.NOTIFY)),
+    ("a filter has a wrong size", long_filter(MAX_FILTER_LENGTH - GATE_LENGTH + 1, OpCode.NOTIFY)),
     ("a mode of streams is unknown", changed(OpCode.STDIO, plans.FLAGS, 3)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.B, 2**31)),
     ("an inherited descriptor is out of range", changed(OpCode.INHERIT, plans.FLAGS, 5)),
@@ -556,7 +574,7 @@ REFUSALS: Final[list[tuple[str, Callable[[], bytes]]]] = [
     ("a network is out of range", changed(OpCode.NETNS, plans.C, 1)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 2)),
     ("a number is out of range", changed(OpCode.PLACE, plans.B, 65536, 4)),
-    ("a number is out of range", changed(OpCode.PLACE, plans.A, ops.MAX_SLOTS)),
+    ("a number is out of range", changed(OpCode.PLACE, plans.A, MAX_SLOTS)),
     ("a number is out of range", changed(OpCode.PLACE, plans.FLAGS, 2)),
     ("the umask is out of range", changed(OpCode.UMASK, plans.A, 0o1000)),
     ("a variable has no name", with_parts(variable_without_name)),
@@ -605,8 +623,8 @@ def test_refused_plan_less_its_fault_is_accepted() -> None:
     """The twins: what the entries above change does no harm by being taken apart and joined again."""
     parts = taken_apart(full_plan())
     assert wire.decode(parts.joined()) == full_plan()
-    assert wire.decode(long_filter(ops.MAX_FILTER_LENGTH)()).only(OpCode.FILTER)[0].data
-    longest = long_filter(ops.MAX_FILTER_LENGTH - ops.GATE_LENGTH, OpCode.NOTIFY)()
+    assert wire.decode(long_filter(MAX_FILTER_LENGTH)()).only(OpCode.FILTER)[0].data
+    longest = long_filter(MAX_FILTER_LENGTH - GATE_LENGTH, OpCode.NOTIFY)()
     assert wire.decode(longest).only(OpCode.NOTIFY)[0].data
     assert check_plan(build_launcher(), longest).returncode == 0
     for code, rule in RULES.items():
@@ -636,7 +654,7 @@ def test_refused_plan_less_its_fault_is_accepted() -> None:
         data_of(OpCode.NET_RULE, INET6),
         data_of(OpCode.TEXT_FILE, b"/\0\0"),
         data_of(OpCode.MANAGER, b"/"),
-        data_of(OpCode.STORE, b"n" * ops.MAX_STORED_NAME),
+        data_of(OpCode.STORE, b"n" * MAX_STORED_NAME),
         changed(OpCode.PLACE, plans.FLAGS, 1),
         changed(OpCode.INHERIT, plans.FLAGS, 12),
         changed(OpCode.STDIO, plans.FLAGS, 2),
@@ -665,12 +683,12 @@ def test_plan_with_a_permitted_change_is_accepted_by_both_sides(build: Callable[
 
 
 def test_plan_with_every_slot_and_number_in_use_is_accepted() -> None:
-    slots = range(ops.MAX_SLOTS)
+    slots = range(MAX_SLOTS)
     full = plan_for(
         ["x"],
         grants=[
             *(ops.secret_file(slot, "/s", "") for slot in slots),
-            *(ops.place(slot, 65535 - ops.MAX_SLOTS + 1 + slot, "") for slot in slots),
+            *(ops.place(slot, 65535 - MAX_SLOTS + 1 + slot, "") for slot in slots),
         ],
     )
     data = wire.encode(full)
@@ -752,8 +770,8 @@ def test_launcher_with_other_arguments_refuses(arguments: list[str]) -> None:
 
 def test_plan_for_another_use_is_refused() -> None:
     launcher = build_launcher()
-    for plan, before, after in ((OBTAIN, [], []), (full_plan(), ["--obtain"], ["1"])):
-        with memfd_holding(wire.encode(plan)) as fd:
+    for other, before, after in ((OBTAIN, [], []), (full_plan(), ["--obtain"], ["1"])):
+        with memfd_holding(wire.encode(other)) as fd:
             done = subprocess.run(
                 [launcher, *before, str(fd), *after], pass_fds=[fd], capture_output=True, text=True, check=False
             )
