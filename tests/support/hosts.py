@@ -50,7 +50,9 @@ hostname "$name"
 mount -t tmpfs none /run
 mkdir -p /run/sshd /run/host
 mount --bind "$files" /run/host
-for hidden in /home /root /tmp /var/tmp "$@"; do mount -t tmpfs none "$hidden"; done
+for hidden in /home /root /tmp /var/tmp "$@"; do
+    [ ! -d "$hidden" ] || mount -t tmpfs none "$hidden" # it may have lain below another
+done
 chmod 1777 /tmp /var/tmp
 mount --bind /run/host/passwd /etc/passwd
 mkdir -m 700 /home/$USER_NAME
