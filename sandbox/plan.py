@@ -310,10 +310,10 @@ class StatusFormat(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Op:
-    """One op. `label` and `hint` are the object and the advice of a failure message."""
+class Record:
+    """One record of the byte format. `label` and `hint` are the object and the advice of a failure message."""
 
-    code: OpCode
+    code: enum.IntEnum
     a: int = 0
     b: int = 0
     c: int = 0
@@ -321,6 +321,18 @@ class Op:
     data: bytes = b""
     label: str = ""
     hint: str = ""
+
+    @property
+    def fields(self) -> tuple[int, int, int, int]:
+        """The numbers, in the order of a record's."""
+        return self.flags, self.a, self.b, self.c
+
+
+@dataclass(frozen=True, slots=True)
+class Op(Record):
+    """One op."""
+
+    code: OpCode
 
     @property
     def step(self) -> str:
@@ -331,11 +343,6 @@ class Op:
     def kind(self) -> Data:
         """What the op's data is."""
         return RULES[self.code].data
-
-    @property
-    def fields(self) -> tuple[int, int, int, int]:
-        """The numbers, in the order of a record's."""
-        return self.flags, self.a, self.b, self.c
 
     def describe(self) -> str:
         """Return one line that says what the launcher does."""

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from sandbox import wire
 from sandbox.errors import PlanError
-from sandbox.plan import DATA_FILE, RULES, Data, Op, OpCode
+from sandbox.plan import DATA_FILE, RULES, Data, Op, OpCode, Record
 
 MAGIC: Final = b"SBXTMPL\n"
 PLACEHOLDERS: Final = ("home", "cwd", "runtime_dir", "tmp")
@@ -101,27 +101,15 @@ class EntryBit(enum.IntFlag):
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One record that is no op. `label` and `hint` are the object and the advice of a failure message."""
+class Item(Record):
+    """One record that is no op."""
 
     code: ItemCode
-    a: int = 0
-    b: int = 0
-    c: int = 0
-    flags: int = 0
-    data: bytes = b""
-    label: str = ""
-    hint: str = ""
 
     @property
     def kind(self) -> Data:
         """What the data is."""
         return ITEM_DATA[self.code]
-
-    @property
-    def fields(self) -> tuple[int, int, int, int]:
-        """The numbers, in the order of a record's."""
-        return self.flags, self.a, self.b, self.c
 
     def describe(self) -> str:
         """Return one line that says what the launcher does."""
