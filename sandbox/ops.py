@@ -92,7 +92,7 @@ def _namespace_hint(own: Namespace) -> str:
     )
 
 
-_MOUNT_HINTS: Final = {
+MOUNT_HINTS: Final = {
     MountKind.BIND: "check the path and who may open it",
     MountKind.TMPFS: "it takes a folder, and none is made in what the view shows of the host: make it first",
     MountKind.COPY: "check the path and who may open it; a - before it skips what is not there",
@@ -156,7 +156,7 @@ def mount(kind: MountKind, path: str, flags: MountFlag | int = 0, *, mode: int =
 
     mode: of a tmpfs' root.
     """
-    hint = _MOUNT_HINTS.get(kind, "")
+    hint = MOUNT_HINTS.get(kind, "")
     return Op(
         OpCode.MOUNT, a=kind, b=mode, c=size, flags=int(flags), data=os.fsencode(path), label=path, hint=hint
     )  # fmt: skip

@@ -289,12 +289,7 @@ def _entry(name: str, text: str, started_in: str, *, is_added: bool) -> Item:
         where = stand_ins[word] + rest if path.startswith("{") and brace else path
     if holds_placeholder(where) and not holds_placeholder(normal(where)):
         raise UsageError(path, "it leaves a folder that only the start can tell", "give the path itself")
-    hints = {
-        EntryKind.TMPFS: "it takes a folder, and none is made in what the view shows of the host: make it first",
-        EntryKind.COPY: "check the path and who may open it; a - before it skips what is not there",
-        EntryKind.HIDE: "check the path; a - before it skips what is not there",
-    }
-    hint = hints.get(kind, "check the path and who may open it")
+    hint = ops.MOUNT_HINTS[MountKind[kind.name]]
     if bits & EntryBit.IS_CWD:
         hint = "start in a project's folder, or name one by chdir when it is sealed"
     data = os.fsencode(where)
@@ -496,13 +491,14 @@ def assemble(launcher: bytes, sealed: Sealed) -> bytes:
 
 def is_sealed(data: bytes) -> bool:
     """Tell whether bytes look like a sealed file, damaged or not."""
-    return any(_SEAL.unpack_from(data, place)[3] for place in _places(data))
+    return _sealed_at(data) is not None
 
 
-def _places(data: bytes) -> Iterator[int]:
+def _sealed_at(data: bytes) -> int | None:
+    """Return where the structure lies that sealing has filled in."""
     place = data.find(_MAGIC)
-    if place >= 0 and place + _SEAL.size <= len(data):
-        yield place
+    there = 0 <= place <= len(data) - _SEAL.size and _SEAL.unpack_from(data, place)[3]
+    return place if there else None
 
 
 def take_apart(data: bytes, name: str) -> Sealed:
@@ -514,9 +510,9 @@ def take_apart(data: bytes, name: str) -> Sealed:
     def refuse(reason: str, hint: str = "give a file that sandbox seal has made") -> SandboxError:
         return SandboxError("seal", name, reason, hint)
 
-    if not data.startswith(b"\x7fELF") or not is_sealed(data):
+    place = _sealed_at(data)
+    if place is None or not data.startswith(b"\x7fELF"):
         raise refuse("it is no sealed file")
-    place = next(_places(data))
     _, version, said, size, checksum, *at = _SEAL.unpack_from(data, place)
     field = (place + _CHECKSUM_AT) // 8
     if size != len(data) or said != place or size % 8 or wire.checksum(data, skipped=field) != checksum:
