@@ -28,12 +28,12 @@ _OF_A_SESSION: Final = _ALWAYS_MADE | {
 """A shell or a session makes them, and many programs name them: none fails for lack of one."""
 _SHELLS: Final = frozenset({"sh", "dash", "bash", "zsh", "ksh", "fish", "busybox", "env", "sudo", "su"})
 """They name many variables, of which their scripts may use none."""
-_BY_LIMIT: Final = {signal.SIGXCPU: "cpu_time", signal.SIGXFSZ: "file_size"}
+_BY_LIMIT: Final[dict[int, str]] = {signal.SIGXCPU: "cpu_time", signal.SIGXFSZ: "file_size"}
 
 
 def of_signal(profile: Profile, program: str, pid: int, number: int) -> Refusal | None:
     """Return which rule has sent a signal that has ended a program, None if none of the profile's sends it."""
-    limit = _BY_LIMIT.get(signal.Signals(number)) if number in _KNOWN else None
+    limit = _BY_LIMIT.get(number)
     value = getattr(profile.limits, limit) if limit else None
     if limit and value is not None:
         return Refusal(program, pid, "", signal.Signals(number).name, *over_limit(limit, value).fields)
@@ -42,9 +42,6 @@ def of_signal(profile: Profile, program: str, pid: int, number: int) -> Refusal 
         reason = Reason("a filter that the program has set itself has ended it", gives=gives)
         return Refusal(program, pid, "", "SIGSYS", *reason.fields)
     return None
-
-
-_KNOWN: Final = frozenset(int(number) for number in signal.Signals)
 
 
 def of_memory(profile: Profile, program: str, pid: int) -> Refusal | None:
@@ -92,7 +89,7 @@ def of_variables(profile: Profile, caller: Caller, program: str, said: Iterable[
         f"variables of yours that it names are not kept: {', '.join(chosen)}{more}",
         f"environment.keep = {json.dumps(chosen)}",
         " ".join(f"--env {name}" for name in chosen),
-        "; ".join(_what(name) for name in chosen if _what(name)) or "their values are the program's to read",
+        "; ".join(filter(None, map(_what, chosen))) or "their values are the program's to read",
     )  # fmt: skip
 
 

@@ -50,8 +50,12 @@ void expand_inherited(struct expansion *e)
 		inherit_passed(e, first, record, number);
 	}
 	for_ops(e->template, record, ITEM_STORED)
-		if (stored_number(e, record) >= 0)
-			inherit_passed(e, first, record, stored_number(e, record));
+	{
+		int number = stored_number(e, record);
+
+		if (number >= 0)
+			inherit_passed(e, first, record, number);
+	}
 }
 
 /* The number that what is stored has in the command, of the one that it has if all are there; -1: it is absent. What

@@ -115,12 +115,6 @@ def web_profile(tmp_path: Path) -> Profile:
     return load(str(tmp_path / "web.toml"), search=SEARCH)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "units").mkdir()
-    return tmp_path
-
-
 @NEEDS_SYSTEMD
 @NEEDS_ROOT
 def test_service_is_activated_reloaded_watched_restarted_and_stopped_by_systemd(folder: Path) -> None:

@@ -95,12 +95,6 @@ echo "when nobody listens, $(cat /run/test/counts)"
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "units").mkdir()
-    return tmp_path
-
-
 @NEEDS_SYSTEMD
 @NEEDS_ROOT
 def test_nginx_serves_over_reloads_and_restarts_and_nobody_is_refused(folder: Path) -> None:
